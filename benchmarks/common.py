@@ -1,0 +1,67 @@
+"""What every benchmark result states: machine, versions, configuration, date."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from pdray.store import package_versions, write_json
+
+
+def machine() -> dict[str, Any]:
+    """CPU model, cores that this process may use, memory in GiB, GPUs, kernel and Python."""
+    return {
+        "cpu": _cpu_model(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "gpus": _gpus(),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+    }
+
+
+def write_result(path: str | Path, name: str, config: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    """Write a result file.
+
+    Args:
+        path: JSON file; its folder is made.
+        name: the question that the benchmark answers.
+        config: every setting that decides the figures, without machine-absolute paths.
+        rows: one mapping per contender or stage.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    result = {
+        "benchmark": name,
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": machine(),
+        "versions": package_versions(),
+        "config": config,
+        "rows": rows,
+    }
+    write_json(path, result)
+
+
+def load_average() -> float:
+    """Runnable processes over the last minute: above the number of cores, a figure was disturbed."""
+    return round(os.getloadavg()[0], 2)
+
+
+def _cpu_model() -> str:
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+def _gpus() -> list[str]:
+    folder = Path("/proc/driver/nvidia/gpus")
+    if not folder.is_dir():
+        return []
+    texts = [(gpu / "information").read_text(encoding="utf-8") for gpu in sorted(folder.iterdir())]
+    return [text.partition("Model:")[2].partition("\n")[0].strip() for text in texts]

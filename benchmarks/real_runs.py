@@ -1,0 +1,121 @@
+"""Run the whole pipeline on a real corpus and keep what it printed.
+
+    python -m benchmarks.real_runs hh_rlhf  --data DIR --models DIR --out benchmarks/results/run-hh-rlhf-2core.json
+    python -m benchmarks.real_runs summeval --data DIR --models DIR --out benchmarks/results/run-summeval-2core.json
+
+``--data`` holds hh_rlhf_pairs.parquet and summeval_pairs.parquet; ``--models`` gets the MiniLM and SmolLM2-135M folders
+that ``pdray models`` builds, where they are not there yet. Besides the run itself the script cuts the same scores again
+for the pairs with the highest divergence and for a random draw.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import yaml
+
+from benchmarks.common import write_result
+from pdray.hashing import hash64
+from pdray.summary import summarise
+
+# 13 steps of 2 workers x 4 pairs are 104 pairs of DPO.
+DPO = {"max_steps": 13, "batch_size": 1, "gradient_accumulation": 4, "held_out": 0.01, "learning_rate": 1e-5}
+# The head sees each pair many times: on SummEval few different texts stand in many pairs.
+HEAD = {"train": "head", "learning_rate": 3e-3}
+SCORES = {"engine": "vllm", "cpu_cache_gib": 0.5}
+RUNS: dict[str, dict[str, Any]] = {
+    "hh_rlhf": {
+        "corpus": {"kind": "pairs"},
+        "proxies": {**HEAD, "max_tokens": 192, "epochs": 10, "batch_size": 128},
+        "scores": {**SCORES, "max_tokens": 192},
+        "selection": {"budget": 0.3},
+        "alignment": {**DPO, "max_tokens": 192},
+    },
+    "summeval": {
+        "corpus": {"kind": "rated"},
+        "proxies": {**HEAD, "max_tokens": 128, "epochs": 100, "batch_size": 256, "learning_rate": 5e-3},
+        "scores": {**SCORES, "max_tokens": 128},
+        "selection": {"budget": 0.3},
+        "alignment": {**DPO, "max_tokens": 256},
+    },
+}
+
+
+def main() -> None:
+    """Build the models, run, cut again, and write the result."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", choices=RUNS)
+    parser.add_argument("--data", type=Path, required=True, help="folder of the two parquet files")
+    parser.add_argument("--models", type=Path, required=True, help="folder for the two models")
+    parser.add_argument("--folder", type=Path, help="run folder (default: runs/<run>)")
+    parser.add_argument("--rows", type=int, help="a seeded subset of so many input rows (default: all)")
+    parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
+    args = parser.parse_args()
+    for name in ("minilm", "smollm2"):
+        if not (args.models / name / "config.json").is_file():
+            pdray("models", name, str(args.models / name))
+    folder = args.folder or Path("runs") / args.run
+    config = folder / "inputs" / "run.yaml"
+    config.parent.mkdir(parents=True, exist_ok=True)
+    settings = make_settings(args.run, folder, corpus_file(args, config.parent), args.models)
+    config.write_text(yaml.safe_dump(settings, sort_keys=False))
+    pdray("run", str(config))
+    summary = summarise(folder)
+    cuts = {}
+    for strategy in ("pd_high", "random"):
+        pdray("select", str(config), "--set", f"selection.strategy={strategy}")
+        cuts[strategy] = summarise(folder)["stages"]["selection"]
+    pdray("run", str(config))  # points `pdray show` back to the run itself
+    rows = [{"stage": name, **without_paths(stage)} for name, stage in summary["stages"].items()]
+    rows += [{"stage": f"selection, {name}", **without_paths(stage)} for name, stage in cuts.items()]
+    shown = {name: value for name, value in settings.items() if name != "run"}
+    write_result(args.out, f"run {args.run}", without_paths(shown) | {"input_rows": args.rows or "all"}, rows)
+
+
+def corpus_file(args: argparse.Namespace, folder: Path) -> Path:
+    """The corpus, or a subset of its rows: those with the smallest hash of their number."""
+    source: Path = args.data / f"{args.run}_pairs.parquet"
+    if args.rows is None:
+        return source
+    subset = folder / f"{args.run}-{args.rows}.parquet"
+    if not subset.is_file():
+        table = pq.read_table(source)
+        order = hash64([str(row) for row in range(len(table))], "subset").argsort(kind="stable")
+        pq.write_table(table.take(sorted(order[: args.rows])), subset)
+    return subset
+
+
+def make_settings(run: str, folder: Path, corpus: Path, models: Path) -> dict[str, Any]:
+    """The run's YAML as a mapping."""
+    sections = RUNS[run]
+    return {
+        "run": str(folder),
+        "corpus": {"path": str(corpus), **sections["corpus"]},
+        "proxies": {"base_model": str(models / "minilm"), **sections["proxies"]},
+        "scores": sections["scores"],
+        "selection": sections["selection"],
+        "alignment": {"policy": str(models / "smollm2"), **sections["alignment"]},
+    }
+
+
+def without_paths(value: Any) -> Any:
+    """The value without what names places on this machine."""
+    if isinstance(value, dict):
+        places = ("path", "policy_path", "policy", "base_model", "folder", "models")
+        return {key: without_paths(item) for key, item in value.items() if key not in places}
+    return value
+
+
+def pdray(*words: str) -> None:
+    """Run a pdray command; its failure is ours."""
+    print("$ pdray", *words, flush=True)
+    subprocess.run([sys.executable, "-m", "pdray", *words], check=True)
+
+
+if __name__ == "__main__":
+    main()

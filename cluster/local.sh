@@ -1,0 +1,237 @@
+#!/usr/bin/env bash
+# A head and worker nodes of Ray on this machine, on loopback only, behind a token.
+set -euo pipefail
+
+repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+python=$repo/.venv/bin/python
+[ -x "$python" ] || python=$(command -v python3 || true)
+
+command=help
+state=$repo/.cluster
+workers=2
+head_cpus=1
+worker_cpus=$(($(getconf _NPROCESSORS_ONLN) / 2))
+[ "$worker_cpus" -ge 1 ] || worker_cpus=1
+port=6379
+dashboard_port=8265
+object_store_mb=256
+start_seconds=120
+stop_seconds=20
+
+usage() {
+    cat << EOF
+usage: cluster/local.sh up [options]       start the nodes
+       cluster/local.sh status [--state]   exit 0 if all of them run, 1 if not
+       cluster/local.sh down [--state]     stop them, and no other Ray on this machine
+
+options (default):
+  --workers N            worker nodes beside the head ($workers)
+  --head-cpus N          CPUs that the head offers ($head_cpus)
+  --worker-cpus N        CPUs that each worker offers ($worker_cpus)
+  --port P               Ray's own port; P+1 is taken as well ($port)
+  --dashboard-port P     dashboard and jobs API ($dashboard_port)
+  --object-store-mb N    object store of each node ($object_store_mb)
+  --state FOLDER         process ids, token and logs ($state)
+EOF
+}
+
+die() {
+    echo "local.sh: $*" >&2
+    exit 2
+}
+
+parse() {
+    case ${1:-help} in
+        up | down | status) command=$1 ;;
+        help | --help | -h) usage && exit 0 ;;
+        *) die "unknown command '$1'; one of up, down, status (see --help)" ;;
+    esac
+    shift
+    while [ $# -gt 0 ]; do
+        case $1 in
+            --help | -h) usage && exit 0 ;;
+        esac
+        [ $# -ge 2 ] || die "$1 needs a value (see --help)"
+        case $1 in
+            --workers) workers=$(number "$@") ;;
+            --head-cpus) head_cpus=$(number "$@") ;;
+            --worker-cpus) worker_cpus=$(number "$@") ;;
+            --port) port=$(number "$@") ;;
+            --dashboard-port) dashboard_port=$(number "$@") ;;
+            --object-store-mb) object_store_mb=$(number "$@") ;;
+            --state) state=$(mkdir -p "$2" && cd "$2" && pwd) ;;
+            *) die "unknown option $1 (see --help)" ;;
+        esac
+        shift 2
+    done
+}
+
+number() {
+    [[ $2 =~ ^[0-9]+$ ]] || die "$1 is '$2' but must be a whole number"
+    echo "$2"
+}
+
+# Processes of this cluster: those that carry its mark in their environment, and their descendants, because
+# processes that rename themselves overwrite the environment that the kernel shows.
+members() {
+    local marked
+    marked=$(grep -lsz "^PDRAY_LOCAL_CLUSTER=$state\$" /proc/[0-9]*/environ 2> /dev/null | cut -d/ -f3 || true)
+    [ -n "$marked" ] || return 0
+    cat /proc/[0-9]*/stat 2> /dev/null | sed 's/^\([0-9]*\) (.*) . \([0-9]*\) .*/\1 \2/' | awk -v roots="$marked" '
+        BEGIN { split(roots, list, "\n"); for (i in list) member[list[i]] = 1 }
+        { parent[$1] = $2 }
+        END {
+            do {
+                grown = 0
+                for (pid in parent) if (!(pid in member) && parent[pid] in member) { member[pid] = 1; grown = 1 }
+            } while (grown)
+            for (pid in member) print pid
+        }'
+}
+
+# A name is taken from its pid file only while the process with that id is still one of ours.
+alive() {
+    [ -f "$state/$1.pid" ] && grep -qsz "^PDRAY_LOCAL_CLUSTER=$state\$" "/proc/$(cat "$state/$1.pid")/environ"
+}
+
+listening() { (exec 3<> "/dev/tcp/127.0.0.1/$1") 2> /dev/null; }
+
+check_ports() {
+    local taken
+    for taken in "$port" "$((port + 1))" "$dashboard_port"; do
+        ! listening "$taken" || die "port $taken is in use; choose others with --port and --dashboard-port"
+    done
+}
+
+start_node() {
+    local name=$1
+    shift
+    rm -f "$state/logs/$name.log"
+    RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$state/token \
+        RAY_USAGE_STATS_ENABLED=0 RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=0 \
+        PDRAY_LOCAL_CLUSTER=$state PATH=$(dirname "$python"):$PATH \
+        setsid "$python" "$repo/cluster/loopback_ray.py" start --block --node-ip-address=127.0.0.1 \
+        --min-worker-port=0 --max-worker-port=0 --dashboard-agent-listen-port=0 --disable-usage-stats \
+        --object-store-memory=$((object_store_mb * 1000000)) "$@" > "$state/logs/$name.log" 2>&1 < /dev/null &
+    echo $! > "$state/$name.pid"
+}
+
+await_node() {
+    local name=$1 second
+    for ((second = 0; second < start_seconds; second++)); do
+        ! grep -qs "Ray runtime started" "$state/logs/$name.log" || return 0
+        alive "$name" || [ "$second" -lt 2 ] || return 1
+        sleep 1
+    done
+    return 1
+}
+
+# A busy machine misses the 30 seconds that Ray gives a node to start, so each gets three tries, one after another.
+start_and_await() {
+    local attempt
+    for ((attempt = 1; attempt <= 3; attempt++)); do
+        start_node "$@"
+        ! await_node "$1" || return 0
+        ! alive "$1" || kill -KILL -- "-$(cat "$state/$1.pid")"
+    done
+    fail "$1"
+}
+
+fail() {
+    tail -n 15 "$state/logs/$1.log" >&2
+    stop
+    die "$1 did not start; the lines above are the end of $state/logs/$1.log"
+}
+
+up() {
+    [ -x "$python" ] || die "no Python with Ray here; run make setup first"
+    [ "$workers" -ge 1 ] || die "--workers is 0 but a cluster needs at least 1"
+    [ -z "$(members)" ] || die "already up (see cluster/local.sh status); stop it first with cluster/local.sh down"
+    check_ports
+    mkdir -p "$state/logs"
+    rm -f "$state"/*.pid "$state"/logs/*.log
+    (umask 077 && od -An -N32 -tx1 /dev/urandom | tr -d ' \n' > "$state/token")
+    # Unix socket paths end at 107 bytes, so Ray's session cannot lie in a folder of any depth.
+    mktemp -d /tmp/pdray-XXXXXX > "$state/session"
+    echo "$workers" > "$state/workers"
+    cd "$repo" # jobs start in the folder that the head was started in
+    start_and_await head --head --port="$port" --num-cpus="$head_cpus" --temp-dir="$(cat "$state/session")" \
+        --ray-client-server-port=$((port + 1)) --dashboard-host=127.0.0.1 --dashboard-port="$dashboard_port"
+    start_workers
+    report
+}
+
+start_workers() {
+    local index
+    for ((index = 1; index <= workers; index++)); do
+        start_and_await "worker-$index" --address="127.0.0.1:$port" --num-cpus="$worker_cpus"
+    done
+    listening "$dashboard_port" || fail head
+}
+
+report() {
+    cat << EOF
+Ray is up: a head ($head_cpus CPU) and $workers workers ($worker_cpus CPU each), reachable from this machine only.
+In the shell that submits jobs:
+  export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$state/token
+  $(dirname "$python")/pdray submit run.yaml --address http://127.0.0.1:$dashboard_port --follow
+Logs: $state/logs and $(cat "$state/session")/session_latest/logs
+Stop it with: cluster/local.sh down
+EOF
+}
+
+status() {
+    local name missing=0
+    [ -f "$state/workers" ] || { echo "down" && exit 1; }
+    for name in head $(seq -f 'worker-%g' "$(cat "$state/workers")"); do
+        if alive "$name"; then
+            echo "$name  up    process $(cat "$state/$name.pid")"
+        else
+            echo "$name  down  see $state/logs/$name.log"
+            missing=1
+        fi
+    done
+    exit "$missing"
+}
+
+kill_now() {
+    local pid
+    for pid in $1; do kill -KILL "$pid" 2> /dev/null || true; done
+}
+
+# A container's first process may be slow to collect the dead, so zombies do not count.
+any_alive() {
+    local pid
+    for pid in $1; do
+        ! grep -qs '^State:[[:space:]]*[^ZX]' "/proc/$pid/status" || return 0
+    done
+    return 1
+}
+
+stop() {
+    local all name second
+    all=$(members)
+    for name in "$state"/*.pid; do
+        name=$(basename "$name" .pid)
+        ! alive "$name" || kill "$(cat "$state/$name.pid")" 2> /dev/null || true
+    done
+    for ((second = 0; second < stop_seconds; second++)); do
+        any_alive "$all" || break
+        sleep 1
+    done
+    kill_now "$all $(members)"
+    [ ! -f "$state/session" ] || rm -rf "$(cat "$state/session")"
+    rm -f "$state"/*.pid "$state/token" "$state/session" "$state/workers"
+}
+
+down() {
+    if [ ! -f "$state/session" ] && [ -z "$(members)" ]; then
+        echo "nothing to stop"
+        return
+    fi
+    stop
+    echo "stopped; the nodes' logs stay in $state/logs"
+}
+
+parse "$@"
+"$command"

@@ -1,0 +1,108 @@
+"""Checkpoints that are either complete or absent.
+
+The trainer writes a checkpoint file by file from every rank. It counts only with the marker that rank 0 writes
+after all ranks have finished; whatever a killed attempt left without one is removed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from pdray.store import write_json
+
+MARKER = "complete.json"
+CHECKPOINTS = "checkpoints"
+POLICY = "policy"
+HISTORY = "training.jsonl"
+
+# What the trainer keeps in a checkpoint beside the model folder itself.
+TRAINER_FILES = {"latest", "trainer_state.json", "training_args.bin", MARKER}
+TRAINER_SUFFIXES = {".pt", ".pth", ".py"}
+
+
+def mark(checkpoint: Path, facts: dict[str, Any]) -> None:
+    """Declare a checkpoint complete.
+
+    Args:
+        checkpoint: its folder.
+        facts: what is known of the training so far, among it ``step`` and ``max_steps``.
+    """
+    write_json(checkpoint / MARKER, facts)
+
+
+def read_mark(checkpoint: Path) -> dict[str, Any] | None:
+    """The facts of a complete checkpoint, or None."""
+    try:
+        facts: dict[str, Any] = json.loads((checkpoint / MARKER).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return facts
+
+
+def latest(folder: Path) -> Path | None:
+    """The complete checkpoint with the most steps under a stage folder, or None."""
+    complete = [path for path in _checkpoints(folder) if read_mark(path)]
+    return max(complete, key=_step, default=None)
+
+
+def finished(folder: Path) -> Path | None:
+    """The complete checkpoint of the last step, or None while training is not done."""
+    checkpoint = latest(folder)
+    facts = read_mark(checkpoint) if checkpoint else None
+    return checkpoint if facts and facts["step"] >= facts["max_steps"] else None
+
+
+def remove_incomplete(folder: Path) -> None:
+    """Delete the checkpoints without a marker."""
+    for checkpoint in _checkpoints(folder):
+        if not read_mark(checkpoint):
+            shutil.rmtree(checkpoint)
+
+
+def read_history(checkpoint: Path) -> list[dict[str, Any]]:
+    """The trainer's log up to a checkpoint, from the first step of the first attempt on."""
+    state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    history: list[dict[str, Any]] = state["log_history"]
+    return history
+
+
+def write_history(folder: Path, history: list[dict[str, Any]]) -> None:
+    """Write ``training.jsonl`` anew, one log entry a line."""
+    partial = folder / f".{HISTORY}"
+    partial.write_text("".join(json.dumps(entry) + "\n" for entry in history), encoding="utf-8")
+    os.replace(partial, folder / HISTORY)
+
+
+def publish_policy(checkpoint: Path, folder: Path) -> Path:
+    """Make ``policy/`` from the model files of a checkpoint: hard links where the storage has them.
+
+    The folder appears under its name only when it is whole.
+    """
+    policy, partial = folder / POLICY, folder / f".{POLICY}.partial"
+    for old in (policy, partial):
+        shutil.rmtree(old, ignore_errors=True)
+    partial.mkdir()
+    for file in checkpoint.iterdir():
+        if file.is_file() and file.name not in TRAINER_FILES and file.suffix not in TRAINER_SUFFIXES:
+            _link(file, partial / file.name)
+    partial.rename(policy)
+    return policy
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    return [path for path in (folder / CHECKPOINTS).glob("checkpoint-*") if path.is_dir()]
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])

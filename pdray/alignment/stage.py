@@ -1,0 +1,156 @@
+"""The alignment stage: DPO on the kept pairs, from selection's folder to a policy folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from pdray.alignment import checkpoints, data
+from pdray.alignment.deepspeed import deepspeed_config
+from pdray.config import AlignmentConfig, RunConfig, fingerprinted
+from pdray.errors import UserError
+from pdray.stages import StageContext, StageResult
+from pdray.store import model_identity
+
+
+def settings(config: RunConfig) -> dict[str, Any]:
+    """What decides the trained policy."""
+    alignment = _section(config)
+    return {**fingerprinted(alignment), "seed": config.seed, "policy_files": model_identity(alignment.policy)}
+
+
+def run(ctx: StageContext) -> StageResult:
+    """Train, or continue what an interrupted attempt left in the folder, and publish the policy.
+
+    Raises:
+        UserError: too few pairs, settings that contradict each other, an engine other than DeepSpeed, a first
+            loss that is not ln 2.
+        RuntimeError: the workers failed more than ``max_failures`` times; the message holds theirs.
+    """
+    alignment = _section(ctx.config)
+    num_pairs = ctx.manifests["selection"]["rows_out"]
+    deepspeed_config(alignment)
+    data.check_enough(num_pairs - data.num_held_out(num_pairs, alignment), alignment)
+    found = checkpoints.finished(ctx.folder)
+    if found is None:
+        _fit(ctx)
+    checkpoint = checkpoints.finished(ctx.folder)
+    assert checkpoint is not None, "Ray Train returned without a finished checkpoint"
+    facts = checkpoints.read_mark(checkpoint) or {}
+    if found:
+        facts["resumed_from_step"] = facts["step"]
+    history = checkpoints.read_history(checkpoint)
+    checkpoints.write_history(ctx.folder, history)
+    policy = checkpoints.publish_policy(checkpoint, ctx.folder)
+    return _result(num_pairs, facts, history, policy, alignment)
+
+
+def _section(config: RunConfig) -> AlignmentConfig:
+    assert config.alignment is not None, "the pipeline leaves the stage out where it is not configured"
+    return config.alignment
+
+
+def _fit(ctx: StageContext) -> None:
+    import ray.train
+    from ray.train.torch import TorchTrainer
+
+    from pdray.alignment.worker import REFUSED, TrainingJob, train_worker
+
+    alignment = _section(ctx.config)
+    _check_resources(ctx)
+    (ctx.folder / REFUSED).unlink(missing_ok=True)
+    # Ray Train's own print bypasses the redirection that datasets hashes functions with, and floods the log.
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
+    kept = ctx.inputs["selection"] / "kept"
+    storage = ctx.folder / "ray"
+    with ctx.progress.counting("DPO", unit="steps") as counter:
+        job = TrainingJob(alignment, ctx.config.seed, kept, ctx.folder, counter)
+        trainer = TorchTrainer(
+            lambda: train_worker(job),
+            scaling_config=_scaling(alignment),
+            run_config=ray.train.RunConfig(
+                name=f"attempt-{time.time_ns()}",  # Ray Train would restore a run of the same name
+                storage_path=str(storage),
+                failure_config=ray.train.FailureConfig(max_failures=alignment.max_failures),
+            ),
+        )
+        try:
+            trainer.fit()
+        except ray.train.TrainingFailedError as error:
+            raise _reason(error, ctx.folder / REFUSED) from error
+        finally:
+            shutil.rmtree(storage, ignore_errors=True)
+
+
+def _check_resources(ctx: StageContext) -> None:
+    """Ray Train waits for ever for workers that do not fit; a cluster that grows by itself may still fit them."""
+    import ray
+
+    alignment, total = _section(ctx.config), ray.cluster_resources()
+    needed = {"CPU": alignment.cpus_per_worker, "GPU": alignment.gpus_per_worker}
+    for name, per_worker in needed.items():
+        wanted, there = alignment.num_workers * per_worker, total.get(name, 0)
+        if wanted > there:
+            text = f"alignment asks for {alignment.num_workers} workers × {per_worker:g} {name} but Ray has {there:g}"
+            if ctx.config.cluster.address is None:
+                raise UserError(f"{text}; lower alignment.{name.lower()}s_per_worker or join a larger cluster")
+            ctx.progress.note(f"{text}; waiting until the cluster has grown")
+
+
+def _scaling(alignment: AlignmentConfig) -> Any:
+    from ray.train import ScalingConfig
+
+    resources = {"CPU": alignment.cpus_per_worker}
+    if alignment.gpus_per_worker > 0:
+        resources["GPU"] = alignment.gpus_per_worker
+    return ScalingConfig(
+        num_workers=alignment.num_workers,
+        use_gpu=alignment.gpus_per_worker > 0,
+        resources_per_worker=resources,
+    )
+
+
+def _reason(error: Exception, refusal: Path) -> Exception:
+    """What a failed training says to the user: the worker's own words, without Ray Train's wrapping."""
+    if refusal.exists():
+        return UserError(json.loads(refusal.read_text(encoding="utf-8"))["message"])
+    failures = getattr(error, "worker_failures", {})
+    for rank, failure in sorted(failures.items()):
+        cause = getattr(failure, "cause", None) or failure
+        return RuntimeError(f"DPO failed on worker {rank}: {type(cause).__name__}: {cause}")
+    return RuntimeError(f"DPO failed: {error}")
+
+
+def _result(
+    num_pairs: int, facts: dict[str, Any], history: list[dict[str, Any]], policy: Path, alignment: AlignmentConfig
+) -> StageResult:
+    losses = [entry["loss"] for entry in history if "loss" in entry]
+    evaluation: dict[str, Any] = next((entry for entry in reversed(history) if "eval_loss" in entry), {})
+    dropped = facts.pop("dropped")
+    metrics = {
+        **{key: value for key, value in facts.items() if key not in ("step", "max_steps")},
+        "steps": facts["step"],
+        "first_loss": losses[0],
+        "last_loss": losses[-1],
+        "eval_loss": evaluation.get("eval_loss"),
+        "eval_accuracy": evaluation.get("eval_rewards/accuracies"),
+        "policy_path": str(policy),
+    }
+    notes = []
+    if alignment.held_out and not facts["eval_pairs"]:
+        notes.append(f"held_out {alignment.held_out} of {num_pairs} pairs is less than one per worker: no evaluation")
+    if dropped:
+        notes.append(f"{dropped} pairs dropped: their prompt alone fills max_tokens {alignment.max_tokens}")
+    if facts["truncated"]:
+        notes.append(f"{facts['truncated']} pairs cut at the end of a response to {alignment.max_tokens} tokens")
+    return StageResult(
+        rows_in=num_pairs,
+        rows_out=num_pairs - dropped,
+        dropped={"prompt fills max_tokens": dropped} if dropped else {},
+        metrics=metrics,
+        notes=notes,
+    )

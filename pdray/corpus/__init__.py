@@ -1,0 +1,1 @@
+"""Reads preference data and turns it into checked pairs, one aspect each."""

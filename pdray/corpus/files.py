@@ -1,0 +1,74 @@
+"""Which files a corpus is made of, on any filesystem that pyarrow or fsspec reaches."""
+
+from __future__ import annotations
+
+import fnmatch
+from typing import Any
+
+import pyarrow.fs as pafs
+
+from pdray.errors import UserError
+from pdray.paths import expand, is_data_file, is_remote
+from pdray.store import file_identity
+
+GLOB_CHARACTERS = "*?["
+
+
+def filesystem_of(uri: str) -> tuple[pafs.FileSystem, str]:
+    """The filesystem of a URI and the path on it; pyarrow's own where it has one, fsspec's otherwise.
+
+    Raises:
+        UserError: nothing installed reads this kind of URI.
+    """
+    try:
+        filesystem, path = pafs.FileSystem.from_uri(uri)
+    except (ValueError, OSError):
+        import fsspec
+
+        try:
+            handler, path = fsspec.core.url_to_fs(uri)
+        except (ValueError, ImportError) as error:
+            raise UserError(f"corpus.path {uri} cannot be read: {error}") from None
+        filesystem = pafs.PyFileSystem(pafs.FSSpecHandler(handler))
+    return filesystem, path
+
+
+def list_files(pattern: str) -> tuple[pafs.FileSystem, list[str]]:
+    """Data files behind a path, folder or glob, sorted.
+
+    Raises:
+        UserError: there are none, or the filesystem cannot be reached.
+    """
+    if not is_remote(pattern):
+        return pafs.LocalFileSystem(), expand(pattern)
+    head, star, _ = pattern.partition("*")
+    root = head.rpartition("/")[0] if star else pattern
+    filesystem, path = filesystem_of(root)
+    try:
+        info = filesystem.get_file_info(path)
+        if info.type == pafs.FileType.File:
+            return filesystem, [path]
+        found = filesystem.get_file_info(pafs.FileSelector(path, recursive=True, allow_not_found=True))
+    except OSError as error:
+        raise UserError(
+            f"corpus.path {pattern} cannot be listed: {error}; check the address and the credentials"
+        ) from None
+    wanted = path + pattern[len(root) :] if star else path + "/*"
+    files = sorted(
+        f.path for f in found if f.is_file and is_data_file(f.path) and fnmatch.fnmatch(f.path, wanted.lstrip("/"))
+    )
+    if not files:
+        raise UserError(f"corpus.path matches no data file: {pattern}; correct the path or the glob")
+    return filesystem, files
+
+
+def input_identity(patterns: list[str]) -> list[list[Any]]:
+    """What tells the input files from changed ones: path, size and time of the last change of each."""
+    identity = []
+    for pattern in patterns:
+        filesystem, files = list_files(pattern)
+        if isinstance(filesystem, pafs.LocalFileSystem):
+            identity += [file_identity(path) for path in files]
+        else:
+            identity += [[f.path, f.size, f.mtime_ns] for f in filesystem.get_file_info(files)]
+    return identity

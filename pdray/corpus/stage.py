@@ -1,0 +1,172 @@
+"""The corpus stage: read, check, set bad rows aside, write the pairs.
+
+    corpus-<hash8>/
+      pairs/*.parquet        the corpus schema of DESIGN, and ``conflict`` where there are true ratings
+      quarantine/*.jsonl     one object per bad row: reason, file, row
+
+Blocks are checked by Ray Data; what needs the whole corpus (duplicate ids, rating spans) is settled from 64-bit
+hashes and extremes that each block reports, so no text is shuffled.
+"""
+
+from __future__ import annotations
+
+from collections import Counter as Tally
+from typing import Any
+
+from pdray.config import CorpusConfig, RunConfig, fingerprinted
+from pdray.corpus import blocks
+from pdray.corpus.check import PROMPT_KEY, bad_responses, check_pairs, check_responses, pair_responses
+from pdray.corpus.files import input_identity
+from pdray.corpus.read import RawCorpus, open_corpus
+from pdray.corpus.rows import EQUAL_RATINGS, RowRules
+from pdray.errors import UserError, user_errors
+from pdray.progress import Counter
+from pdray.stages import StageContext, StageResult
+
+REQUIRED = {
+    "pairs": ("prompt", "chosen", "rejected", "aspect"),
+    "rated pairs": ("prompt", "response_a", "response_b"),
+    "rated responses": ("prompt", "response"),
+}
+
+
+def settings(config: RunConfig) -> dict[str, Any]:
+    """What decides the corpus: its section, the seed and the identity of the input files."""
+    return fingerprinted(config.corpus) | {"seed": config.seed, "files": input_identity(config.corpus.patterns)}
+
+
+def run(ctx: StageContext) -> StageResult:
+    """Build the corpus.
+
+    Raises:
+        UserError: a column is missing, fewer than two aspects are found, or too many rows are bad.
+    """
+    config = ctx.config.corpus
+    raw = open_corpus(config)
+    form, ratings = rating_columns(config, raw.columns)
+    rules = RowRules(
+        columns={name: value for name, value in config.columns.model_dump().items() if name != "ratings"},
+        aspects=tuple(config.aspects) if config.aspects else None,
+        ratings=ratings,
+        conversational=raw.conversational,
+        seed=ctx.config.seed,
+    )
+    _require_columns(config, form, raw.columns)
+    with user_errors(), ctx.progress.counting("checking rows") as counter:
+        checked = blocks.collect(_check(raw, form, rules, counter))
+    report = blocks.write(checked, rules, ctx.folder)
+    _refuse_if_bad(config, report)
+    return _result(report, raw.conversational)
+
+
+def rating_columns(config: CorpusConfig, columns: frozenset[str]) -> tuple[str, dict[str, tuple[str, ...]]]:
+    """The form of the corpus and the columns of its true ratings, aspect -> user's columns.
+
+    Raises:
+        UserError: a rated corpus without ratings, or a listed aspect without its columns.
+    """
+    prefixes = ("score_chosen.", "score_rejected.") if config.kind == "pairs" else ("score_a.", "score_b.")
+    found = {
+        name.removeprefix(prefixes[0]): (name, prefixes[1] + name.removeprefix(prefixes[0]))
+        for name in sorted(columns)
+        if name.startswith(prefixes[0]) and prefixes[1] + name.removeprefix(prefixes[0]) in columns
+    }
+    if config.kind == "pairs":
+        return "pairs", dict(found)
+    form = "rated pairs" if found else "rated responses"
+    ratings: dict[str, tuple[str, ...]] = dict(found)
+    if not found:
+        named = config.columns.ratings or {
+            name.removeprefix("rating."): name for name in sorted(columns) if name.startswith("rating.")
+        }
+        ratings = {aspect: (column,) for aspect, column in named.items()}
+    wanted = config.aspects or list(ratings)
+    missing = [aspect for aspect in wanted if not set(ratings.get(aspect, ("",))) <= columns]
+    if missing or len(wanted) < 2:
+        raise UserError(
+            f"corpus.kind is rated but the ratings of {', '.join(missing) or 'two aspects'} are not among the columns "
+            f"{', '.join(sorted(columns))}; name them score_a.<aspect> and score_b.<aspect>, or rating.<aspect>, "
+            "or map them in corpus.columns.ratings"
+        )
+    return form, {aspect: ratings[aspect] for aspect in sorted(wanted)}
+
+
+def _require_columns(config: CorpusConfig, form: str, columns: frozenset[str]) -> None:
+    names = config.columns.model_dump()
+    missing = [name for name in REQUIRED[form] if names[name] not in columns]
+    if missing:
+        raise UserError(
+            "; ".join(
+                f"corpus.columns.{name} is {names[name]!r}, which is not a column of the corpus" for name in missing
+            )
+            + f"; its columns are: {', '.join(sorted(columns)) or 'none (no readable row)'}"
+        )
+
+
+def _check(raw: RawCorpus, form: str, rules: RowRules, counter: Counter) -> list[Any]:
+    if form != "rated responses":
+        return [
+            dataset.map_batches(
+                check_pairs,
+                batch_format="pyarrow",
+                fn_kwargs={"rules": rules, "rated": form == "rated pairs", "counter": counter},
+            )
+            for dataset in raw.datasets
+        ]
+    responses = [
+        dataset.map_batches(check_responses, batch_format="pyarrow", fn_kwargs={"rules": rules, "counter": counter})
+        for dataset in raw.datasets
+    ]
+    # A union of one is refused by Ray.
+    merged = (responses[0].union(*responses[1:]) if len(responses) > 1 else responses[0]).materialize()
+    pairs = (
+        merged.filter(expr=_is_good())
+        .groupby(PROMPT_KEY)
+        .map_groups(pair_responses, batch_format="pyarrow", fn_kwargs={"rules": rules})
+    )
+    return [pairs, merged.map_batches(bad_responses, batch_format="pyarrow", fn_kwargs={"rules": rules})]
+
+
+def _is_good() -> Any:
+    from ray.data.expressions import col
+
+    return col("reason").is_null()
+
+
+def _refuse_if_bad(config: CorpusConfig, report: blocks.Report) -> None:
+    bad = report.rows - report.good - report.reasons[EQUAL_RATINGS]
+    listing = ", ".join(
+        f"{count:,} {reason}" for reason, count in report.reasons.most_common() if reason != EQUAL_RATINGS
+    )
+    if report.rows == 0:
+        raise UserError("the corpus holds no rows; check corpus.path")
+    if bad > config.max_quarantined * report.rows:
+        raise UserError(
+            f"{bad:,} of {report.rows:,} rows are bad ({listing}), more than corpus.max_quarantined "
+            f"({config.max_quarantined}) allows; they stand in {report.folder / 'quarantine'}: mend them or raise it"
+        )
+    if len(report.aspects) < 2:
+        raise UserError(
+            f"the corpus has {len(report.aspects)} aspect ({', '.join(report.aspects)}); preference divergence "
+            "compares aspects, so give pairs labelled by at least two"
+        )
+
+
+def _result(report: blocks.Report, conversational: bool) -> StageResult:
+    reasons: Tally[str] = Tally(report.reasons)
+    equal = reasons.pop(EQUAL_RATINGS, 0)
+    notes = [f"{count:,} rows quarantined: {reason}" for reason, count in reasons.most_common()]
+    return StageResult(
+        rows_in=report.rows,
+        rows_out=report.good,
+        quarantined=sum(reasons.values()),
+        dropped={EQUAL_RATINGS: equal} if equal else {},
+        metrics={
+            "aspects": sorted(report.aspects),
+            "aspect_rows": dict(sorted(report.aspects.items())),
+            "quarantine_reasons": dict(sorted(reasons.items())),
+            "conversational": conversational,
+            "conflict": report.conflict,
+        },
+        notes=notes,
+    )

@@ -1,0 +1,5 @@
+"""The embedded demo: a seeded corpus, small models built on the spot, and all five stages on them."""
+
+from pdray.demo.run import run_demo
+
+__all__ = ["run_demo"]

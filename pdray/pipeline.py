@@ -1,0 +1,194 @@
+"""The five stages in order: skip what is done, run what is not, refuse what does not match."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from pdray.config import RunConfig
+from pdray.console import Console, logs_to_file
+from pdray.errors import EXIT_OK, UserError
+from pdray.stages import Stage, StageContext, StageResult
+from pdray.store import RunStore, fingerprint, package_versions
+
+STAGES = ("corpus", "proxies", "scores", "selection", "alignment")
+
+
+def load_stages(config: RunConfig) -> list[Stage]:
+    """The stages of a run in their order; the alignment only where it is configured."""
+    names = [name for name in STAGES if name != "alignment" or config.alignment is not None]
+    modules = {name: import_module(f"pdray.{ROOMS.get(name, name)}.stage") for name in names}
+    return [
+        Stage(
+            name=name,
+            version=1,
+            upstream=UPSTREAM[name],
+            settings=module.settings,
+            run=module.run,
+            resumable=name == "alignment",
+            check=getattr(module, "check", None),
+        )
+        for name, module in modules.items()
+    ]
+
+
+ROOMS = {"scores": "scoring"}
+UPSTREAM: dict[str, tuple[str, ...]] = {
+    "corpus": (),
+    "proxies": ("corpus",),
+    "scores": ("corpus", "proxies"),
+    "selection": ("corpus", "proxies", "scores"),
+    "alignment": ("selection",),
+}
+
+
+@dataclass(frozen=True)
+class Step:
+    """A stage of one run.
+
+    Attributes:
+        stage: the stage.
+        fingerprint: sha256 over its settings, its version and its upstream fingerprints.
+        settings: what it was computed from.
+        folder: where it writes.
+        manifest: None while it is not finished.
+    """
+
+    stage: Stage
+    fingerprint: str
+    settings: dict[str, Any]
+    folder: Path
+    manifest: dict[str, Any] | None
+
+
+def plan(config: RunConfig, until: str | None = None) -> list[Step]:
+    """What a run consists of and which of it is already done. Starts nothing.
+
+    Raises:
+        UserError: an input cannot be read, or a stage folder was made by another configuration.
+    """
+    store = RunStore(config.run)
+    if until == "alignment" and config.alignment is None:
+        raise UserError("the configuration has no alignment section; add one (see pdray init) or stop at the selection")
+    steps: list[Step] = []
+    prints: dict[str, str] = {}
+    for stage in load_stages(config):
+        settings = stage.settings(config)
+        upstream = {name: prints[name] for name in stage.upstream}
+        prints[stage.name] = fingerprint([stage.name, stage.version, settings, upstream])
+        folder = store.stage_folder(stage.name, prints[stage.name])
+        manifest = store.complete(folder, prints[stage.name])
+        steps.append(Step(stage, prints[stage.name], settings, folder, manifest))
+        if stage.name == until:
+            break
+    return steps
+
+
+def run_pipeline(config: RunConfig, until: str | None = None) -> int:
+    """Run what is not done yet, up to and including a stage.
+
+    Args:
+        config: the run.
+        until: name of the last stage; None runs all.
+
+    Returns:
+        the exit code.
+
+    Raises:
+        UserError: something that the user can mend; :mod:`pdray.cli` prints it.
+        RunFolderBusyError: another process holds the run folder.
+    """
+    store = RunStore(config.run)
+    with store.lock():
+        steps = plan(config, until)
+        check_all(config, steps)
+        store.write_state(_state(config, steps))
+        waiting = [step.stage.name for step in steps if step.manifest is None]
+        if not waiting:
+            Console().say(f"nothing to do: {', '.join(step.stage.name for step in steps)} are complete in {config.run}")
+            return EXIT_OK
+        with logs_to_file(store.root / "logs") as console:
+            try:
+                _run_steps(config, steps, console)
+            finally:
+                console.clear()
+    return EXIT_OK
+
+
+def check_all(config: RunConfig, steps: list[Step]) -> None:
+    """Let every stage refuse what the finished manifests show to be impossible.
+
+    Raises:
+        UserError: from a stage's check.
+    """
+    manifests = {step.stage.name: step.manifest for step in steps if step.manifest is not None}
+    for step in steps:
+        if step.stage.check is not None and step.manifest is None:
+            step.stage.check(config, manifests)
+
+
+def _run_steps(config: RunConfig, steps: list[Step], console: Console) -> None:
+    from pdray.runtime import ray_session
+
+    for step in steps:
+        if step.manifest is not None:
+            console.say(f"{step.stage.name:<10} done before, reused")
+    with ray_session(config.cluster):
+        for index, step in enumerate(steps):
+            if step.manifest is None:
+                steps[index] = _run_step(config, step, steps[:index], console)
+                check_all(config, steps)
+
+
+def _run_step(config: RunConfig, step: Step, before: list[Step], console: Console) -> Step:
+    from pdray.progress import Progress
+
+    store = RunStore(config.run)
+    store.prepare(step.folder, keep=step.stage.resumable)
+    done = {other.stage.name: other for other in before}
+    context = StageContext(
+        config=config,
+        folder=step.folder,
+        inputs={name: done[name].folder for name in step.stage.upstream},
+        manifests={name: done[name].manifest or {} for name in step.stage.upstream},
+        progress=Progress(console, step.stage.name),
+    )
+    start = time.time()
+    result = step.stage.run(context)
+    accounted = result.rows_out + result.quarantined + sum(result.dropped.values())
+    assert result.rows_in == accounted, f"{step.stage.name}: {result.rows_in} rows in, {accounted} accounted for"
+    manifest = _manifest(step, done, result, start)
+    store.finish(step.folder, manifest)
+    for note in result.notes:
+        context.progress.note(note)
+    console.say(f"{step.stage.name:<10} {result.rows_out:,} rows in {manifest['seconds']:.0f} s -> {step.folder}")
+    return Step(step.stage, step.fingerprint, step.settings, step.folder, manifest)
+
+
+def _manifest(step: Step, done: dict[str, Step], result: StageResult, start: float) -> dict[str, Any]:
+    return {
+        "stage": step.stage.name,
+        "version": step.stage.version,
+        "fingerprint": step.fingerprint,
+        "config": step.settings,
+        "inputs": {name: done[name].fingerprint for name in step.stage.upstream},
+        "packages": package_versions(),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(start)),
+        "seconds": round(time.time() - start, 3),
+        "rows_in": result.rows_in,
+        "rows_out": result.rows_out,
+        "quarantined": result.quarantined,
+        "dropped": result.dropped,
+        "metrics": result.metrics,
+        "notes": result.notes,
+    }
+
+
+def _state(config: RunConfig, steps: list[Step]) -> dict[str, Any]:
+    return {
+        "config": config.model_dump(mode="json"),
+        "stages": {step.stage.name: step.folder.name for step in steps},
+    }

@@ -1,0 +1,125 @@
+"""Progress of long stages: workers count in a Ray actor, the driver draws the line."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from pdray.console import Console
+
+POLL_SECONDS = 0.5
+
+
+class _Counter:
+    def __init__(self) -> None:
+        self.done = 0
+        self.total: int | None = None
+
+    def add(self, count: int) -> None:
+        self.done += count
+
+    def set(self, done: int, total: int) -> None:
+        self.done, self.total = done, total
+
+    def get(self) -> tuple[int, int | None]:
+        return self.done, self.total
+
+
+class Counter:
+    """The workers' end: picklable, never waits."""
+
+    def __init__(self, actor: Any) -> None:
+        self._actor = actor
+
+    def add(self, count: int) -> None:
+        """So many more rows or steps are done."""
+        self._actor.add.remote(count)
+
+    def set(self, done: int, total: int) -> None:
+        """So many are done, of so many."""
+        self._actor.set.remote(done, total)
+
+
+class Progress:
+    """The driver's end.
+
+    Args:
+        console: where the line is drawn.
+        stage: name at the start of the line.
+    """
+
+    def __init__(self, console: Console, stage: str) -> None:
+        self.console = console
+        self.stage = stage
+
+    @contextlib.contextmanager
+    def counting(self, what: str, total: int | None = None, unit: str = "rows") -> Iterator[Counter]:
+        """Draw a line for a step of the stage while the block runs.
+
+        Args:
+            what: the step in a word or two.
+            total: rows or steps expected, if known.
+            unit: what is counted.
+        """
+        import ray
+
+        actor = ray.remote(num_cpus=0)(_Counter).remote()
+        stop = threading.Event()
+        start = time.monotonic()
+
+        def draw(final: bool = False) -> None:
+            done, reported = ray.get(actor.get.remote())
+            line = describe(done, reported or total, unit, time.monotonic() - start)
+            self.console.progress(f"{self.stage:<10} {what}: {line}", final)
+
+        def poll() -> None:
+            while not stop.wait(POLL_SECONDS):
+                draw()
+
+        thread = threading.Thread(target=poll, daemon=True)
+        thread.start()
+        try:
+            yield Counter(actor)
+        finally:
+            stop.set()
+            thread.join()
+            draw(final=True)
+            ray.kill(actor)
+
+    def note(self, text: str) -> None:
+        """A line that stays, for example why a stage was degraded."""
+        self.console.say(f"{self.stage:<10} {text}")
+
+
+def describe(done: int, total: int | None, unit: str, seconds: float) -> str:
+    """``1,200/4,642 rows · 12.5 rows/s · 4:35 left``.
+
+    Args:
+        done: rows or steps so far; a retried task may count twice, so it is cut at ``total``.
+        total: rows or steps expected, or None.
+        unit: what is counted.
+        seconds: time since the start.
+    """
+    if total is not None:
+        done = min(done, total)
+    rate = done / seconds if seconds > 0 else 0.0
+    parts = [f"{done:,}{f'/{total:,}' if total is not None else ''} {unit}"]
+    if done:
+        parts.append(f"{rate:,.1f} {unit}/s")
+    if total is not None and done >= total:
+        parts.append(f"done in {clock(seconds)}")
+    elif total is not None and done:
+        parts.append(f"{clock((total - done) / rate)} left")
+    else:
+        parts.append(f"{clock(seconds)} so far")
+    return " · ".join(parts)
+
+
+def clock(seconds: float) -> str:
+    """Minutes and seconds, ``m:ss``, with hours where needed."""
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"

@@ -1,0 +1,1 @@
+"""Trains one proxy reward model per aspect."""

@@ -1,0 +1,131 @@
+"""The two remedies against length bias, as pure functions (METHOD: balanced sampling, eq. 16 and 17).
+
+Rewards tend to grow with the length of a response whatever its aspect. Balanced sampling evens out how often
+the longer response is the chosen one; the penalty takes ρ per token of length difference out of the margin.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from pdray.hashing import hash64
+
+Form = Literal["eq16", "residual"]
+
+
+def hash_order(pair_ids: list[str], seed: int, purpose: str) -> np.ndarray:
+    """Positions of the pairs in a random order that depends on their ids and the seed alone.
+
+    Args:
+        pair_ids: n ids, in any order.
+        seed: seed of the run.
+        purpose: another purpose gives an independent order.
+
+    Returns:
+        (n,) int64, a permutation of positions; equal hashes are ordered by id.
+    """
+    hashes = hash64(pair_ids, f"{seed}/{purpose}")
+    order: np.ndarray = np.lexsort((np.asarray(pair_ids, dtype=str), hashes))
+    return order
+
+
+def split_held_out(pair_ids: list[str], share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Split pairs into training and held-out ones; the held-out count is ``share`` of n, rounded half up.
+
+    Returns:
+        positions of the training pairs and of the held-out pairs, each in hash order.
+    """
+    order = hash_order(pair_ids, seed, "held-out")
+    num_held_out = int(np.floor(share * len(pair_ids) + 0.5))
+    return order[num_held_out:], order[:num_held_out]
+
+
+def balanced_share(fraction_longer: float, temperature: float) -> float:
+    """Share of draws that go to D⁺, the pairs whose chosen response is at least as long.
+
+    ``exp(f⁺/τ) / (exp(f⁺/τ) + exp(f⁻/τ))`` with f⁻ = 1 − f⁺. A large τ draws both sides alike, a small one
+    almost only the larger side.
+
+    Args:
+        fraction_longer: f⁺ in [0, 1].
+        temperature: τ > 0.
+    """
+    difference = (1.0 - 2.0 * fraction_longer) / temperature
+    return float(1.0 / (1.0 + np.exp(min(difference, 700.0))))
+
+
+def draw(
+    pair_ids: list[str], length_difference: np.ndarray, count: int, temperature: float | None, seed: int
+) -> np.ndarray:
+    """Draw training pairs, balanced by length where τ is given.
+
+    Each side gives its pairs in hash order, so without replacement as long as they last. A side that is asked for
+    more than it has starts over, so that no pair of it is drawn twice more often than another. An empty
+    side leaves all draws to the other.
+
+    Args:
+        pair_ids: n ids.
+        length_difference: (n,) tokens, len(chosen) − len(rejected).
+        count: draws, at least 0.
+        temperature: τ, or None to draw from all pairs alike.
+        seed: seed of the run.
+
+    Returns:
+        (count,) int64 positions, independent of the order in which the pairs are given up to that order itself.
+    """
+    order = hash_order(pair_ids, seed, "sample")
+    if temperature is None:
+        return _cycled(order, count)
+    is_longer = np.asarray(length_difference)[order] >= 0
+    longer, shorter = order[is_longer], order[~is_longer]
+    if not len(longer) or not len(shorter):
+        return _cycled(order, count)
+    num_longer = int(np.floor(balanced_share(len(longer) / len(order), temperature) * count + 0.5))
+    return np.concatenate([_cycled(longer, num_longer), _cycled(shorter, count - num_longer)])
+
+
+def _cycled(order: np.ndarray, count: int) -> np.ndarray:
+    return np.resize(order, count) if len(order) else order[:0]
+
+
+def training_margin(length_difference: np.ndarray, penalty: float, form: Form) -> np.ndarray:
+    """What RewardTrainer subtracts from Δr inside −log σ(Δr − margin).
+
+    Args:
+        length_difference: (n,) tokens, Δlen.
+        penalty: ρ, reward per token.
+        form: ``eq16`` fits Δr − ρΔlen, ``residual`` fits Δr + ρΔlen.
+
+    Returns:
+        (n,) float64.
+    """
+    sign = 1.0 if form == "eq16" else -1.0
+    return sign * penalty * np.asarray(length_difference, dtype=np.float64)
+
+
+def scoring_penalty(penalty: float, form: Form) -> float:
+    """ρ that the margin of eq. 17 subtracts at scoring time: Δr − ρΔlen for ``eq16``, Δr alone for ``residual``."""
+    return penalty if form == "eq16" else 0.0
+
+
+def final_margin(reward_margin: np.ndarray, length_difference: np.ndarray, length_penalty: float) -> np.ndarray:
+    """The margin that preference divergence uses, Δr − ρΔlen (eq. 17); all arrays (n,)."""
+    return np.asarray(reward_margin, dtype=np.float64) - length_penalty * np.asarray(length_difference, np.float64)
+
+
+def accuracy(margin: np.ndarray) -> float | None:
+    """Share of pairs whose chosen response wins; a tie counts half. None without pairs."""
+    if not len(margin):
+        return None
+    return float(np.mean(np.where(margin == 0, 0.5, margin > 0)))
+
+
+def rank_correlation(length_difference: np.ndarray, margin: np.ndarray) -> float | None:
+    """Spearman's rank correlation of Δlen with a margin; None where one is constant or empty."""
+    from scipy.stats import spearmanr
+
+    if len(margin) < 2 or np.ptp(length_difference) == 0 or np.ptp(margin) == 0:
+        return None
+    return float(spearmanr(length_difference, margin).statistic)

@@ -1,0 +1,1 @@
+"""Scores every pair with the proxy reward models."""

@@ -1,0 +1,1 @@
+"""Preference divergence and the exact cut."""

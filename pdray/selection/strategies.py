@@ -1,0 +1,45 @@
+"""What each strategy sorts by: the pairs with the smallest key are kept (METHOD: what the paper compares)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from pdray.hashing import uniform
+
+
+def _lowest(divergence: np.ndarray, pair_ids: list[str], seed: int) -> np.ndarray:
+    return divergence
+
+
+def _highest(divergence: np.ndarray, pair_ids: list[str], seed: int) -> np.ndarray:
+    return -divergence
+
+
+def random_keys(divergence: np.ndarray, pair_ids: list[str], seed: int) -> np.ndarray:
+    """RAND: a seeded number in [0, 1) per pair, (n,) float64."""
+    return uniform(pair_ids, f"{seed} random")
+
+
+STRATEGIES: dict[str, Callable[[np.ndarray, list[str], int], np.ndarray]] = {
+    "pd": _lowest,
+    "pd_high": _highest,
+    "random": random_keys,
+}
+
+
+def sort_key(strategy: str, divergence: np.ndarray, pair_ids: list[str], seed: int) -> np.ndarray:
+    """The key of each pair under a strategy.
+
+    Args:
+        strategy: a name in :data:`STRATEGIES`.
+        divergence: (n,) float64 PD.
+        pair_ids: n ids.
+        seed: of random strategies.
+
+    Returns:
+        (n,) float64; NaN where the PD is, whatever the strategy, so that all choose among the same pairs.
+    """
+    keys = STRATEGIES[strategy](divergence, pair_ids, seed)
+    return np.where(np.isnan(divergence), np.nan, keys)

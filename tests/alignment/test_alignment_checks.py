@@ -1,0 +1,86 @@
+"""The checks on loss and dropout, and the stage before it starts a worker."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pdray.alignment import stage
+from pdray.errors import UserError
+from tests import dpo_case, tiny
+
+
+@pytest.mark.parametrize("loss", [0.7, 0.6920, math.nan, math.inf])
+def test_first_loss_must_be_ln2(loss: float) -> None:
+    from pdray.alignment.callbacks import check_loss
+
+    check_loss(math.log(2) + 0.0009, step=1)
+    with pytest.raises(UserError, match=r"must be ln 2 = 0\.693147 within 0\.001.*dropout"):
+        check_loss(loss, step=1)
+
+
+def test_later_losses_must_be_numbers() -> None:
+    from pdray.alignment.callbacks import check_loss
+
+    check_loss(3.0, step=2)
+    with pytest.raises(UserError, match=r"loss is nan at step 7; lower alignment\.learning_rate"):
+        check_loss(math.nan, step=7)
+
+
+def test_dropout_kept_as_a_number_is_silenced(tmp_path: Path) -> None:
+    """Llama's attention keeps its dropout as a number, which TRL leaves on."""
+    from transformers import AutoModelForCausalLM
+
+    from pdray.alignment.worker import silence_dropout
+
+    policy = tiny.tiny_llama_lm(tmp_path)
+    model = AutoModelForCausalLM.from_pretrained(policy, attention_dropout=0.3)
+    attention = model.model.layers[0].self_attn
+    assert attention.attention_dropout == 0.3
+    silence_dropout(model)
+    assert attention.attention_dropout == 0.0
+    assert model.config.attention_dropout == 0.3, "the saved policy keeps its own config"
+
+
+def test_settings_follow_the_policy_files_and_the_seed(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    settings = dpo_case.alignment(tmp_path / "model")
+
+    def identity(seed: int = 0, **changes: object) -> dict[str, object]:
+        changed = settings.model_copy(update=changes)
+        return stage.settings(dpo_case.context(tmp_path / "run", tmp_path, changed, 10, seed).config)
+
+    before = identity()
+    assert identity(save_steps=7, max_failures=3) == before
+    assert identity(beta=0.2) != before
+    assert identity(seed=1) != before
+    (tmp_path / "model" / "config.json").write_text("{ }")
+    assert identity() != before
+
+
+def test_too_few_kept_pairs_are_refused_before_ray(tmp_path: Path) -> None:
+    ctx = dpo_case.context(tmp_path, tmp_path, dpo_case.alignment(tmp_path, gradient_accumulation=8), pairs=12)
+    with pytest.raises(UserError, match="12 pairs are left to train on, but one optimizer step takes 16"):
+        stage.run(ctx)
+
+
+def test_importing_the_stage_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, pdray.alignment.stage, pdray.alignment.worker\n"
+        "assert not {'torch', 'deepspeed', 'trl', 'transformers'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.usefixtures("ray_local")
+def test_workers_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    """Ray Train would wait for them for ever."""
+    settings = dpo_case.alignment(tmp_path, cpus_per_worker=2)
+    ctx = dpo_case.context(tmp_path, tmp_path, settings, pairs=100)
+    with pytest.raises(UserError, match=r"2 workers × 2 CPU but Ray has 2; lower alignment\.cpus_per_worker"):
+        stage.run(ctx)

@@ -1,0 +1,57 @@
+"""Fixtures that several rooms share."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test needs a hub, and a look-up without a network waits
+
+
+@pytest.fixture(scope="session")
+def ray_local() -> Iterator[None]:
+    """A local Ray of two CPUs for the whole session, started as the commands start it."""
+    from pdray.config import ClusterConfig
+    from pdray.runtime import ray_session
+
+    with ray_session(ClusterConfig(num_cpus=2)):
+        yield
+
+
+@pytest.fixture
+def small_run_config(tmp_path: Path) -> Path:
+    """The YAML of a whole small run: 120 pairs of two aspects, models built on the spot."""
+    from pdray.demo.corpus import ASPECTS, make_pairs
+    from pdray.demo.models import build_models
+
+    pairs = [pair for pair in make_pairs(num_pairs=240) if pair["aspect"] in ASPECTS[:2]]
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text("".join(json.dumps(pair) + "\n" for pair in pairs), encoding="utf-8")
+    texts = [pair[name] for pair in pairs for name in ("prompt", "chosen", "rejected")]
+    build_models(texts, tmp_path / "proxy-base", tmp_path / "policy")
+    settings = {
+        "run": str(tmp_path / "run"),
+        "corpus": {"path": str(corpus)},
+        "proxies": {
+            "base_model": str(tmp_path / "proxy-base"),
+            "max_tokens": 128,
+            "learning_rate": 1e-3,
+            "length_baseline": False,
+        },
+        "scores": {"engine": "transformers", "max_tokens": 128, "num_actors": 1},
+        "alignment": {
+            "policy": str(tmp_path / "policy"),
+            "max_tokens": 128,
+            "max_steps": 2,
+            "batch_size": 4,
+            "gradient_accumulation": 1,
+        },
+    }
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+    return path

@@ -1,0 +1,139 @@
+"""One row in: a checked pair or the reason why not."""
+
+from __future__ import annotations
+
+import pytest
+
+from pdray.corpus.rows import (
+    BadRowError,
+    NotDecodable,
+    RowRules,
+    check_pair,
+    check_rated_pair,
+    check_response,
+    draw_pair,
+    pairs_of_responses,
+)
+
+COLUMNS = {
+    name: name
+    for name in (
+        "pair_id",
+        "prompt",
+        "chosen",
+        "rejected",
+        "aspect",
+        "overall",
+        "source",
+        "response",
+        "response_a",
+        "response_b",
+    )
+}
+RULES = RowRules(COLUMNS)
+GOOD = {"pair_id": "1", "prompt": "p", "chosen": "c", "rejected": "r", "aspect": "a"}
+MESSAGES = [{"role": "user", "content": "hi"}]
+
+
+def test_a_good_row_passes():
+    assert check_pair(GOOD, RULES) == GOOD | {"overall": None, "source": None}
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"prompt": None}, "missing field: prompt"),
+        ({"chosen": ""}, "empty field: chosen"),
+        ({"chosen": " \n"}, "empty field: chosen"),
+        ({"rejected": 7}, "not text: rejected"),
+        ({"rejected": "c"}, "equal responses"),
+        ({"aspect": 3}, "not text: aspect"),
+        ({"pair_id": None}, "missing field: pair_id"),
+        ({"pair_id": 1.5}, "not text: pair_id"),
+        ({"chosen": b"\xff"}, "not UTF-8: chosen"),
+        ({"chosen": NotDecodable()}, "not UTF-8: chosen"),
+        ({"chosen": "\ud800"}, "not UTF-8: chosen"),
+        ({"chosen": MESSAGES}, "messages in a corpus of strings: chosen"),
+    ],
+)
+def test_a_bad_row_has_a_reason(change, reason):
+    with pytest.raises(BadRowError, match=f"^{reason}$"):
+        check_pair(GOOD | change, RULES)
+
+
+def test_an_aspect_outside_the_list_is_refused():
+    with pytest.raises(BadRowError, match="unknown aspect: a"):
+        check_pair(GOOD, RowRules(COLUMNS, aspects=("b", "c")))
+
+
+def test_columns_are_mapped():
+    raw = {"id": 5, "p": "p", "c": "c", "r": "r", "k": "a"}
+    columns = COLUMNS | {"pair_id": "id", "prompt": "p", "chosen": "c", "rejected": "r", "aspect": "k"}
+    assert check_pair(raw, RowRules(columns))["pair_id"] == "5"
+
+
+def test_an_absent_id_is_made_from_the_content():
+    row = {key: value for key, value in GOOD.items() if key != "pair_id"}
+    first = check_pair(row, RULES)["pair_id"]
+    assert first == check_pair(dict(reversed(row.items())), RULES)["pair_id"]
+    assert first != check_pair(row | {"chosen": "other"}, RULES)["pair_id"]
+
+
+def test_strings_become_messages_in_a_conversation():
+    row = check_pair(GOOD | {"prompt": MESSAGES}, RowRules(COLUMNS, conversational=True))
+    assert row["prompt"] == MESSAGES
+    assert row["chosen"] == [{"role": "assistant", "content": "c"}]
+
+
+@pytest.mark.parametrize("bad", [["text"], [{"role": "user"}], [{"role": "user", "content": 1}]])
+def test_a_message_needs_role_and_content(bad):
+    with pytest.raises(BadRowError, match="not a message"):
+        check_pair(GOOD | {"prompt": bad}, RowRules(COLUMNS, conversational=True))
+
+
+RATED = RowRules(COLUMNS, ratings={"x": ("ax", "bx"), "y": ("ay", "by")})
+RATED_ROW = {"pair_id": "1", "prompt": "p", "response_a": "A", "response_b": "B", "ax": 1, "bx": 3, "ay": 2, "by": 2}
+
+
+def test_the_better_response_by_the_drawn_aspect_is_chosen():
+    pair = check_rated_pair(RATED_ROW, RATED)
+    assert (pair["aspect"], pair["chosen"], pair["rejected"]) == ("x", "B", "A")
+    assert (pair["score_chosen.x"], pair["score_rejected.x"]) == (3.0, 1.0)
+
+
+def test_equal_ratings_give_no_pair():
+    assert check_rated_pair(RATED_ROW | {"bx": 1}, RATED) is None
+
+
+def test_a_missing_rating_is_no_reason_to_draw_the_aspect():
+    assert check_rated_pair(RATED_ROW | {"ax": None, "ay": 1}, RATED)["aspect"] == "y"
+    with pytest.raises(BadRowError, match="no rating"):
+        check_rated_pair(RATED_ROW | {"ax": None, "ay": None}, RATED)
+
+
+@pytest.mark.parametrize("value", ["high", float("inf"), []])
+def test_a_rating_must_be_a_number(value):
+    with pytest.raises(BadRowError, match="rating not a number: ax"):
+        check_rated_pair(RATED_ROW | {"ax": value}, RATED)
+
+
+def test_the_draw_depends_on_seed_and_id_and_reaches_every_aspect():
+    ratings = {"x": (1, 2), "y": (2, 1), "z": (1, 1)}
+
+    def draws(seed):
+        return [draw_pair(str(i), "p", ("A", "B"), ratings, seed)["aspect"] for i in range(200)]
+
+    assert draws(0) == draws(0)
+    assert draws(0) != draws(1)
+    assert 60 < draws(0).count("x") < 140
+    assert "z" not in draws(0)
+
+
+def test_responses_to_a_prompt_are_paired_whatever_their_order():
+    rules = RowRules(COLUMNS, ratings={"x": ("x",), "y": ("y",)})
+    raw = [{"prompt": "p", "response": text, "x": i, "y": -i} for i, text in enumerate("ABCA")]
+    rows = [check_response(row, rules) for row in raw[:3]]
+    pairs = pairs_of_responses(rows, rules)
+    assert len(pairs) == 3
+    assert pairs == pairs_of_responses(rows[::-1], rules)
+    assert len(pairs_of_responses([*rows, rows[0]], rules)) == 3

@@ -1,0 +1,272 @@
+"""Real DPO: TRL and DeepSpeed in two Ray Train workers, on a tiny Llama."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from pdray.alignment import checkpoints, stage
+from pdray.alignment.worker import TrainingJob
+from pdray.errors import UserError
+from tests import dpo_case, tiny
+
+PAIRS = 42  # 4 held out, 38 to train on: the last step of an epoch takes 2 pairs instead of 4
+STEPS = 16  # an epoch has 10, so that a resumed training crosses from one into the next
+OFFLOAD_OPTIMIZER = {"offload_optimizer": {"device": "cpu"}}
+OFFLOAD_ALL = {**OFFLOAD_OPTIMIZER, "offload_param": {"device": "cpu"}}
+
+pytestmark = pytest.mark.usefixtures("ray_local")
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.tiny_llama_lm(tmp_path_factory.mktemp("policy"))
+
+
+@pytest.fixture(scope="module")
+def selection(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return dpo_case.write_kept(tmp_path_factory.mktemp("selection"), PAIRS)
+
+
+@pytest.fixture(scope="module")
+def trained(policy: Path, selection: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path | str]:
+    """Stage folder, or refusal, of several trainings: one worker group runs them all, since its start costs most."""
+    root = tmp_path_factory.mktemp("trained")
+    chat = dpo_case.write_kept(root / "chat", PAIRS, chat=True, longest=30)
+    jobs = {
+        "zero0": _job(root, "zero0", selection, policy, zero_stage=0, max_steps=STEPS),
+        "zero2": _job(root, "zero2", selection, policy, zero_stage=2, max_steps=STEPS),
+        "zero3": _job(root, "zero3", selection, policy, zero_stage=3, max_steps=STEPS),
+        "offload2": _job(root, "offload2", selection, policy, zero_stage=2, max_steps=3, zero=OFFLOAD_OPTIMIZER),
+        "offload3": _job(root, "offload3", selection, policy, zero_stage=3, max_steps=3, zero=OFFLOAD_ALL),
+        "bfloat16": _job(
+            root, "bfloat16", chat, policy, max_steps=2, max_tokens=40, dtype="bfloat16", gradient_checkpointing=True
+        ),
+        "ddp": _job(root, "ddp", selection, policy, max_steps=1),
+    }
+    errors = _train_all(jobs)
+    return {name: errors.get(name) or job.folder for name, job in jobs.items()}
+
+
+def _job(root: Path, name: str, selection: Path, policy: Path, zero: Any = None, **options: Any) -> TrainingJob:
+    overrides = {"zero_optimization": zero} if zero else {}
+    settings = dpo_case.alignment(policy, deepspeed=overrides, **options)
+    (root / name).mkdir()
+    return TrainingJob(settings, 3, selection / "kept", root / name, dpo_case.SilentCounter())
+
+
+def _train_all(jobs: dict[str, TrainingJob]) -> dict[str, str]:
+    from ray import cloudpickle
+    from ray.train import ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
+    # The workers do not see the tests' folder.
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    cloudpickle.register_pickle_by_value(dpo_case)
+    result = TorchTrainer(
+        _train_one_by_one,
+        train_loop_config={"jobs": jobs},
+        scaling_config=ScalingConfig(num_workers=2, resources_per_worker={"CPU": 1}),
+    ).fit()
+    errors: dict[str, str] = result.return_value
+    return errors
+
+
+def _train_one_by_one(loop: dict[str, Any]) -> dict[str, str]:
+    from pdray.alignment.worker import train_worker
+
+    errors = {}
+    for name, job in loop["jobs"].items():
+        with _plain_ddp() if name == "ddp" else _fresh_accelerate():
+            try:
+                train_worker(job)
+            except UserError as error:
+                errors[name] = str(error)
+    return errors
+
+
+def _fresh_accelerate() -> Any:
+    """Accelerate as a new process finds it."""
+    import contextlib
+
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+    return contextlib.nullcontext()
+
+
+def _plain_ddp() -> Any:
+    """A trainer that lost its DeepSpeed configuration."""
+    from unittest import mock
+
+    from trl import DPOConfig
+
+    def careless(job: TrainingJob) -> DPOConfig:
+        os.environ["ACCELERATE_USE_DEEPSPEED"] = "false"
+        return DPOConfig(
+            output_dir=str(job.folder / "checkpoints"),
+            use_cpu=True,
+            bf16=False,
+            per_device_train_batch_size=1,
+            gradient_accumulation_steps=2,
+            max_steps=1,
+            report_to=[],
+        )
+
+    _fresh_accelerate()
+    return mock.patch("pdray.alignment.worker.dpo_config", careless)
+
+
+def _losses(folder: Path) -> list[float]:
+    return [entry["loss"] for entry in _entries(folder) if "loss" in entry]
+
+
+def _entries(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "training.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def _weights(folder: Path) -> dict[str, Any]:
+    from transformers import AutoModelForCausalLM
+
+    return dict(AutoModelForCausalLM.from_pretrained(folder).state_dict())
+
+
+def test_loss_curves_of_the_zero_stages_agree(trained: dict[str, Path]) -> None:
+    curves = {name: _losses(trained[name]) for name in ("zero0", "zero2", "zero3")}
+    assert [len(curve) for curve in curves.values()] == [STEPS] * 3
+    assert curves["zero2"] == pytest.approx(curves["zero0"], abs=1e-4)
+    assert curves["zero3"] == pytest.approx(curves["zero0"], abs=1e-4)
+    assert curves["zero0"][0] == pytest.approx(math.log(2), abs=1e-6)
+    assert max(curves["zero0"]) - min(curves["zero0"]) > 0.02, "a policy that does not move proves nothing"
+
+
+def test_zero3_writes_a_consolidated_policy(trained: dict[str, Path], policy: Path) -> None:
+    import torch
+
+    checkpoint = checkpoints.finished(trained["zero3"])
+    assert checkpoint is not None
+    weights = _weights(checkpoints.publish_policy(checkpoint, trained["zero3"]))
+    reference = _weights(checkpoints.finished(trained["zero0"]))
+    start = _weights(policy)
+    assert weights.keys() == start.keys()
+    assert all(torch.allclose(weights[name], reference[name], atol=1e-4) for name in weights)
+    assert any(not torch.allclose(weights[name], start[name], atol=1e-4) for name in weights)
+
+
+def test_held_out_evaluation_is_logged(trained: dict[str, Path]) -> None:
+    facts = checkpoints.read_mark(checkpoints.finished(trained["zero0"]))
+    assert (facts["train_pairs"], facts["eval_pairs"]) == (38, 4)
+    (evaluation,) = [entry for entry in _entries(trained["zero0"]) if "eval_loss" in entry]
+    assert evaluation["step"] == STEPS
+    assert evaluation["eval_rewards/accuracies"] in (0, 0.25, 0.5, 0.75, 1)
+    assert math.isfinite(evaluation["eval_loss"])
+
+
+@pytest.mark.parametrize("name", ["offload2", "offload3"])
+def test_cpu_offload_trains(trained: dict[str, Path | str], name: str) -> None:
+    assert not isinstance(trained[name], str), trained[name]
+    assert len(_losses(trained[name])) == 3
+    assert _losses(trained[name])[0] == pytest.approx(math.log(2), abs=1e-6)
+    assert _losses(trained[name])[2] != pytest.approx(math.log(2), abs=1e-4)
+
+
+def test_bfloat16_chat_with_gradient_checkpointing(trained: dict[str, Path]) -> None:
+    facts = checkpoints.read_mark(checkpoints.finished(trained["bfloat16"]))
+    assert _losses(trained["bfloat16"])[0] == pytest.approx(math.log(2), abs=1e-3)
+    assert facts["truncated"] > 0
+    assert facts["dropped"] == 0
+
+
+def test_ddp_in_place_of_deepspeed_is_refused(trained: dict[str, str]) -> None:
+    assert "asks for DeepSpeed ZeRO-2 but the trainer would run DistributedDataParallel" in trained["ddp"]
+
+
+def test_first_loss_other_than_ln2_stops_the_run(selection: Path, tmp_path: Path) -> None:
+    """OPT drops whole layers at random while training; the reference does not."""
+    policy = tiny.tiny_opt_lm(tmp_path / "opt", layerdrop=0.5)
+    settings = dpo_case.alignment(policy, max_steps=2)
+    with pytest.raises(
+        UserError, match=r"first DPO loss is 0\.\d+ but must be ln 2 = 0\.693147 within 0\.001.*layerdrop"
+    ):
+        stage.run(dpo_case.context(tmp_path / "run", selection, settings, PAIRS))
+
+
+def test_killed_driver_and_killed_worker_resume(
+    trained: dict[str, Path], policy: Path, selection: Path, tmp_path: Path
+) -> None:
+    settings = dpo_case.alignment(policy, zero_stage=2, max_steps=STEPS)
+    ctx = dpo_case.context(tmp_path, selection, settings, PAIRS)
+    with _driver(tmp_path, selection, policy) as driver:
+        _when(lambda: checkpoints.latest(ctx.folder) is not None, alive=driver)
+        os.kill(driver.pid, signal.SIGKILL)
+    first = checkpoints.read_mark(checkpoints.latest(ctx.folder))["step"]
+    assert first < STEPS, "killed too late to prove anything"
+
+    killer = threading.Thread(target=_kill_a_worker, args=(ctx.folder, first), daemon=True)
+    killer.start()
+    result = stage.run(ctx)
+    killer.join(timeout=1)
+    assert not killer.is_alive(), "no worker was killed"
+
+    assert result.metrics["resumed_from_step"] > first
+    assert result.metrics["steps"] == STEPS
+    assert [entry["step"] for entry in _entries(ctx.folder) if "loss" in entry] == list(range(1, STEPS + 1))
+    assert _losses(ctx.folder) == pytest.approx(_losses(trained["zero2"]), abs=1e-5)
+    assert result.metrics["first_loss"] == pytest.approx(math.log(2), abs=1e-6)
+    assert (result.rows_in, result.rows_out, result.dropped) == (PAIRS, PAIRS, {})
+    assert len(list((ctx.folder / "checkpoints").glob("checkpoint-*"))) == 2
+    _weights(Path(result.metrics["policy_path"]))
+
+    start = time.monotonic()
+    again = stage.run(ctx)
+    assert again.metrics["resumed_from_step"] == STEPS
+    assert time.monotonic() - start < 5, "a finished training was started again"
+
+
+def _driver(root: Path, selection: Path, policy: Path) -> subprocess.Popen[bytes]:
+    code = (
+        "import sys; from pathlib import Path; from tests import dpo_case\n"
+        "from pdray.alignment import stage; from pdray.config import ClusterConfig\n"
+        "from pdray.runtime import ray_session\n"
+        "root, selection, policy = map(Path, sys.argv[1:])\n"
+        f"settings = dpo_case.alignment(policy, zero_stage=2, max_steps={STEPS})\n"
+        "with ray_session(ClusterConfig(num_cpus=2)):\n"
+        f"    stage.run(dpo_case.context(root, selection, settings, {PAIRS}))\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(dpo_case.__file__).parents[1])}
+    arguments = [sys.executable, "-c", code, str(root), str(selection), str(policy)]
+    return subprocess.Popen(arguments, env=environment)
+
+
+def _kill_a_worker(folder: Path, after_step: int) -> None:
+    """Kill one training worker once a checkpoint newer than ``after_step`` is complete."""
+
+    def newer() -> bool:
+        checkpoint = checkpoints.latest(folder)
+        return checkpoint is not None and checkpoints.read_mark(checkpoint)["step"] > after_step
+
+    _when(newer)
+    children = psutil.Process().children(recursive=True)
+    workers = [child for child in children if "RayTrainWorker" in " ".join(child.cmdline())]
+    workers[0].kill()
+
+
+def _when(condition: Callable[[], bool], alive: subprocess.Popen[bytes] | None = None, seconds: float = 240) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert alive is None or alive.poll() is None, "the driver ended by itself"
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)

@@ -1,0 +1,205 @@
+"""The corpus stage on a real Ray: formats, filesystems, bad rows, and no row lost."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import json
+import random
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pdray.config import CorpusConfig
+from pdray.corpus import stage
+from pdray.errors import UserError
+from tests.stages import run_stage
+
+pytestmark = pytest.mark.usefixtures("ray_local")
+
+
+def rows(count, **change):
+    return [
+        {"pair_id": f"p{i}", "prompt": f"q{i}", "chosen": "good", "rejected": "bad", "aspect": "ab"[i % 2]} | change
+        for i in range(count)
+    ]
+
+
+def lines(data):
+    return "".join(json.dumps(row) + "\n" for row in data).encode()
+
+
+def build(tmp_path, name="out", **config):
+    folder = tmp_path / name
+    result = run_stage(stage, folder, corpus=CorpusConfig(**config))
+    table = pq.read_table(folder / "pairs").sort_by("pair_id")
+    return result, table, folder
+
+
+def quarantined(folder):
+    files = sorted((folder / "quarantine").iterdir())
+    return [json.loads(line) for path in files for line in path.read_text().splitlines()]
+
+
+def test_formats_folders_and_globs_give_the_same_pairs(tmp_path):
+    data = rows(8)
+    source = tmp_path / "in"
+    (source / "deep").mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist(data[:2]), source / "a.parquet")
+    (source / "b.jsonl").write_bytes(lines(data[2:4]))
+    (source / "deep" / "c.jsonl.gz").write_bytes(gzip.compress(lines(data[4:6])))
+    (source / "d.jsonl.bz2").write_bytes(bz2.compress(lines(data[6:])))
+    (source / "notes.txt").write_text("not data")
+    result, table, _ = build(tmp_path, path=str(source))
+    assert [row["pair_id"] for row in table.to_pylist()] == [row["pair_id"] for row in data]
+    assert (result.rows_in, result.rows_out) == (8, 8)
+    _, some, _ = build(tmp_path, "glob", path=[str(source / "*.jsonl"), str(source / "*.parquet")])
+    assert len(some) == 4
+
+
+def test_any_fsspec_filesystem_is_read(tmp_path):
+    # A local server would do as well; memory:// needs none, but lives in one process, so the data goes by file here.
+    source = tmp_path / "in.jsonl"
+    source.write_bytes(lines(rows(4)))
+    _, table, _ = build(tmp_path, path=f"local://{source}")
+    assert len(table) == 4
+    assert fsspec.core.url_to_fs(f"local://{source}")[1] == str(source)
+
+
+def test_a_hub_data_set_by_name(tmp_path):
+    (tmp_path / "hub").mkdir()
+    pq.write_table(pa.Table.from_pylist(rows(4)), tmp_path / "hub" / "train.parquet")
+    _, table, _ = build(tmp_path, hub=str(tmp_path / "hub"))
+    assert len(table) == 4
+    with pytest.raises(UserError, match=r"corpus\.hub .*split 'nope' cannot be loaded"):
+        build(tmp_path, "none", hub=str(tmp_path / "hub"), hub_split="nope")
+
+
+def test_every_bad_row_is_quarantined_with_its_reason_and_counted(tmp_path):
+    good = rows(40)
+    bad = [
+        ({"prompt": None}, "missing field: prompt"),
+        ({"chosen": ""}, "empty field: chosen"),
+        ({"chosen": "bad"}, "equal responses"),
+        ({"aspect": "z"}, "unknown aspect: z"),
+        ({"rejected": 3}, "not text: rejected"),
+    ]
+    data = good + [rows(1, pair_id=f"bad{i}")[0] | change for i, (change, _) in enumerate(bad)]
+    raw = lines(data) + b"{oops\n" + b"[1]\n" + lines(rows(1)).replace(b"q0", b"\xff\xfe") + b"\n\n"
+    (tmp_path / "in.jsonl").write_bytes(raw)
+    result, table, folder = build(tmp_path, path=str(tmp_path / "in.jsonl"), aspects=["a", "b"], max_quarantined=0.3)
+    found = quarantined(folder)
+    assert sorted(item["reason"] for item in found) == sorted(
+        [reason for _, reason in bad] + ["not JSON", "not a JSON object", "not UTF-8"]
+    )
+    assert all(item["file"].endswith("in.jsonl") for item in found)
+    assert next(item for item in found if item["reason"] == "equal responses")["row"]["pair_id"] == "bad2"
+    assert (len(table), result.rows_in, result.rows_out, result.quarantined) == (40, 48, 40, 8)
+
+
+def test_text_with_unusual_line_separators_stays_whole(tmp_path):
+    data = rows(4)
+    data[0]["chosen"] = "one\u2028two\x85three Å"
+    (tmp_path / "in.jsonl").write_bytes("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in data).encode())
+    _, table, _ = build(tmp_path, path=str(tmp_path / "in.jsonl"))
+    assert table["chosen"][0].as_py() == data[0]["chosen"]
+
+
+def test_bytes_that_are_not_utf8_in_parquet(tmp_path):
+    table = pa.Table.from_pylist(rows(40))
+    broken = pa.array([b"\xff"] + [b"fine"] * 39).view(pa.string())
+    pq.write_table(table.set_column(1, "prompt", broken), tmp_path / "in.parquet")
+    result, _, folder = build(tmp_path, path=str(tmp_path / "in.parquet"))
+    assert [item["reason"] for item in quarantined(folder)] == ["not UTF-8: prompt"]
+    assert result.rows_out == 39
+
+
+def test_of_duplicate_ids_the_same_row_stays_whatever_the_order(tmp_path):
+    data = rows(40) + rows(1, chosen="other") + rows(1)
+    kept = []
+    for attempt in range(3):
+        random.Random(attempt).shuffle(data)
+        source = tmp_path / f"in{attempt}"
+        source.mkdir()
+        for part in range(3):
+            (source / f"{part}.jsonl").write_bytes(lines(data[part::3]))
+        result, table, folder = build(tmp_path, f"out{attempt}", path=str(source))
+        assert [item["reason"] for item in quarantined(folder)] == ["duplicate pair_id"] * 2
+        assert (result.rows_in, result.rows_out, result.quarantined) == (42, 40, 2)
+        kept.append(table.to_pylist())
+    assert kept[0] == kept[1] == kept[2]
+
+
+def test_too_many_bad_rows_stop_the_run_and_say_so(tmp_path):
+    (tmp_path / "in.jsonl").write_bytes(lines(rows(10) + rows(1, pair_id="x", chosen="")))
+    with pytest.raises(UserError, match=r"1 of 11 rows are bad \(1 empty field: chosen\).*max_quarantined \(0.05\)"):
+        build(tmp_path, path=str(tmp_path / "in.jsonl"))
+
+
+def test_one_aspect_is_not_enough(tmp_path):
+    (tmp_path / "in.jsonl").write_bytes(lines(rows(4, aspect="a")))
+    with pytest.raises(UserError, match="has 1 aspect"):
+        build(tmp_path, path=str(tmp_path / "in.jsonl"))
+
+
+@pytest.mark.parametrize("content", [b"", b"\n\n"])
+def test_an_empty_file_is_named(tmp_path, content):
+    (tmp_path / "in.jsonl").write_bytes(content)
+    with pytest.raises(UserError, match="no readable row"):
+        build(tmp_path, path=str(tmp_path / "in.jsonl"))
+
+
+def test_a_missing_column_is_named_with_those_there_are(tmp_path):
+    pq.write_table(pa.table({"question": ["q"], "chosen": ["a"]}), tmp_path / "in.parquet")
+    with pytest.raises(UserError, match=r"corpus\.columns\.prompt is 'prompt'.*chosen, question"):
+        build(tmp_path, path=str(tmp_path / "in.parquet"))
+
+
+def test_damaged_files_are_named(tmp_path):
+    (tmp_path / "in.parquet").write_bytes(b"PAR1 not really")
+    with pytest.raises(UserError, match=r"in\.parquet is not a readable parquet file"):
+        build(tmp_path, path=str(tmp_path / "in.parquet"))
+    (tmp_path / "in.jsonl.gz").write_bytes(gzip.compress(lines(rows(5000)))[:-2000])
+    with pytest.raises(UserError, match=r"in\.jsonl\.gz cannot be read"):
+        build(tmp_path, "gz", path=str(tmp_path / "in.jsonl.gz"))
+
+
+def test_conversations_keep_their_messages(tmp_path):
+    talk = [{"role": "user", "content": "hi"}]
+    data = [row | {"prompt": talk, "chosen": [{"role": "assistant", "content": "yes"}]} for row in rows(4)]
+    (tmp_path / "in.jsonl").write_bytes(lines(data))
+    result, table, _ = build(tmp_path, path=str(tmp_path / "in.jsonl"))
+    assert result.metrics["conversational"] is True
+    assert table["prompt"][0].as_py() == talk
+    assert table["rejected"][0].as_py() == [{"role": "assistant", "content": "bad"}]
+
+
+def test_rated_pairs_and_rated_responses_become_one_aspect_pairs(tmp_path):
+    pairs = [
+        {
+            "prompt": f"q{i}",
+            "response_a": "A",
+            "response_b": "B",
+            "score_a.x": i,
+            "score_b.x": 2,
+            "score_a.y": 1,
+            "score_b.y": 5,
+        }
+        for i in range(20)
+    ]
+    pairs.append(pairs[0] | {"prompt": "same", "score_a.x": 2, "score_b.y": 1})
+    (tmp_path / "pairs.jsonl").write_bytes(lines(pairs))
+    result, table, _ = build(tmp_path, path=str(tmp_path / "pairs.jsonl"), kind="rated")
+    assert (result.rows_in, result.rows_out, result.dropped) == (21, 20, {"equal on every aspect": 1})
+    for row in table.to_pylist():
+        assert row[f"score_chosen.{row['aspect']}"] > row[f"score_rejected.{row['aspect']}"]
+    assert set(table["conflict"].to_pylist()) <= {True, False}
+
+    responses = [{"prompt": f"q{i % 4}", "response": f"r{i}", "help": i, "truth": -i} for i in range(12)]
+    (tmp_path / "responses.jsonl").write_bytes(lines(responses))
+    columns = {"ratings": {"helpfulness": "help", "truthfulness": "truth"}}
+    result, table, _ = build(tmp_path, "r", path=str(tmp_path / "responses.jsonl"), kind="rated", columns=columns)
+    assert result.rows_out == 4 * 3
+    assert table["conflict"].to_pylist() == [True] * 12

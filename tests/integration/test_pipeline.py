@@ -1,0 +1,112 @@
+"""The run folder in use: a whole run, the same run again, another budget, a kill, a second run, rubbish."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+
+def pdray(*words: str, timeout: float = 400) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "pdray", *words],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+def show(run: Path) -> dict:
+    done = pdray("show", str(run), "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)["stages"]
+
+
+@pytest.fixture
+def config(small_run_config: Path) -> Path:
+    """The small run, on vLLM, with a head on a frozen backbone."""
+    settings = yaml.safe_load(small_run_config.read_text())
+    settings["cluster"] = {"num_cpus": 2}
+    settings["proxies"]["train"] = "head"
+    settings["scores"]["engine"] = "vllm"
+    settings["scores"]["cpu_cache_gib"] = 0.25
+    small_run_config.write_text(yaml.safe_dump(settings))
+    return small_run_config
+
+
+def test_a_run_from_kill_to_recut(config, tmp_path):
+    run = tmp_path / "run"
+
+    dry = pdray("run", str(config), "--dry-run")
+    assert dry.returncode == 0
+    assert dry.stdout.count("to run") == 5
+    assert not run.exists()
+
+    # Killed without warning in the middle of the proxies: the corpus is complete, the proxies are not.
+    victim = subprocess.Popen([sys.executable, "-m", "pdray", "run", str(config)], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 200
+    while not list(run.glob("proxies-*")) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    second = pdray("run", str(config))
+    assert (second.returncode, "is in use by process" in second.stderr) == (3, True)
+    assert show(run)["proxies"]["status"] == "running"
+    os.kill(victim.pid, signal.SIGKILL)
+    victim.wait()
+    stages = show(run)
+    assert (stages["corpus"]["status"], stages["proxies"]["status"]) == ("complete", "incomplete")
+
+    done = pdray("run", str(config))
+    assert done.returncode == 0, done.stderr
+    assert "corpus     done before, reused" in done.stdout
+    assert "parity" not in done.stdout
+    assert all(line.strip() for line in done.stderr.splitlines())
+    stages = show(run)
+    assert [stage["status"] for stage in stages.values()] == ["complete"] * 5
+    assert (stages["corpus"]["rows"], stages["corpus"]["quarantined"]) == (120, 0)
+    assert stages["scores"]["engine"] == "vllm"
+    assert stages["scores"]["max_parity_error"] < 1e-3
+    assert (stages["selection"]["rows"], stages["selection"]["budget"]) == (36, 0.3)
+    assert set(stages["selection"]["conflict"]) == {"all", "kept", "random"}
+    assert stages["alignment"]["engine"] == "DeepSpeedEngine"
+    assert stages["alignment"]["first_loss"] == pytest.approx(0.6931, abs=1e-3)
+
+    start = time.monotonic()
+    again = pdray("run", str(config))
+    assert time.monotonic() - start < 5
+    assert again.stdout.startswith("nothing to do")
+
+    recut = pdray("select", str(config), "--set", "selection.budget=0.1")
+    assert recut.returncode == 0, recut.stderr
+    assert len(list(run.glob("scores-*"))) == len(list(run.glob("proxies-*"))) == 1
+    assert len(list(run.glob("selection-*"))) == 2
+    small = show(run)["selection"]
+    kept = pq.read_table(run / small["folder"] / "selection")
+    before = pq.read_table(run / stages["selection"]["folder"] / "selection").sort_by("rank")
+    assert kept.sort_by("rank")["pair_id"].to_pylist() == before["pair_id"].to_pylist()[:12]
+    text = pq.read_table(run / small["folder"] / "kept")
+    assert {"prompt", "chosen", "rejected"} <= set(text.column_names)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["run", "nowhere.yaml"], "no config file at nowhere.yaml"),
+        (["show", "nowhere"], "no run in nowhere"),
+        (["select", "{config}", "--set", "selection.budget=3"], "selection.budget is 3"),
+        (["select", "{config}", "--set", "selection.budget=0.001"], "keeps none"),
+    ],
+)
+def test_a_users_mistake_is_one_sentence_and_code_2(config, words, message):
+    done = pdray(*[word.format(config=config) for word in words])
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,162 @@
+"""A head and two workers as separate nodes on this machine, and a whole run submitted to them."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from pdray.errors import UserError
+from pdray.store import RunStore
+from pdray.submit import submit
+
+REPO = Path(__file__).parents[2]
+LOCAL = REPO / "cluster" / "local.sh"
+
+
+@dataclass(frozen=True)
+class Cluster:
+    address: str
+    port: int
+    state: Path
+
+    @property
+    def token(self) -> str:
+        return (self.state / "token").read_text()
+
+    def script(self, command: str, *options: str) -> subprocess.CompletedProcess[str]:
+        arguments = [str(LOCAL), command, "--state", str(self.state), *options]
+        return subprocess.run(arguments, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+
+    def processes(self) -> list[psutil.Process]:
+        """Every process that still carries the cluster's mark."""
+        mark = ("PDRAY_LOCAL_CLUSTER", str(self.state))
+        return [process for process in psutil.process_iter() if mark in _environment(process).items()]
+
+
+def _environment(process: psutil.Process) -> dict[str, str]:
+    try:
+        return process.environ()
+    except psutil.Error:
+        return {}
+
+
+def free_ports(count: int) -> int:
+    """The first of so many neighbouring ports that nobody listens on; below those that systems hand out."""
+    for first in range(21000, 29000, 10):
+        sockets = [socket.socket() for _ in range(count)]
+        try:
+            for offset, probe in enumerate(sockets):
+                probe.bind(("127.0.0.1", first + offset))
+            return first
+        except OSError:
+            continue
+        finally:
+            for probe in sockets:
+                probe.close()
+    raise AssertionError("no free ports")
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    first = free_ports(3)
+    cluster = Cluster(f"http://127.0.0.1:{first + 2}", first, tmp_path_factory.mktemp("cluster"))
+    done = cluster.script("up", "--port", str(first), "--dashboard-port", str(first + 2))
+    try:
+        assert done.returncode == 0, done.stderr
+        yield cluster
+    finally:
+        cluster.script("down")
+
+
+@pytest.fixture(autouse=True)
+def token(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", cluster.token)
+
+
+def test_three_nodes_listen_on_loopback_only(cluster: Cluster) -> None:
+    assert cluster.script("status").stdout.count(" up ") == 3
+    listening = {
+        connection.laddr.ip
+        for process in cluster.processes()
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert listening
+    assert all(ip.removeprefix("::ffff:").startswith("127.") or ip == "::1" for ip in listening), listening
+
+
+def test_the_token_is_private_and_stays_out_of_the_processes(cluster: Cluster) -> None:
+    assert (cluster.state / "token").stat().st_mode & 0o777 == 0o600
+    for process in cluster.processes():
+        assert cluster.token not in _environment(process).values()
+        assert cluster.token not in " ".join(process.cmdline())
+
+
+def test_up_refuses_a_second_time(cluster: Cluster) -> None:
+    again = cluster.script("up")
+    assert again.returncode == 2
+    assert "already up" in again.stderr
+
+
+def test_a_wrong_token_is_refused(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, small_run_config: Path) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 64)
+    with pytest.raises(UserError, match="refuses the token"):
+        submit(str(small_run_config), [], cluster.address, follow=True)
+
+
+def test_a_whole_run(cluster: Cluster, small_run_config: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    overrides = ["selection.budget=0.5"]
+    code = submit(str(small_run_config), overrides, cluster.address, follow=True)
+    out = capfd.readouterr().out
+    assert code == 0, out
+    assert "submitted pdray-" in out
+    assert cluster.token not in out
+    run = small_run_config.parent / "run"
+    assert len(list(run.glob("*/manifest.json"))) == 5
+    assert RunStore(run).read_state()["config"]["selection"]["budget"] == 0.5
+
+    job = run_job(cluster, "jobs/pipeline.py", str(small_run_config), "--set", *overrides)
+    assert job.returncode == 0, job.stdout
+    assert len(list(run.glob("*/manifest.json"))) == 5
+
+
+def test_a_failing_job_forwards_its_code(
+    cluster: Cluster, small_run_config: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = small_run_config.parent / "run"
+    with RunStore(run).lock():
+        assert submit(str(small_run_config), [], cluster.address, follow=True) == 3
+    assert "is in use by process" in capfd.readouterr().out
+
+
+def test_a_job_script_refuses_a_wrong_config(cluster: Cluster, tmp_path: Path) -> None:
+    job = run_job(cluster, "jobs/score.py", str(tmp_path / "none.yaml"))
+    assert job.returncode != 0
+    assert "failed with exit code 2" in job.stdout + job.stderr
+    assert "no config file" in job.stdout + job.stderr
+
+
+def test_down_leaves_nothing_behind(cluster: Cluster) -> None:
+    assert cluster.processes()
+    down = cluster.script("down")
+    assert down.returncode == 0, down.stderr
+    assert cluster.processes() == []
+    assert not (cluster.state / "token").exists()
+    assert cluster.script("status").returncode == 1
+    assert cluster.script("down").stdout.strip() == "nothing to stop"
+
+
+def run_job(cluster: Cluster, script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A plain ``ray job submit``, as a user would type it."""
+    ray = REPO / ".venv" / "bin" / "ray"
+    command = [str(ray), "job", "submit", "--address", cluster.address, "--", "python", script, *arguments]
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=REPO)

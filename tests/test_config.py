@@ -1,0 +1,136 @@
+"""Every wrong value ends in one sentence with the value, the rule and the cure."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+
+from pdray.config import build_config, fingerprinted, load_config
+from pdray.errors import UserError
+
+
+@pytest.fixture
+def settings(tmp_path):
+    for name in ("base", "policy"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+    (tmp_path / "pairs.parquet").write_bytes(b"")
+    return {
+        "run": str(tmp_path / "run"),
+        "corpus": {"path": str(tmp_path / "pairs.parquet")},
+        "proxies": {"base_model": str(tmp_path / "base")},
+        "alignment": {"policy": str(tmp_path / "policy")},
+    }
+
+
+def test_defaults_are_the_papers(settings):
+    config = build_config(settings)
+    assert (config.selection.budget, config.selection.strategy, config.alignment.num_workers) == (0.3, "pd", 2)
+
+
+def test_alignment_may_be_left_out(settings):
+    del settings["alignment"]
+    assert build_config(settings).alignment is None
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("selection.budget=0", ["selection.budget is 0", "greater than 0", "change it"]),
+        ("selection.budget=1.01", ["selection.budget is 1.01", "less than or equal to 1"]),
+        ("selection.budget=many", ["selection.budget is 'many'", "number"]),
+        ("selection.budgte=0.1", ["selection.budgte is not a setting", "did you mean budget?"]),
+        ("selektion.budget=0.1", ["selektion is not a setting", "did you mean selection?"]),
+        ("corpus.aspects=[helpful]", ["corpus.aspects", "at least two"]),
+        ("corpus.aspects=[a, a, b]", ["corpus.aspects", "twice"]),
+        ("corpus.path=no/such/file.parquet", ["corpus.path matches no file", "correct the path"]),
+        ("corpus.hub=org/name", ["corpus", "exactly one of path", "hub"]),
+        ("corpus.kind=triples", ["corpus.kind is 'triples'", "'pairs' or 'rated'"]),
+        ("proxies.base_model=nowhere", ["proxies.base_model", "config.json", "model folder"]),
+        ("proxies.models={a: x}", ["proxies", "exactly one of base_model"]),
+        ("alignment.num_workers=1", ["alignment.num_workers is 1", "greater than or equal to 2"]),
+        ("alignment.zero_stage=4", ["alignment.zero_stage is 4", "0, 1, 2 or 3"]),
+        ("alignment.deepspeed={zero_optimization: {stage: 3}}", ["zero_stage is 2", "set zero_stage alone"]),
+        (
+            "alignment.deepspeed={zero_optimization: {offload_param: {device: cpu}}}",
+            ["offload_param needs zero_stage 3"],
+        ),
+        ("alignment={}", ["alignment.policy is missing", "set it"]),
+        ("run=s3://bucket/run", ["run is s3://bucket/run", "every node mounts"]),
+        ("scores.dtype=.nan", ["scores.dtype is nan"]),
+        ("selection.gamma=.nan", ["selection.gamma is nan"]),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_cure(settings, override, words):
+    with pytest.raises(UserError) as caught:
+        build_config(settings, [override])
+    assert all(word in str(caught.value) for word in words), str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+def test_zero_3_needs_its_weights_gathered(settings):
+    with pytest.raises(UserError, match="stage3_gather_16bit_weights_on_model_save"):
+        build_config(
+            settings,
+            [
+                "alignment.zero_stage=3",
+                "alignment.deepspeed={zero_optimization: {stage3_gather_16bit_weights_on_model_save: false}}",
+            ],
+        )
+
+
+def test_offload_of_the_optimizer_needs_a_zero_stage(settings):
+    offload = "alignment.deepspeed={zero_optimization: {offload_optimizer: {device: cpu}}}"
+    with pytest.raises(UserError, match="offload_optimizer needs zero_stage 1, 2 or 3"):
+        build_config(settings, [offload, "alignment.zero_stage=0"])
+    assert build_config(settings, [offload]).alignment.zero_stage == 2
+
+
+@pytest.mark.parametrize("override", ["selection.budget", "=0.1", "run.folder=x"])
+def test_a_malformed_override_is_refused(settings, override):
+    with pytest.raises(UserError, match="--set"):
+        build_config(settings, [override])
+
+
+def test_every_mistake_is_reported_at_once(settings):
+    with pytest.raises(UserError) as caught:
+        build_config(settings, ["selection.budget=7", "scores.engine=onnx"])
+    assert len(str(caught.value).splitlines()) == 2
+
+
+def test_relative_paths_do_not_depend_on_where_the_job_runs(settings, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = build_config(settings, ["run=here", "alignment.policy=policy", "corpus.path=pairs.parquet"])
+    assert config.run == str(tmp_path / "here")
+    assert config.alignment.policy == str(tmp_path / "policy")
+    assert config.corpus.patterns == [str(tmp_path / "pairs.parquet")]
+
+
+def test_a_resolved_config_validates_to_itself(settings):
+    config = build_config(settings)
+    assert build_config(json.loads(config.model_dump_json())) == config
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [(None, "pdray init"), ("a: [", "YAML"), ("", "holds no settings"), ("[1]", "holds no settings")]
+)
+def test_an_unreadable_file_is_refused(tmp_path, text, words):
+    path = tmp_path / "run.yaml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(UserError, match=words):
+        load_config(path)
+
+
+def test_numbers_that_yaml_reads_as_text_are_numbers(settings, tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    assert load_config(path, ["alignment.learning_rate=1e-6"]).alignment.learning_rate == 1e-6
+
+
+def test_how_is_not_fingerprinted_but_what_is(settings):
+    first = fingerprinted(build_config(settings).scores)
+    assert fingerprinted(build_config(settings, ["scores.batch_size=7", "scores.num_actors=3"]).scores) == first
+    assert fingerprinted(build_config(settings, ["scores.max_tokens=77"]).scores) != first

@@ -1,0 +1,43 @@
+"""What must stay light: the config, the rooms' doors and the command line's help."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+HEAVY = ("torch", "transformers", "trl", "vllm", "deepspeed")
+ROOMS = ("corpus", "proxies", "scoring", "selection", "alignment")
+HELP_SECONDS = 1.0
+
+
+def loaded_by(statement: str, names: tuple[str, ...]) -> list[str]:
+    """Which of these packages a fresh Python has loaded after a statement."""
+    code = f"import sys\n{statement}\nprint(*[name for name in {names!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout.split()
+
+
+def test_the_check_itself_sees_what_is_loaded() -> None:
+    assert loaded_by("import json, yaml", ("yaml", "torch")) == ["yaml"]
+
+
+def test_the_config_needs_no_cluster_and_no_model_library() -> None:
+    assert loaded_by("import pdray.config", ("ray", *HEAVY)) == []
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_stage_imports_models_only_when_it_runs(room: str) -> None:
+    assert loaded_by(f"import pdray.{room}.stage", HEAVY) == []
+
+
+def test_help_is_immediate() -> None:
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        done = subprocess.run([sys.executable, "-m", "pdray", "--help"], capture_output=True, text=True, check=True)
+        seconds.append(time.perf_counter() - start)
+    assert "exit codes" in done.stdout
+    assert min(seconds) < HELP_SECONDS

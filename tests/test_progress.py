@@ -1,0 +1,47 @@
+"""The progress line, on a terminal and in a file."""
+
+from __future__ import annotations
+
+import io
+
+from pdray.console import Console
+from pdray.progress import Progress, clock, describe
+
+
+def test_rate_and_time_left():
+    assert describe(50, 200, "rows", 10.0) == "50/200 rows · 5.0 rows/s · 0:30 left"
+
+
+def test_finished():
+    assert describe(200, 200, "rows", 10.0) == "200/200 rows · 20.0 rows/s · done in 0:10"
+
+
+def test_a_retried_task_never_shows_more_than_all():
+    assert describe(230, 200, "rows", 10.0).startswith("200/200 rows")
+
+
+def test_nothing_yet_and_total_unknown():
+    assert describe(0, 200, "steps", 3.0) == "0/200 steps · 0:03 so far"
+    assert describe(7, None, "steps", 3.5) == "7 steps · 2.0 steps/s · 0:04 so far"
+
+
+def test_clock():
+    assert [clock(s) for s in (5, 65, 3700)] == ["0:05", "1:05", "1:01:40"]
+
+
+def test_piped_progress_is_whole_lines_and_few():
+    err = io.StringIO()
+    console = Console(io.StringIO(), err)
+    for done in range(100):
+        console.progress(f"{done}")
+    console.progress("all", final=True)
+    assert err.getvalue().splitlines() == ["0", "all"]
+
+
+def test_workers_are_counted(ray_local):
+    import ray
+
+    err = io.StringIO()
+    with Progress(Console(io.StringIO(), err), "scores").counting("scoring", total=30) as counter:
+        ray.get([ray.remote(lambda c: c.add(10)).remote(counter) for _ in range(3)])
+    assert "scores     scoring: 30/30 rows" in err.getvalue().splitlines()[-1]

@@ -1,0 +1,149 @@
+"""Submission without a cluster: tokens, refusals, exit codes and the log of a job that is followed."""
+
+from __future__ import annotations
+
+import http.server
+import threading
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from pdray import submit as module
+from pdray.console import Console
+from pdray.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def no_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def server() -> Iterator[SimpleNamespace]:
+    """A head that answers every request with one status and keeps the headers it was sent."""
+    seen = SimpleNamespace(status=200, headers=[])
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.headers.append(self.headers)
+            self.send_response(seen.status)
+            self.end_headers()
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as httpd:
+        threading.Thread(target=httpd.serve_forever, daemon=True).start()
+        seen.address = f"http://127.0.0.1:{httpd.server_port}"
+        yield seen
+        httpd.shutdown()
+
+
+class FakeClient:
+    """Tails a log that breaks off as often as it is told to, then reports the job as ended."""
+
+    def __init__(self, chunks: list[str], breaks: int = 0, error: type[BaseException] = RuntimeError) -> None:
+        self.chunks, self.breaks, self.error = chunks, breaks, error
+
+    async def tail_job_logs(self, job_id: str) -> AsyncIterator[str]:
+        for chunk in self.chunks:
+            yield chunk
+            if self.breaks:
+                self.breaks -= 1
+                raise self.error("connection lost")
+
+    def get_job_info(self, job_id: str) -> SimpleNamespace:
+        return details("SUCCEEDED", 0)
+
+
+class Status(str):
+    def is_terminal(self) -> bool:
+        return self in ("SUCCEEDED", "FAILED", "STOPPED")
+
+
+def details(status: str, code: int | None) -> SimpleNamespace:
+    return SimpleNamespace(status=Status(status), driver_exit_code=code, submission_id="job", message="out of memory")
+
+
+def test_a_missing_token_is_named_with_its_cure() -> None:
+    with pytest.raises(UserError, match=r"no token in RAY_AUTH_TOKEN or in .*auth_token; set RAY_AUTH_TOKEN_PATH"):
+        module._headers()
+
+
+def test_the_token_comes_from_the_variable_then_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("from-file\n")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
+    assert module._headers() == {"Authorization": "Bearer from-file"}
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "from-variable")
+    assert module._headers() == {"Authorization": "Bearer from-variable"}
+
+
+def test_a_cluster_without_tokens_needs_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    assert module._headers() == {}
+
+
+@pytest.mark.parametrize(
+    ("status", "words"), [(401, "refuses the token"), (403, "refuses the token"), (404, "no Ray jobs API")]
+)
+def test_refusals_are_told_apart(server: SimpleNamespace, status: int, words: str) -> None:
+    server.status = status
+    with pytest.raises(UserError, match=words):
+        module._check_cluster(server.address, {"Authorization": "Bearer secret"})
+    assert server.headers[0]["Authorization"] == "Bearer secret"
+
+
+def test_an_address_must_be_a_url_that_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="'head:8265' but must be the head's jobs API"):
+        module._check_cluster("head:8265", {})
+    with pytest.raises(UserError, match="nothing answers at --address"):
+        module._check_cluster("http://127.0.0.1:1", {})
+
+
+def test_a_wrong_config_is_refused_before_the_cluster_is_asked(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no config file"):
+        module.submit(str(tmp_path / "none.yaml"), [], "http://127.0.0.1:1", follow=False)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "expected"),
+    [
+        ("SUCCEEDED", 0, 0),
+        ("FAILED", 1, 1),
+        ("FAILED", 2, 2),
+        ("FAILED", 3, 3),
+        ("FAILED", -9, 137),
+        ("FAILED", None, 1),
+        ("STOPPED", -15, 130),
+    ],
+)
+def test_exit_codes_are_forwarded(status: str, code: int | None, expected: int) -> None:
+    assert module._exit_code(details(status, code), Console()) == expected
+
+
+def test_a_job_that_dies_without_a_code_says_why(capsys: pytest.CaptureFixture[str]) -> None:
+    module._exit_code(details("FAILED", None), Console())
+    assert "job failed: out of memory" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("breaks", [0, 1])
+def test_a_log_that_breaks_off_is_printed_once(
+    breaks: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RETRY_SECONDS", 0.0)
+    client = FakeClient(["first\nsec", "ond\n", "third\n"], breaks)
+    assert module._follow(client, "http://head:8265", "job", Console()) == 0
+    assert capsys.readouterr().out == "first\nsecond\nthird\n"
+
+
+def test_interrupting_leaves_the_job_running(capsys: pytest.CaptureFixture[str]) -> None:
+    client = FakeClient(["first\n"], breaks=1, error=KeyboardInterrupt)
+    assert module._follow(client, "http://head:8265", "job", Console()) == 130
+    out = capsys.readouterr().out
+    assert "job goes on" in out
+    assert "ray job stop --address http://head:8265 job" in out

@@ -1,0 +1,29 @@
+"""``pdray init`` prints what the config models accept, every setting of them."""
+
+from __future__ import annotations
+
+import re
+
+import yaml
+
+from pdray.config import AlignmentConfig, RunConfig, ScoresConfig
+from pdray.template import EXAMPLES, render
+
+
+def test_the_template_is_yaml_with_the_examples_set():
+    data = yaml.safe_load(render())
+    assert data["corpus"]["path"] == EXAMPLES["corpus.path"]
+    assert RunConfig.model_validate(data).selection.budget == 0.3
+
+
+def test_uncommenting_everything_changes_nothing_but_exclusive_choices():
+    lines = [re.sub(r"^( *)# (?=\w+:)", r"\1", line) for line in render().splitlines()]
+    data = yaml.safe_load("\n".join(lines))
+    assert RunConfig.model_validate(data) == RunConfig.model_validate(yaml.safe_load(render()))
+
+
+def test_every_setting_is_there_with_its_meaning():
+    text = render()
+    for section in (ScoresConfig, AlignmentConfig):
+        for name, field in section.model_fields.items():
+            assert re.search(rf"{name}:.*# {re.escape(field.description)}$", text, re.MULTILINE), name
