@@ -144,8 +144,8 @@ def _prepare(ctx: StageContext, aspects: list[str]) -> list[Any]:
         for aspect in aspects
     ]
     task = ray.remote(num_cpus=1)(prepare_aspect)
-    prepared: list[Any] = ray.get([task.remote(job) for job in jobs])
-    return prepared
+    pending = [task.remote(job) for job in jobs]
+    return [ray.get(one) for one in pending]  # one by one, so that the first aspect's error is the one reported
 
 
 def _features(ctx: StageContext, prepared: list[Any]) -> tuple[Any, dict[str, Any]]:
