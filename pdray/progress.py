@@ -69,10 +69,12 @@ class Progress:
         actor = ray.remote(num_cpus=0)(_Counter).remote()
         stop = threading.Event()
         start = time.monotonic()
+        pace = Pace()
 
         def draw(final: bool = False) -> None:
             done, reported = ray.get(actor.get.remote())
-            line = describe(done, reported or total, unit, time.monotonic() - start)
+            now = time.monotonic()
+            line = describe(done, reported or total, unit, now - start, pace.rate(done, now))
             self.console.progress(f"{self.stage:<10} {what}: {line}", final)
 
         def poll() -> None:
@@ -94,7 +96,28 @@ class Progress:
         self.console.say(f"{self.stage:<10} {text}")
 
 
-def describe(done: int, total: int | None, unit: str, seconds: float) -> str:
+class Pace:
+    """The rate since the first count, so that starting the workers does not count as slow work."""
+
+    def __init__(self) -> None:
+        self._first: tuple[int, float] | None = None
+
+    def rate(self, done: int, now: float) -> float | None:
+        """Per second; None until there are two different counts.
+
+        Args:
+            done: rows or steps so far.
+            now: seconds on a monotonic clock.
+        """
+        if not done:
+            return None
+        if self._first is None:
+            self._first = done, now
+        counted, since = done - self._first[0], now - self._first[1]
+        return counted / since if counted and since > 0 else None
+
+
+def describe(done: int, total: int | None, unit: str, seconds: float, rate: float | None) -> str:
     """``1,200/4,642 rows · 12.5 rows/s · 4:35 left``.
 
     Args:
@@ -102,16 +125,16 @@ def describe(done: int, total: int | None, unit: str, seconds: float) -> str:
         total: rows or steps expected, or None.
         unit: what is counted.
         seconds: time since the start.
+        rate: rows or steps per second, None while it is not known.
     """
     if total is not None:
         done = min(done, total)
-    rate = done / seconds if seconds > 0 else 0.0
     parts = [f"{done:,}{f'/{total:,}' if total is not None else ''} {unit}"]
-    if done:
+    if rate:
         parts.append(f"{rate:,.1f} {unit}/s")
     if total is not None and done >= total:
         parts.append(f"done in {clock(seconds)}")
-    elif total is not None and done:
+    elif total is not None and rate:
         parts.append(f"{clock((total - done) / rate)} left")
     else:
         parts.append(f"{clock(seconds)} so far")

@@ -5,24 +5,30 @@ from __future__ import annotations
 import io
 
 from pdray.console import Console
-from pdray.progress import Progress, clock, describe
+from pdray.progress import Pace, Progress, clock, describe
 
 
 def test_rate_and_time_left():
-    assert describe(50, 200, "rows", 10.0) == "50/200 rows · 5.0 rows/s · 0:30 left"
+    assert describe(50, 200, "rows", 10.0, 5.0) == "50/200 rows · 5.0 rows/s · 0:30 left"
 
 
 def test_finished():
-    assert describe(200, 200, "rows", 10.0) == "200/200 rows · 20.0 rows/s · done in 0:10"
+    assert describe(200, 200, "rows", 10.0, 20.0) == "200/200 rows · 20.0 rows/s · done in 0:10"
 
 
 def test_a_retried_task_never_shows_more_than_all():
-    assert describe(230, 200, "rows", 10.0).startswith("200/200 rows")
+    assert describe(230, 200, "rows", 10.0, 23.0).startswith("200/200 rows")
 
 
 def test_nothing_yet_and_total_unknown():
-    assert describe(0, 200, "steps", 3.0) == "0/200 steps · 0:03 so far"
-    assert describe(7, None, "steps", 3.5) == "7 steps · 2.0 steps/s · 0:04 so far"
+    assert describe(0, 200, "steps", 3.0, None) == "0/200 steps · 0:03 so far"
+    assert describe(7, None, "steps", 3.5, 2.0) == "7 steps · 2.0 steps/s · 0:04 so far"
+
+
+def test_the_rate_leaves_out_the_start_of_the_workers():
+    pace = Pace()
+    assert [pace.rate(0, 100.0), pace.rate(64, 160.0), pace.rate(64, 161.0)] == [None, None, None]
+    assert pace.rate(128, 164.0) == 16.0
 
 
 def test_clock():
