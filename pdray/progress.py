@@ -65,14 +65,20 @@ class Progress:
             unit: what is counted.
         """
         import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        actor = ray.remote(num_cpus=0)(_Counter).remote()
+        # On the driver's node: no other node's end takes it away.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        actor = ray.remote(num_cpus=0, scheduling_strategy=here)(_Counter).remote()
         stop = threading.Event()
         start = time.monotonic()
         pace = Pace()
 
         def draw(final: bool = False) -> None:
-            done, reported = ray.get(actor.get.remote())
+            try:
+                done, reported = ray.get(actor.get.remote())
+            except ray.exceptions.RayError:
+                return  # a line that cannot be drawn must not hide why the stage failed, nor fail it
             now = time.monotonic()
             line = describe(done, reported or total, unit, now - start, pace.rate(done, now))
             self.console.progress(f"{self.stage:<10} {what}: {line}", final)

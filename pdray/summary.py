@@ -29,7 +29,7 @@ SHOWN = {
 def summarise(run: str | Path) -> dict[str, Any]:
     """The state of a run: ``{"run", "stages": {name: {"status", ...}}}``.
 
-    ``status`` is complete, running, or incomplete (interrupted, or not begun).
+    ``status`` is complete, running, incomplete (interrupted, or not begun), or not configured.
 
     Raises:
         UserError: there is no run in the folder.
@@ -45,7 +45,7 @@ def summarise(run: str | Path) -> dict[str, Any]:
         elif busy and name in folders and (store.root / folders[name]).exists():
             stages[name] = {"status": "running"}
         else:
-            stages[name] = {"status": "incomplete"}
+            stages[name] = {"status": "incomplete" if name in folders else "not configured"}
     return {"run": str(store.root), "stages": stages}
 
 
@@ -63,7 +63,7 @@ def table(summary: dict[str, Any]) -> str:
     lines = [f"run {summary['run']}"]
     for name, stage in summary["stages"].items():
         seconds = f"{stage['seconds']:.0f} s" if "seconds" in stage else ""
-        lines.append(f"\n{name:<10} {stage['status']:<10} {seconds}")
+        lines.append(f"\n{name:<10} {stage['status']:<14} {seconds}")
         lines += [f"  {key:<20} {value}" for key, value in _lines(name, stage)]
     return "\n".join(lines)
 

@@ -39,7 +39,7 @@ def deepspeed_config(alignment: AlignmentConfig) -> dict[str, Any]:
         "gradient_accumulation_steps": "auto",
         "gradient_clipping": "auto",
         "bf16": {"enabled": "auto"},
-        "optimizer": _adamw(torch=alignment.gpus_per_worker == 0 and not offloads(zero, "offload_optimizer")),
+        "optimizer": _adamw(torch=not offloads(zero, "offload_optimizer")),
         "zero_optimization": _zero(alignment.zero_stage),
     }
     return merged(base, alignment.deepspeed)
@@ -65,7 +65,8 @@ def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 def _adamw(torch: bool) -> dict[str, Any]:
     params: dict[str, Any] = {"lr": "auto", "betas": "auto", "eps": "auto", "weight_decay": "auto"}
     if torch:
-        # DeepSpeed's fused Adam exists for accelerators, its CPU Adam for offload; plain CPU has torch's only.
+        # DeepSpeed's own Adam is compiled at first use: for GPUs with nvcc, which few containers have. Torch's is
+        # fused too; only offload needs DeepSpeed's.
         params["torch_adam"] = True
     return {"type": "AdamW", "params": params}
 

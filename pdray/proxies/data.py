@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -121,8 +121,6 @@ def encode_aspect(job: AspectJob) -> pa.Table:
     dataset = ds.dataset(job.pairs, format="parquet")
     batches = dataset.to_batches(columns=COLUMNS, filter=ds.field("aspect") == job.aspect, batch_size=BATCH)
     tables = [_encode_batch(encoder, batch) for batch in batches if batch.num_rows]
-    if not tables:
-        raise UserError(f"the corpus holds no pair of the aspect {job.aspect!r}; remove it from corpus.aspects")
     return pa.concat_tables(tables).sort_by("pair_id").combine_chunks()
 
 
@@ -157,8 +155,3 @@ def _write_use(job: AspectJob, table: pa.Table, name: str, rows: np.ndarray, mar
     columns = table.select(["chosen_ids", "rejected_ids", "length_difference"]).take(pa.array(rows))
     pq.write_table(columns.append_column("margin", pa.array(margin[rows])), path)
     return str(path)
-
-
-def as_json(prepared: Prepared) -> dict[str, Any]:
-    """The counts without the file names."""
-    return {name: value for name, value in asdict(prepared).items() if name != "tables"}

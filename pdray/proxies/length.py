@@ -26,9 +26,8 @@ def hash_order(pair_ids: list[str], seed: int, purpose: str) -> np.ndarray:
     Returns:
         (n,) int64, a permutation of positions; equal hashes are ordered by id.
     """
-    hashes = hash64(pair_ids, f"{seed}/{purpose}")
-    order: np.ndarray = np.lexsort((np.asarray(pair_ids, dtype=str), hashes))
-    return order
+    hashes = hash64(pair_ids, f"{seed}/{purpose}").tolist()
+    return np.array(sorted(range(len(pair_ids)), key=lambda i: (hashes[i], pair_ids[i])), dtype=np.int64)
 
 
 def split_held_out(pair_ids: list[str], share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -123,9 +122,9 @@ def accuracy(margin: np.ndarray) -> float | None:
 
 
 def rank_correlation(length_difference: np.ndarray, margin: np.ndarray) -> float | None:
-    """Spearman's rank correlation of Δlen with a margin; None where one is constant or empty."""
+    """Spearman's rank correlation of Δlen with a margin; None where one is constant, empty or not finite."""
     from scipy.stats import spearmanr
 
-    if len(margin) < 2 or np.ptp(length_difference) == 0 or np.ptp(margin) == 0:
+    if len(margin) < 2 or not np.isfinite(margin).all() or np.ptp(length_difference) == 0 or np.ptp(margin) == 0:
         return None
     return float(spearmanr(length_difference, margin).statistic)

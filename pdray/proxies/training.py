@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from pdray.config import ProxiesConfig
+from pdray.errors import UserError
 from pdray.proxies import length
 from pdray.proxies.base import load_reward_model, load_tokenizer, save_proxy
 from pdray.proxies.data import Prepared
@@ -61,6 +62,9 @@ def train_worker(job: TrainingJob) -> dict[str, Any]:
 
     Returns:
         on rank 0 ``held_out_accuracy`` and ``length_correlation``; elsewhere an empty dict.
+
+    Raises:
+        UserError: the proxy's rewards are not finite.
     """
     import torch
 
@@ -74,6 +78,11 @@ def train_worker(job: TrainingJob) -> dict[str, Any]:
     reward_margin = train_one(job, "train", job.folder)
     if reward_margin is None:
         return {}
+    if not np.isfinite(reward_margin).all():
+        raise UserError(
+            f"the proxy {job.name} diverged: its rewards of held-out pairs are not finite; lower "
+            f"proxies.learning_rate, now {job.proxies.learning_rate:g}"
+        )
     margin = length.final_margin(reward_margin, difference, penalty)
     return {
         "held_out_accuracy": length.accuracy(margin),

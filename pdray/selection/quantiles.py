@@ -66,6 +66,8 @@ def absolute_quantiles(blocks: list[Any], columns: list[str], gamma: float) -> d
     prefixes = dict.fromkeys(columns, 0)
     ranks: dict[str, int] = {}
     for level in range(len(DIGITS)):
+        if not prefixes:
+            break
         totals = sum(ray.get([count_task.remote(block, prefixes, level) for block in blocks]))
         for column, counts in zip(list(prefixes), totals, strict=True):
             if level == 0:

@@ -9,6 +9,7 @@ selection-<hash8>/
 from __future__ import annotations
 
 import hashlib
+import math
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,14 @@ def check(config: RunConfig, manifests: dict[str, dict[str, Any]]) -> None:
     if rows is not None and num_kept(config.selection.budget, rows) == 0:
         raise UserError(
             f"selection.budget {config.selection.budget} of {rows:,} pairs keeps none; "
-            f"set it to at least {1 / rows:.2g} or give more pairs"
+            f"set it to at least {_smallest_budget(rows)} or give more pairs"
         )
+
+
+def _smallest_budget(rows: int) -> float:
+    """A budget of few digits that keeps at least one of the rows."""
+    digits = len(str(rows)) + 1
+    return math.ceil(10**digits / rows) / 10**digits
 
 
 def run(ctx: StageContext) -> StageResult:
@@ -80,7 +87,8 @@ def run(ctx: StageContext) -> StageResult:
             "rows": wanted,
             "cut_pd": next(part["cut_pd"] for part in parts if part["cut_pd"] is not None),
             "ids_sha256": ids_sha256(ids),
-            "quantiles": quantiles,
+            # JSON has no NaN: the quantile of an aspect without a finite margin is null.
+            "quantiles": {aspect: q if math.isfinite(q) else None for aspect, q in quantiles.items()},
             "conflict": conflict_shares(parts),
         },
         notes=[f"{rows - finite:,} pairs have no finite divergence and were left out"] if finite < rows else [],
