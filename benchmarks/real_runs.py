@@ -38,7 +38,7 @@ RUNS: dict[str, dict[str, Any]] = {
     },
     "summeval": {
         "corpus": {"kind": "rated"},
-        "proxies": {**HEAD, "max_tokens": 128, "epochs": 100, "batch_size": 256, "learning_rate": 5e-3},
+        "proxies": {**HEAD, "max_tokens": 128, "epochs": 40, "batch_size": 64, "learning_rate": 1e-2},
         "scores": {**SCORES, "max_tokens": 128},
         "selection": {"budget": 0.3},
         "alignment": {**DPO, "max_tokens": 256},
