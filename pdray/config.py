@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic.fields import FieldInfo
 
 from pdray.errors import UserError
-from pdray.paths import absolute, expand, is_remote
+from pdray.paths import absolute, expand, holds_secret, is_remote
 
 HOW: dict[str, Any] = {"fingerprint": False}
 
@@ -70,12 +70,25 @@ class CorpusConfig(Section):
     path: str | list[str] | None = Field(
         None, description="file, folder or glob (parquet, JSONL, .gz/.zst/.bz2), local or s3://…; or a list of them"
     )
-    hub: str | None = Field(None, description="Hugging Face data set to load instead of path")
+    hub: str | None = Field(
+        None, description="Hugging Face data set to load instead of path; a name is not looked up again once loaded"
+    )
     hub_config: str | None = Field(None, description="configuration name of the hub data set")
     hub_split: str = Field("train", description="split of the hub data set")
     columns: ColumnNames = ColumnNames()
     aspects: list[str] | None = Field(None, description="accepted aspects; null takes those found in the data")
     max_quarantined: float = Field(0.05, ge=0, le=1, description="largest share of rows that may be quarantined")
+
+    @field_validator("path")
+    @classmethod
+    def _no_secrets(cls, path: str | list[str] | None) -> str | list[str] | None:
+        for item in [path] if isinstance(path, str) else path or []:
+            if is_remote(item) and holds_secret(item):
+                raise ValueError(
+                    "a path with a key or password in it would stand in manifests and logs; take it out and give the "
+                    "credentials by environment variables or a profile of the storage"
+                )
+        return path
 
     @field_validator("aspects")
     @classmethod
@@ -328,10 +341,12 @@ def _with_absolute_paths(config: RunConfig) -> RunConfig:
     models = {aspect: absolute(path) for aspect, path in (proxies.models or {}).items()} or None
     base_model = absolute(proxies.base_model) if proxies.base_model else None
     patterns = [absolute(pattern) for pattern in config.corpus.patterns] or None
+    hub = config.corpus.hub
+    hub = absolute(hub) if hub and Path(hub).is_dir() else hub  # as datasets does: a folder of that name comes first
     return config.model_copy(
         update={
             "run": absolute(config.run),
-            "corpus": config.corpus.model_copy(update={"path": patterns}),
+            "corpus": config.corpus.model_copy(update={"path": patterns, "hub": hub}),
             "proxies": proxies.model_copy(update={"models": models, "base_model": base_model}),
             "alignment": alignment and alignment.model_copy(update={"policy": absolute(alignment.policy)}),
         }

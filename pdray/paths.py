@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import glob
 import os
+from urllib.parse import parse_qsl, urlsplit
 
+SECRETS = ("access_key", "secret_key", "session_token", "sas_token", "account_key", "password")
 DATA_SUFFIXES = (".parquet", ".jsonl", ".json", ".ndjson")
 COMPRESSION_SUFFIXES = ("", ".gz", ".zst", ".bz2", ".lz4")
 
@@ -12,6 +14,13 @@ COMPRESSION_SUFFIXES = ("", ".gz", ".zst", ".bz2", ".lz4")
 def is_remote(path: str) -> bool:
     """Whether a path names another filesystem, as in ``s3://bucket/key``."""
     return "://" in path
+
+
+def holds_secret(uri: str) -> bool:
+    """Whether a URI carries a password or an access key, as in ``s3://KEY:SECRET@bucket/key``."""
+    parts = urlsplit(uri)
+    userinfo = parts.netloc.rpartition("@")[0]
+    return ":" in userinfo or any(name in SECRETS for name, _ in parse_qsl(parts.query, keep_blank_values=True))
 
 
 def absolute(path: str) -> str:

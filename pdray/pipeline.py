@@ -93,9 +93,7 @@ def up_to(steps: list[Step], until: str | None) -> list[Step]:
     if until is None:
         return steps
     if until not in names:
-        raise UserError(
-            f"the configuration has no {until} section; add one (see pdray init) or stop at the selection"
-        )
+        raise UserError(f"the configuration has no {until} section; add one (see pdray init) or stop at the selection")
     return steps[: names.index(until) + 1]
 
 

@@ -134,3 +134,10 @@ def test_how_is_not_fingerprinted_but_what_is(settings):
     first = fingerprinted(build_config(settings).scores)
     assert fingerprinted(build_config(settings, ["scores.batch_size=7", "scores.num_actors=3"]).scores) == first
     assert fingerprinted(build_config(settings, ["scores.max_tokens=77"]).scores) != first
+
+
+@pytest.mark.parametrize("uri", ["s3://KEY:SECRET@bucket/x.parquet", "s3://bucket/x?secret_key=SECRET"])
+def test_a_secret_in_a_path_is_refused_and_not_repeated(uri):
+    with pytest.raises(UserError, match="take it out") as refusal:
+        build_config({"corpus": {"path": uri}, "proxies": {"base_model": "m"}})
+    assert "SECRET" not in str(refusal.value)

@@ -15,10 +15,12 @@ import pyarrow.parquet as pq
 
 from pdray.corpus.check import CHECK_FIELDS, pair_schema
 from pdray.corpus.conflict import conflicts
-from pdray.corpus.rows import RowRules, canonical
+from pdray.corpus.rows import DROPPED, RowRules, canonical
 from pdray.hashing import digest, hash64
 
 DUPLICATE = "duplicate pair_id"
+# The stages that follow read a row group at a time: small enough to be a piece of work, large enough to compress.
+ROWS_PER_GROUP = 2048
 
 
 @dataclass
@@ -114,7 +116,8 @@ def _duplicates(blocks: list[Any], hashes: np.ndarray) -> dict[int, list[int]]:
     repeated = values[counts > 1]
     if not len(repeated):
         return {}
-    found = ray.get([ray.remote(_locate).remote(block, repeated) for block in blocks])
+    shared = ray.put(repeated)
+    found = ray.get([ray.remote(_locate).remote(block, shared) for block in blocks])
     places = defaultdict(list)
     for index, rows in enumerate(found):
         for pair_id, content, row in rows:
@@ -129,7 +132,8 @@ def _duplicates(blocks: list[Any], hashes: np.ndarray) -> dict[int, list[int]]:
 def _locate(block: pa.Table, repeated: np.ndarray) -> list[tuple[str, str, int]]:
     good = _good(block)
     rows = np.flatnonzero(np.isin(hash64(good["pair_id"].to_pylist()), repeated))
-    found = good.select(["pair_id", "prompt", "chosen", "rejected", "aspect"]).take(rows).to_pylist()
+    # Every column counts: rows that differ in any must not be told apart by their order.
+    found = good.take(rows).to_pylist()
     return [
         (row.pop("pair_id"), digest(*(canonical(row[key]) for key in sorted(row))), int(place))
         for row, place in zip(found, rows, strict=True)
@@ -146,7 +150,7 @@ def _write_block(
     set_aside += [_as_quarantined(row) for row in good.filter(~mask).select(pair_schema(rules).names).to_pylist()]
     kept = _with_conflict(good.filter(pa.array(mask)).select(pair_schema(rules).names), spans, rules)
     if len(kept):
-        pq.write_table(kept, f"{folder}/pairs/part-{index:05}.parquet")
+        pq.write_table(kept, f"{folder}/pairs/part-{index:05}.parquet", row_group_size=ROWS_PER_GROUP)
     reasons = Counter(row["reason"] for row in set_aside)
     _write_quarantine(f"{folder}/quarantine/part-{index:05}.jsonl", set_aside)
     judged = pc.drop_null(kept["conflict"]).to_pylist() if rules.ratings else []
@@ -176,9 +180,7 @@ def _with_conflict(pairs: pa.Table, spans: np.ndarray, rules: RowRules) -> pa.Ta
 
 
 def _write_quarantine(path: str, rows: list[dict[str, Any]]) -> None:
-    from pdray.corpus.rows import EQUAL_RATINGS
-
-    rows = [row for row in rows if row["reason"] != EQUAL_RATINGS]
+    rows = [row for row in rows if row["reason"] not in DROPPED]
     if rows:
         with open(path, "w", encoding="utf-8") as file:
             for row in rows:

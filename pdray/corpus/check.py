@@ -76,8 +76,7 @@ def check_responses(table: pa.Table, rules: RowRules, counter: Counter) -> pa.Ta
 def pair_responses(table: pa.Table, rules: RowRules) -> pa.Table:
     """The pairs of one prompt's responses."""
     responses = table.select(["prompt", "response", "overall", "source", *_rating_names(rules)]).to_pylist()
-    pairs = [pair or {"reason": EQUAL_RATINGS} for pair in pairs_of_responses(responses, rules)]
-    return pa.Table.from_pylist(pairs, schema=checked_schema(rules))
+    return pa.Table.from_pylist(pairs_of_responses(responses, rules), schema=checked_schema(rules))
 
 
 def bad_responses(table: pa.Table, rules: RowRules) -> pa.Table:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import fnmatch
+import re
 from typing import Any
 
 import pyarrow.fs as pafs
+from fsspec.utils import glob_translate
 
 from pdray.errors import UserError
 from pdray.paths import expand, is_data_file, is_remote
 from pdray.store import file_identity
 
-GLOB_CHARACTERS = "*?["
+GLOB = re.compile(r"[*\[]")  # in a URI the question mark begins the query
 
 
 def filesystem_of(uri: str) -> tuple[pafs.FileSystem, str]:
@@ -41,9 +42,10 @@ def list_files(pattern: str) -> tuple[pafs.FileSystem, list[str]]:
     """
     if not is_remote(pattern):
         return pafs.LocalFileSystem(), expand(pattern)
-    head, star, _ = pattern.partition("*")
-    root = head.rpartition("/")[0] if star else pattern
-    filesystem, path = filesystem_of(root)
+    location, mark, query = pattern.partition("?")
+    glob = GLOB.search(location)
+    root = location[: glob.start()].rpartition("/")[0] if glob else location
+    filesystem, path = filesystem_of(root + mark + query)
     try:
         info = filesystem.get_file_info(path)
         if info.type == pafs.FileType.File:
@@ -53,20 +55,32 @@ def list_files(pattern: str) -> tuple[pafs.FileSystem, list[str]]:
         raise UserError(
             f"corpus.path {pattern} cannot be listed: {error}; check the address and the credentials"
         ) from None
-    wanted = path + pattern[len(root) :] if star else path + "/*"
-    files = sorted(
-        f.path for f in found if f.is_file and is_data_file(f.path) and fnmatch.fnmatch(f.path, wanted.lstrip("/"))
-    )
+    files = sorted(f.path for f in found if f.is_file and is_data_file(f.path))
+    if glob:
+        wanted = re.compile(glob_translate((path + location[len(root) :]).lstrip("/")))
+        files = [file for file in files if wanted.match(file.lstrip("/"))]
     if not files:
         raise UserError(f"corpus.path matches no data file: {pattern}; correct the path or the glob")
     return filesystem, files
 
 
+def corpus_files(patterns: list[str]) -> list[tuple[pafs.FileSystem, list[str]]]:
+    """The files of several patterns, by filesystem; one that two patterns name counts once."""
+    groups: list[tuple[pafs.FileSystem, list[str]]] = []
+    seen: set[tuple[str, str]] = set()
+    for pattern in patterns:
+        filesystem, files = list_files(pattern)
+        fresh = [path for path in files if (filesystem.type_name, path) not in seen]
+        seen.update((filesystem.type_name, path) for path in fresh)
+        if fresh:
+            groups.append((filesystem, fresh))
+    return groups
+
+
 def input_identity(patterns: list[str]) -> list[list[Any]]:
     """What tells the input files from changed ones: path, size and time of the last change of each."""
     identity = []
-    for pattern in patterns:
-        filesystem, files = list_files(pattern)
+    for filesystem, files in corpus_files(patterns):
         if isinstance(filesystem, pafs.LocalFileSystem):
             identity += [file_identity(path) for path in files]
         else:

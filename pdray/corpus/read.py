@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from pdray.config import CorpusConfig
-from pdray.corpus.files import list_files
+from pdray.corpus.files import corpus_files
 from pdray.errors import UserError
 
 PEEK_ROWS = 100
@@ -22,6 +24,10 @@ ROWS_PER_BLOCK = 10_000
 LINE = "__line__"
 FILE = "path"  # the name that Ray's include_paths gives
 UNREADABLE = "__unreadable__"
+SIDES = ("response_a", "response_b")
+PEEK_THREADS = 16
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -30,7 +36,7 @@ class RawCorpus:
 
     Attributes:
         datasets: Ray Data sets of raw rows.
-        columns: names of the columns, from the schema or the first rows.
+        columns: names of the columns, from the schema or the first rows of every file.
         conversational: whether prompts or responses are lists of messages.
     """
 
@@ -47,12 +53,20 @@ def open_corpus(config: CorpusConfig) -> RawCorpus:
     """
     if config.hub is not None:
         return _open_hub(config)
-    parts = [_open_files(*group) for pattern in config.patterns for group in _by_format(*list_files(pattern))]
+    texts = text_columns(config)
+    groups = [group for found in corpus_files(config.patterns) for group in _by_format(*found)]
+    parts = [_open_files(*group, texts) for group in groups]
     return RawCorpus(
         datasets=[dataset for dataset, _, _ in parts],
         columns=frozenset().union(*(columns for _, columns, _ in parts)),
         conversational=any(conversational for _, _, conversational in parts),
     )
+
+
+def text_columns(config: CorpusConfig) -> frozenset[str]:
+    """The user's names of the columns that hold prompts and responses."""
+    names = ("prompt", "chosen", "rejected") if config.kind == "pairs" else ("prompt", "response", *SIDES)
+    return frozenset(getattr(config.columns, name) for name in names)
 
 
 def raw_rows(table: pa.Table) -> Iterator[tuple[dict[str, Any], str | None]]:
@@ -76,7 +90,7 @@ def _parse_line(data: bytes) -> dict[str, Any]:
         row = json.loads(data)
     except UnicodeDecodeError:
         return {UNREADABLE: "not UTF-8", "line": data}
-    except (json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):  # a plain ValueError: a number of too many digits
         return {UNREADABLE: "not JSON", "line": data}
     return row if isinstance(row, dict) else {UNREADABLE: "not a JSON object", "line": data}
 
@@ -106,19 +120,26 @@ def _by_format(filesystem: pafs.FileSystem, files: list[str]) -> Iterator[tuple[
             yield filesystem, group, is_parquet
 
 
-def _open_files(filesystem: pafs.FileSystem, files: list[str], is_parquet: bool) -> tuple[Any, frozenset[str], bool]:
+def _open_files(
+    filesystem: pafs.FileSystem, files: list[str], is_parquet: bool, texts: frozenset[str]
+) -> tuple[Any, frozenset[str], bool]:
     import ray.data
 
     if is_parquet:
-        schemas = [_schema(filesystem, path) for path in files]
+        schemas = _of_each(_schema, filesystem, files)
         dataset = ray.data.read_parquet(files, filesystem=filesystem, include_paths=True)
-        return dataset, _common_columns(files, schemas), any(map(_has_messages, schemas))
-    rows = _first_rows(filesystem, files)
+        return dataset, _common_columns(files, schemas), any(_has_messages(schema, texts) for schema in schemas)
+    rows = [row for first in _of_each(_first_rows, filesystem, files) for row in first]
     dataset = ray.data.from_items(files, override_num_blocks=len(files)).map_batches(
         _read_lines, fn_args=(filesystem,), batch_size=1, batch_format="pyarrow"
     )
-    conversational = any(_is_messages(value) for row in rows for value in row.values())
+    conversational = any(_is_messages(row.get(name)) for row in rows for name in texts)
     return dataset, frozenset(key for row in rows for key in row), conversational
+
+
+def _of_each(read: Callable[[pafs.FileSystem, str], T], filesystem: pafs.FileSystem, files: list[str]) -> list[T]:
+    with ThreadPoolExecutor(PEEK_THREADS) as pool:
+        return list(pool.map(functools.partial(read, filesystem), files))
 
 
 def _schema(filesystem: pafs.FileSystem, path: str) -> pa.Schema:
@@ -139,9 +160,9 @@ def _common_columns(files: list[str], schemas: list[pa.Schema]) -> frozenset[str
     return names[0]
 
 
-def _has_messages(schema: pa.Schema) -> bool:
+def _has_messages(schema: pa.Schema, texts: frozenset[str]) -> bool:
     return any(
-        pa.types.is_list(field.type) or pa.types.is_large_list(field.type)
+        field.name in texts
         for field in schema
         if (pa.types.is_list(field.type) or pa.types.is_large_list(field.type))
         and pa.types.is_struct(field.type.value_type)
@@ -153,17 +174,13 @@ def _is_messages(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and isinstance(value[0], dict) and "role" in value[0]
 
 
-def _first_rows(filesystem: pafs.FileSystem, files: list[str]) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
-    for path in files:
-        try:
-            with filesystem.open_input_stream(path) as stream:
-                lines = itertools.islice(io.BufferedReader(stream), PEEK_ROWS)
-                rows += [_parse_line(line) for line in lines if line.strip()]
-        except (OSError, EOFError) as error:
-            raise UserError(f"{path} cannot be read ({error}); repair or remove it") from None
-        if len(rows) >= PEEK_ROWS:
-            break
+def _first_rows(filesystem: pafs.FileSystem, path: str) -> list[dict[str, Any]]:
+    try:
+        with filesystem.open_input_stream(path) as stream:
+            lines = itertools.islice(io.BufferedReader(stream), PEEK_ROWS)
+            rows = [_parse_line(line) for line in lines if line.strip()]
+    except (OSError, EOFError) as error:
+        raise UserError(f"{path} cannot be read ({error}); repair or remove it") from None
     return [row for row in rows if UNREADABLE not in row]
 
 
@@ -195,4 +212,6 @@ def _open_hub(config: CorpusConfig) -> RawCorpus:
     # Not from_huggingface: it asks the hub for the files of what has been loaded already, and fails without one.
     rows = dataset.with_format("arrow")
     blocks = [rows[start : start + ROWS_PER_BLOCK] for start in range(0, len(dataset), ROWS_PER_BLOCK)]
-    return RawCorpus([ray.data.from_arrow(blocks)], frozenset(schema.names), _has_messages(schema))
+    return RawCorpus(
+        [ray.data.from_arrow(blocks)], frozenset(schema.names), _has_messages(schema, text_columns(config))
+    )

@@ -14,6 +14,10 @@ Text = str | list[dict[str, str]]
 
 RESPONSE_ROLE = "assistant"
 EQUAL_RATINGS = "equal on every aspect"
+ONLY_RESPONSE = "only response to its prompt"
+SAME_RESPONSE = "same response twice"
+# Rules that leave a row out although nothing is wrong with it: counted, not quarantined.
+DROPPED = (EQUAL_RATINGS, ONLY_RESPONSE, SAME_RESPONSE)
 
 
 class BadRowError(Exception):
@@ -58,7 +62,7 @@ def check_pair(raw: dict[str, Any], rules: RowRules) -> dict[str, Any]:
     if pair["chosen"] == pair["rejected"]:
         raise BadRowError("equal responses")
     if rules.aspects is not None and pair["aspect"] not in rules.aspects:
-        raise BadRowError(f"unknown aspect: {pair['aspect']}")
+        raise BadRowError("unknown aspect")
     pair["pair_id"] = _pair_id(raw, rules) or digest(*(canonical(pair[key]) for key in sorted(pair)))
     for aspect, (chosen, rejected) in rules.ratings.items():
         pair[f"score_chosen.{aspect}"] = _rating(raw, chosen)
@@ -101,20 +105,27 @@ def check_response(raw: dict[str, Any], rules: RowRules) -> dict[str, Any]:
     return row | ratings | _optional(raw, rules)
 
 
-def pairs_of_responses(responses: list[dict[str, Any]], rules: RowRules) -> list[dict[str, Any] | None]:
-    """Every pair of different responses to one prompt; None for a pair that is equal on every aspect.
+def pairs_of_responses(responses: list[dict[str, Any]], rules: RowRules) -> list[dict[str, Any]]:
+    """Every pair of different responses to one prompt.
 
     Args:
         responses: rows of :func:`check_response` that share their prompt.
+
+    Returns:
+        corpus rows, and ``{"reason": ...}`` for each pair that is equal on every aspect, for a response that stands
+        there once more, and for one that has no other to be compared with.
     """
     distinct = {canonical(row["response"]): row for row in sorted(responses, key=canonical, reverse=True)}
-    pairs: list[dict[str, Any] | None] = []
+    pairs: list[dict[str, Any]] = [{"reason": SAME_RESPONSE}] * (len(responses) - len(distinct))
+    if len(distinct) == 1:
+        pairs.append({"reason": ONLY_RESPONSE})
     for one, other in combinations([distinct[key] for key in sorted(distinct)], 2):
         ratings = {aspect: (one[f"rating.{aspect}"], other[f"rating.{aspect}"]) for aspect in rules.ratings}
         texts = one["response"], other["response"]
         pair_id = digest(canonical(one["prompt"]), *map(canonical, texts))
         pair = draw_pair(pair_id, one["prompt"], texts, ratings, rules.seed)
-        pairs.append(pair and pair | {"overall": one.get("overall"), "source": one.get("source")})
+        extra = {"overall": one.get("overall"), "source": one.get("source")}
+        pairs.append({"reason": EQUAL_RATINGS} if pair is None else pair | extra)
     return pairs
 
 
@@ -163,7 +174,10 @@ def _text(raw: dict[str, Any], name: str, rules: RowRules, role: str) -> Text:
         raise BadRowError(f"not text: {name}")
     if not rules.conversational:
         raise BadRowError(f"messages in a corpus of strings: {name}")
-    return [_message(message, name) for message in value]
+    messages = [_message(message, name) for message in value]
+    if not any(message["content"].strip() for message in messages):
+        raise BadRowError(f"empty field: {name}")
+    return messages
 
 
 def _message(message: Any, name: str) -> dict[str, str]:
@@ -180,6 +194,15 @@ def _plain(raw: dict[str, Any], name: str, rules: RowRules) -> str:
 
 
 def _present(raw: dict[str, Any], name: str, rules: RowRules) -> Any:
+    value = _decoded(raw, name, rules)
+    if value is None:
+        raise BadRowError(f"missing field: {name}")
+    if value == [] or (isinstance(value, str) and not value.strip()):
+        raise BadRowError(f"empty field: {name}")
+    return value
+
+
+def _decoded(raw: dict[str, Any], name: str, rules: RowRules) -> Any:
     value = raw.get(rules.columns[name])
     if isinstance(value, bytes):
         try:
@@ -188,10 +211,6 @@ def _present(raw: dict[str, Any], name: str, rules: RowRules) -> Any:
             value = NotDecodable()
     if isinstance(value, NotDecodable):
         raise BadRowError(f"not UTF-8: {name}")
-    if value is None:
-        raise BadRowError(f"missing field: {name}")
-    if value == [] or (isinstance(value, str) and not value.strip()):
-        raise BadRowError(f"empty field: {name}")
     return value
 
 
@@ -220,7 +239,7 @@ def _rating(raw: dict[str, Any], column: str) -> float | None:
         return None
     try:
         number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise BadRowError(f"rating not a number: {column}") from None
     if math.isnan(number):
         return None
@@ -230,5 +249,5 @@ def _rating(raw: dict[str, Any], column: str) -> float | None:
 
 
 def _optional(raw: dict[str, Any], rules: RowRules) -> dict[str, Any]:
-    values = {name: raw.get(rules.columns[name]) for name in ("overall", "source")}
-    return {name: None if value is None else str(value) for name, value in values.items()}
+    values = {name: _decoded(raw, name, rules) for name in ("overall", "source")}
+    return {name: None if value is None else _utf8(str(value), name) for name, value in values.items()}

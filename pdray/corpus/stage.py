@@ -5,12 +5,14 @@
       quarantine/*.jsonl     one object per bad row: reason, file, row
 
 Blocks are checked by Ray Data; what needs the whole corpus (duplicate ids, rating spans) is settled from 64-bit
-hashes and extremes that each block reports, so no text is shuffled.
+hashes and extremes that each block reports. Text is shuffled in one case only: a row per rated response, where the
+responses of a prompt have to meet.
 """
 
 from __future__ import annotations
 
 from collections import Counter as Tally
+from pathlib import Path
 from typing import Any
 
 from pdray.config import CorpusConfig, RunConfig, fingerprinted
@@ -18,10 +20,11 @@ from pdray.corpus import blocks
 from pdray.corpus.check import PROMPT_KEY, bad_responses, check_pairs, check_responses, pair_responses
 from pdray.corpus.files import input_identity
 from pdray.corpus.read import RawCorpus, open_corpus
-from pdray.corpus.rows import EQUAL_RATINGS, RowRules
+from pdray.corpus.rows import DROPPED, RowRules
 from pdray.errors import UserError, user_errors
 from pdray.progress import Counter
 from pdray.stages import StageContext, StageResult
+from pdray.store import file_identity
 
 REQUIRED = {
     "pairs": ("prompt", "chosen", "rejected", "aspect"),
@@ -31,8 +34,14 @@ REQUIRED = {
 
 
 def settings(config: RunConfig) -> dict[str, Any]:
-    """What decides the corpus: its section, the seed and the identity of the input files."""
-    return fingerprinted(config.corpus) | {"seed": config.seed, "files": input_identity(config.corpus.patterns)}
+    """What decides the corpus: its section, the seed and the identity of the input files.
+
+    Of a data set on a hub nothing is known without a network but its name.
+    """
+    files = input_identity(config.corpus.patterns)
+    if config.corpus.hub is not None and Path(config.corpus.hub).is_dir():
+        files = [file_identity(path) for path in sorted(Path(config.corpus.hub).rglob("*")) if path.is_file()]
+    return fingerprinted(config.corpus) | {"seed": config.seed, "files": files}
 
 
 def run(ctx: StageContext) -> StageResult:
@@ -53,10 +62,11 @@ def run(ctx: StageContext) -> StageResult:
     )
     _require_columns(config, form, raw.columns)
     with user_errors(), ctx.progress.counting("checking rows") as counter:
-        checked = blocks.collect(_check(raw, form, rules, counter))
+        datasets, responses = _check(raw, form, rules, counter)
+        checked = blocks.collect(datasets)
     report = blocks.write(checked, rules, ctx.folder)
-    _refuse_if_bad(config, report)
-    return _result(report, raw.conversational)
+    _refuse_if_bad(config, report, report.rows if responses is None else responses)
+    return _result(report, raw.conversational, responses)
 
 
 def rating_columns(config: CorpusConfig, columns: frozenset[str]) -> tuple[str, dict[str, tuple[str, ...]]]:
@@ -103,9 +113,10 @@ def _require_columns(config: CorpusConfig, form: str, columns: frozenset[str]) -
         )
 
 
-def _check(raw: RawCorpus, form: str, rules: RowRules, counter: Counter) -> list[Any]:
+def _check(raw: RawCorpus, form: str, rules: RowRules, counter: Counter) -> tuple[list[Any], int | None]:
+    """Data sets of checked rows, and how many responses were read where rows are responses."""
     if form != "rated responses":
-        return [
+        checked = [
             dataset.map_batches(
                 check_pairs,
                 batch_format="pyarrow",
@@ -113,6 +124,7 @@ def _check(raw: RawCorpus, form: str, rules: RowRules, counter: Counter) -> list
             )
             for dataset in raw.datasets
         ]
+        return checked, None
     responses = [
         dataset.map_batches(check_responses, batch_format="pyarrow", fn_kwargs={"rules": rules, "counter": counter})
         for dataset in raw.datasets
@@ -124,7 +136,8 @@ def _check(raw: RawCorpus, form: str, rules: RowRules, counter: Counter) -> list
         .groupby(PROMPT_KEY)
         .map_groups(pair_responses, batch_format="pyarrow", fn_kwargs={"rules": rules})
     )
-    return [pairs, merged.map_batches(bad_responses, batch_format="pyarrow", fn_kwargs={"rules": rules})]
+    bad = merged.map_batches(bad_responses, batch_format="pyarrow", fn_kwargs={"rules": rules})
+    return [pairs, bad], merged.count()
 
 
 def _is_good() -> Any:
@@ -133,16 +146,16 @@ def _is_good() -> Any:
     return col("reason").is_null()
 
 
-def _refuse_if_bad(config: CorpusConfig, report: blocks.Report) -> None:
-    bad = report.rows - report.good - report.reasons[EQUAL_RATINGS]
+def _refuse_if_bad(config: CorpusConfig, report: blocks.Report, rows_read: int) -> None:
+    bad = report.rows - report.good - sum(report.reasons[reason] for reason in DROPPED)
     listing = ", ".join(
-        f"{count:,} {reason}" for reason, count in report.reasons.most_common() if reason != EQUAL_RATINGS
+        f"{count:,} {reason}" for reason, count in report.reasons.most_common() if reason not in DROPPED
     )
-    if report.rows == 0:
+    if rows_read == 0:
         raise UserError("the corpus holds no rows; check corpus.path")
-    if bad > config.max_quarantined * report.rows:
+    if bad > config.max_quarantined * rows_read:
         raise UserError(
-            f"{bad:,} of {report.rows:,} rows are bad ({listing}), more than corpus.max_quarantined "
+            f"{bad:,} of {rows_read:,} rows are bad ({listing}), more than corpus.max_quarantined "
             f"({config.max_quarantined}) allows; they stand in {report.folder / 'quarantine'}: mend them or raise it"
         )
     if len(report.aspects) < 2:
@@ -152,21 +165,22 @@ def _refuse_if_bad(config: CorpusConfig, report: blocks.Report) -> None:
         )
 
 
-def _result(report: blocks.Report, conversational: bool) -> StageResult:
+def _result(report: blocks.Report, conversational: bool, responses: int | None) -> StageResult:
     reasons: Tally[str] = Tally(report.reasons)
-    equal = reasons.pop(EQUAL_RATINGS, 0)
+    dropped = {reason: reasons.pop(reason) for reason in DROPPED if reason in reasons}
     notes = [f"{count:,} rows quarantined: {reason}" for reason, count in reasons.most_common()]
     return StageResult(
         rows_in=report.rows,
         rows_out=report.good,
         quarantined=sum(reasons.values()),
-        dropped={EQUAL_RATINGS: equal} if equal else {},
+        dropped=dropped,
         metrics={
             "aspects": sorted(report.aspects),
             "aspect_rows": dict(sorted(report.aspects.items())),
             "quarantine_reasons": dict(sorted(reasons.items())),
             "conversational": conversational,
             "conflict": report.conflict,
+            **({} if responses is None else {"responses_read": responses}),
         },
         notes=notes,
     )

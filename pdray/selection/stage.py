@@ -52,7 +52,7 @@ def check(config: RunConfig, manifests: dict[str, dict[str, Any]]) -> None:
 def _smallest_budget(rows: int) -> float:
     """A budget of few digits that keeps at least one of the rows."""
     digits = len(str(rows)) + 1
-    return math.ceil(10**digits / rows) / 10**digits
+    return float(math.ceil(10**digits / rows) / 10**digits)
 
 
 def run(ctx: StageContext) -> StageResult:

@@ -53,6 +53,10 @@ def test_a_good_row_passes():
         ({"chosen": b"\xff"}, "not UTF-8: chosen"),
         ({"chosen": NotDecodable()}, "not UTF-8: chosen"),
         ({"chosen": "\ud800"}, "not UTF-8: chosen"),
+        ({"pair_id": "\ud800"}, "not UTF-8: pair_id"),
+        ({"aspect": "\ud800"}, "not UTF-8: aspect"),
+        ({"source": "\ud800"}, "not UTF-8: source"),
+        ({"overall": b"\xff"}, "not UTF-8: overall"),
         ({"chosen": MESSAGES}, "messages in a corpus of strings: chosen"),
     ],
 )
@@ -62,7 +66,7 @@ def test_a_bad_row_has_a_reason(change, reason):
 
 
 def test_an_aspect_outside_the_list_is_refused():
-    with pytest.raises(BadRowError, match="unknown aspect: a"):
+    with pytest.raises(BadRowError, match=r"^unknown aspect$"):
         check_pair(GOOD, RowRules(COLUMNS, aspects=("b", "c")))
 
 
@@ -83,6 +87,11 @@ def test_strings_become_messages_in_a_conversation():
     row = check_pair(GOOD | {"prompt": MESSAGES}, RowRules(COLUMNS, conversational=True))
     assert row["prompt"] == MESSAGES
     assert row["chosen"] == [{"role": "assistant", "content": "c"}]
+
+
+def test_messages_without_content_are_empty():
+    with pytest.raises(BadRowError, match="empty field: chosen"):
+        check_pair(GOOD | {"chosen": [{"role": "assistant", "content": " "}]}, RowRules(COLUMNS, conversational=True))
 
 
 @pytest.mark.parametrize("bad", [["text"], [{"role": "user"}], [{"role": "user", "content": 1}]])
@@ -111,7 +120,7 @@ def test_a_missing_rating_is_no_reason_to_draw_the_aspect():
         check_rated_pair(RATED_ROW | {"ax": None, "ay": None}, RATED)
 
 
-@pytest.mark.parametrize("value", ["high", float("inf"), []])
+@pytest.mark.parametrize("value", ["high", float("inf"), [], 10**400])
 def test_a_rating_must_be_a_number(value):
     with pytest.raises(BadRowError, match="rating not a number: ax"):
         check_rated_pair(RATED_ROW | {"ax": value}, RATED)
@@ -136,4 +145,7 @@ def test_responses_to_a_prompt_are_paired_whatever_their_order():
     pairs = pairs_of_responses(rows, rules)
     assert len(pairs) == 3
     assert pairs == pairs_of_responses(rows[::-1], rules)
-    assert len(pairs_of_responses([*rows, rows[0]], rules)) == 3
+    again = pairs_of_responses([*rows, rows[0]], rules)
+    assert [pair for pair in again if "reason" not in pair] == pairs
+    assert [pair for pair in again if "reason" in pair] == [{"reason": "same response twice"}]
+    assert pairs_of_responses(rows[:1], rules) == [{"reason": "only response to its prompt"}]

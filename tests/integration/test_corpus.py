@@ -6,9 +6,11 @@ import bz2
 import gzip
 import json
 import random
+from types import SimpleNamespace
 
 import fsspec
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.parquet as pq
 import pytest
 
@@ -68,6 +70,38 @@ def test_any_fsspec_filesystem_is_read(tmp_path):
     assert fsspec.core.url_to_fs(f"local://{source}")[1] == str(source)
 
 
+def test_uris_and_globs_name_files_once(tmp_path):
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "a.jsonl").write_bytes(lines(rows(4)))
+    (tmp_path / "deep" / "b.jsonl").write_bytes(lines(rows(8)[4:]))
+    for name, paths, count in [
+        ("folder", f"file://{tmp_path}", 8),
+        ("glob", f"file://{tmp_path}/*.jsonl", 4),
+        ("both", [f"{tmp_path}/*.jsonl", f"{tmp_path}/a.jsonl"], 4),
+    ]:
+        result, _, _ = build(tmp_path / "out", name, path=paths)
+        assert (result.rows_out, result.quarantined) == (count, 0)
+
+
+def test_other_columns_and_later_files_do_not_mislead(tmp_path):
+    first = [row | {"messages": [{"role": "user", "content": "hi"}]} for row in rows(101)]
+    later = [row | {"score_chosen.a": 2, "score_rejected.a": 1} for row in rows(110)[101:]]
+    (tmp_path / "a.jsonl").write_bytes(lines(first))
+    (tmp_path / "b.jsonl").write_bytes(lines(later))
+    result, table, _ = build(tmp_path, path=str(tmp_path / "*.jsonl"))
+    assert result.metrics["conversational"] is False
+    assert len(pa.compute.drop_null(table["score_chosen.a"])) == 9
+
+
+def test_a_changed_hub_folder_is_another_corpus(tmp_path):
+    (tmp_path / "hub").mkdir()
+    pq.write_table(pa.Table.from_pylist(rows(4)), tmp_path / "hub" / "train.parquet")
+    config = SimpleNamespace(corpus=CorpusConfig(hub=str(tmp_path / "hub")), seed=0)
+    before = stage.settings(config)
+    pq.write_table(pa.Table.from_pylist(rows(5)), tmp_path / "hub" / "train.parquet")
+    assert stage.settings(config) != before
+
+
 def test_a_hub_data_set_by_name(tmp_path):
     (tmp_path / "hub").mkdir()
     pq.write_table(pa.Table.from_pylist(rows(4)), tmp_path / "hub" / "train.parquet")
@@ -83,20 +117,31 @@ def test_every_bad_row_is_quarantined_with_its_reason_and_counted(tmp_path):
         ({"prompt": None}, "missing field: prompt"),
         ({"chosen": ""}, "empty field: chosen"),
         ({"chosen": "bad"}, "equal responses"),
-        ({"aspect": "z"}, "unknown aspect: z"),
+        ({"aspect": "z"}, "unknown aspect"),
         ({"rejected": 3}, "not text: rejected"),
+        ({"source": "\ud800"}, "not UTF-8: source"),
+        ({"score_chosen.a": 10**400, "score_rejected.a": 1}, "rating not a number: score_chosen.a"),
     ]
     data = good + [rows(1, pair_id=f"bad{i}")[0] | change for i, (change, _) in enumerate(bad)]
-    raw = lines(data) + b"{oops\n" + b"[1]\n" + lines(rows(1)).replace(b"q0", b"\xff\xfe") + b"\n\n"
+    raw = (
+        lines(data)
+        + b"{oops\n"
+        + b"[1]\n"
+        + b'{"n": '
+        + b"1" * 5000
+        + b"}\n"
+        + lines(rows(1)).replace(b"q0", b"\xff\xfe")
+        + b"\n\n"
+    )
     (tmp_path / "in.jsonl").write_bytes(raw)
     result, table, folder = build(tmp_path, path=str(tmp_path / "in.jsonl"), aspects=["a", "b"], max_quarantined=0.3)
     found = quarantined(folder)
     assert sorted(item["reason"] for item in found) == sorted(
-        [reason for _, reason in bad] + ["not JSON", "not a JSON object", "not UTF-8"]
+        [reason for _, reason in bad] + ["not JSON", "not JSON", "not a JSON object", "not UTF-8"]
     )
     assert all(item["file"].endswith("in.jsonl") for item in found)
     assert next(item for item in found if item["reason"] == "equal responses")["row"]["pair_id"] == "bad2"
-    assert (len(table), result.rows_in, result.rows_out, result.quarantined) == (40, 48, 40, 8)
+    assert (len(table), result.rows_in, result.rows_out, result.quarantined) == (40, 51, 40, 11)
 
 
 def test_text_with_unusual_line_separators_stays_whole(tmp_path):
@@ -117,7 +162,7 @@ def test_bytes_that_are_not_utf8_in_parquet(tmp_path):
 
 
 def test_of_duplicate_ids_the_same_row_stays_whatever_the_order(tmp_path):
-    data = rows(40) + rows(1, chosen="other") + rows(1)
+    data = rows(40, source="x") + rows(1, source="x", chosen="other") + rows(1, source="w")
     kept = []
     for attempt in range(3):
         random.Random(attempt).shuffle(data)
@@ -203,3 +248,22 @@ def test_rated_pairs_and_rated_responses_become_one_aspect_pairs(tmp_path):
     result, table, _ = build(tmp_path, "r", path=str(tmp_path / "responses.jsonl"), kind="rated", columns=columns)
     assert result.rows_out == 4 * 3
     assert table["conflict"].to_pylist() == [True] * 12
+
+
+def test_every_rated_response_is_in_a_pair_or_counted(tmp_path):
+    responses = [{"prompt": f"q{i}", "response": "r", "rating.x": 1, "rating.y": 2} for i in range(5)]
+    responses += [{"prompt": "q0", "response": text, "rating.x": 3, "rating.y": 1} for text in ("s", "s", "t")]
+    responses += [{"prompt": "q0", "response": "", "rating.x": 3, "rating.y": 1}]
+    (tmp_path / "in.jsonl").write_bytes(lines(responses))
+    result, _, _ = build(tmp_path, path=str(tmp_path / "in.jsonl"), kind="rated", max_quarantined=0.12)
+    assert result.metrics["responses_read"] == 9
+    assert result.rows_out == 2
+    assert result.quarantined == 1
+    assert result.dropped == {
+        "equal on every aspect": 1,
+        "only response to its prompt": 4,
+        "same response twice": 1,
+    }
+    assert result.rows_in == 8
+    with pytest.raises(UserError, match="1 of 9 rows are bad"):
+        build(tmp_path, "strict", path=str(tmp_path / "in.jsonl"), kind="rated", max_quarantined=0.11)
