@@ -64,7 +64,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--contender", help=argparse.SUPPRESS)
     parser.add_argument("--scratch", type=Path, help=argparse.SUPPRESS)
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.data is None and not args.contender:
+        parser.error("the following arguments are required: --data")
+    return args
 
 
 def compare(args: argparse.Namespace, scratch: Path) -> list[dict[str, Any]]:

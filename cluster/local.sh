@@ -75,7 +75,7 @@ number() {
 # processes that rename themselves overwrite the environment that the kernel shows.
 members() {
     local marked
-    marked=$(grep -lsz "^PDRAY_LOCAL_CLUSTER=$state\$" /proc/[0-9]*/environ 2> /dev/null | cut -d/ -f3 || true)
+    marked=$(grep -lszxF "PDRAY_LOCAL_CLUSTER=$state" /proc/[0-9]*/environ 2> /dev/null | cut -d/ -f3 || true)
     [ -n "$marked" ] || return 0
     cat /proc/[0-9]*/stat 2> /dev/null | sed 's/^\([0-9]*\) (.*) . \([0-9]*\) .*/\1 \2/' | awk -v roots="$marked" '
         BEGIN { split(roots, list, "\n"); for (i in list) member[list[i]] = 1 }
@@ -91,7 +91,7 @@ members() {
 
 # A name is taken from its pid file only while the process with that id is still one of ours.
 alive() {
-    [ -f "$state/$1.pid" ] && grep -qsz "^PDRAY_LOCAL_CLUSTER=$state\$" "/proc/$(cat "$state/$1.pid")/environ"
+    [ -f "$state/$1.pid" ] && grep -qszxF "PDRAY_LOCAL_CLUSTER=$state" "/proc/$(cat "$state/$1.pid")/environ"
 }
 
 listening() { (exec 3<> "/dev/tcp/127.0.0.1/$1") 2> /dev/null; }
@@ -148,7 +148,11 @@ up() {
     [ "$workers" -ge 1 ] || die "--workers is 0 but a cluster needs at least 1"
     [ -z "$(members)" ] || die "already up (see cluster/local.sh status); stop it first with cluster/local.sh down"
     check_ports
+    if [ -d "$state" ] && [ -n "$(ls -A "$state")" ] && [ ! -f "$state/.pdray-cluster" ]; then
+        die "--state is $state, which holds files of something else; name a new or empty folder"
+    fi
     mkdir -p "$state/logs"
+    touch "$state/.pdray-cluster"
     rm -f "$state"/*.pid "$state"/logs/*.log
     (umask 077 && od -An -N32 -tx1 /dev/urandom | tr -d ' \n' > "$state/token")
     # Unix socket paths end at 107 bytes, so Ray's session cannot lie in a folder of any depth.
@@ -208,6 +212,13 @@ any_alive() {
     return 1
 }
 
+# Only a folder that mktemp made for us, whatever the file says.
+remove_session() {
+    local session
+    session=$(cat "$state/session" 2> /dev/null || true)
+    [[ ! $session =~ ^/tmp/pdray-[A-Za-z0-9]{6}$ ]] || rm -rf "$session"
+}
+
 stop() {
     local all name second
     all=$(members)
@@ -220,12 +231,12 @@ stop() {
         sleep 1
     done
     kill_now "$all $(members)"
-    [ ! -f "$state/session" ] || rm -rf "$(cat "$state/session")"
+    remove_session
     rm -f "$state"/*.pid "$state/token" "$state/session" "$state/workers"
 }
 
 down() {
-    if [ ! -f "$state/session" ] && [ -z "$(members)" ]; then
+    if [ ! -f "$state/.pdray-cluster" ] || { [ ! -f "$state/session" ] && [ -z "$(members)" ]; }; then
         echo "nothing to stop"
         return
     fi

@@ -163,7 +163,7 @@ def _point_to_log(args: argparse.Namespace) -> None:
     from pathlib import Path
 
     run = getattr(args, "folder", None)
-    if hasattr(args, "config"):
+    if args.command in ("run", "select"):
         from pdray.config import load_config
 
         run = load_config(args.config, args.overrides).run

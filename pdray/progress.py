@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from pdray.console import Console
+from pdray.runtime import driver_node
 
 POLL_SECONDS = 0.5
+SETTLE_SECONDS = 1.0
 
 
 class _Counter:
@@ -65,11 +67,8 @@ class Progress:
             unit: what is counted.
         """
         import ray
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        # On the driver's node: no other node's end takes it away.
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        actor = ray.remote(num_cpus=0, scheduling_strategy=here)(_Counter).remote()
+        actor = ray.remote(num_cpus=0, scheduling_strategy=driver_node())(_Counter).remote()
         stop = threading.Event()
         start = time.monotonic()
         pace = Pace()
@@ -87,10 +86,18 @@ class Progress:
             while not stop.wait(POLL_SECONDS):
                 draw()
 
+        def settle() -> None:
+            """Counts that workers sent last may still be on their way."""
+            end = time.monotonic() + SETTLE_SECONDS
+            with contextlib.suppress(ray.exceptions.RayError):
+                while total and ray.get(actor.get.remote())[0] < total and time.monotonic() < end:
+                    time.sleep(SETTLE_SECONDS / 20)
+
         thread = threading.Thread(target=poll, daemon=True)
         thread.start()
         try:
             yield Counter(actor)
+            settle()
         finally:
             stop.set()
             thread.join()

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterator
+from typing import Any
 
 from pdray.config import ClusterConfig
 from pdray.errors import UserError
@@ -68,3 +69,33 @@ def tune_ray_data() -> None:
     parallelism = max(8, 2 * int(ray.cluster_resources().get("CPU", 1)))
     context.read_op_min_num_blocks = parallelism
     context.default_hash_shuffle_parallelism = parallelism
+
+
+def living_nodes() -> list[dict[str, float]]:
+    """Resources of each living node of the cluster, as ``{"CPU": 4.0, "GPU": 1.0}``."""
+    import ray
+
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def worker_places(nodes: list[dict[str, float]], cpus: float, gpus: float) -> int:
+    """How many workers fit on some nodes at once.
+
+    Args:
+        nodes: resources of each node, as ``{"CPU": 4.0, "GPU": 1.0}``.
+        cpus: CPUs of a worker.
+        gpus: GPUs of a worker.
+    """
+    epsilon = 1e-9
+    return sum(
+        int(min(node.get("CPU", 0.0) / cpus, node.get("GPU", 0.0) / gpus if gpus else float("inf")) + epsilon)
+        for node in nodes
+    )
+
+
+def driver_node() -> Any:
+    """The scheduling strategy that puts an actor beside the driver."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)

@@ -20,6 +20,7 @@ from pdray.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, UserError
 CONNECT_SECONDS = 15.0
 POLL_SECONDS = 0.5
 LOG_TRIES = 5
+INFO_TRIES = 6
 RETRY_SECONDS = 1.0
 # Ray's client prefers these to the address that it is given.
 ADDRESS_VARIABLES = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
@@ -51,7 +52,13 @@ def submit(config_path: str, overrides: list[str], address: str, follow: bool) -
     client = _client(address, headers)
     submission_id = f"pdray-{time.strftime('%Y%m%d-%H%M%S')}-{os.urandom(3).hex()}"
     resolved = _write_resolved(config, submission_id)
-    client.submit_job(entrypoint=f"python -m pdray run {shlex.quote(str(resolved))}", submission_id=submission_id)
+    try:
+        client.submit_job(entrypoint=f"python -m pdray run {shlex.quote(str(resolved))}", submission_id=submission_id)
+    except (RuntimeError, OSError) as error:  # what Ray's client raises for an answer it does not like, or for none
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"{address} did not take the job: {reason}; mend that on the cluster and submit again"
+        ) from None
     console = Console()
     console.say(f"submitted {submission_id} to {address}")
     if not follow:
@@ -148,6 +155,9 @@ def _follow(client: Any, address: str, submission_id: str, console: Console) -> 
     except KeyboardInterrupt:
         console.say(f"\nnot following any more; {submission_id} goes on\n{_how_to(address, submission_id)}")
         return EXIT_INTERRUPTED
+    if details is None:
+        console.say(f"{address} does not answer any more; {submission_id} may go on\n{_how_to(address, submission_id)}")
+        return EXIT_FAILED
     return _exit_code(details, console)
 
 
@@ -172,9 +182,20 @@ async def _print_log(client: Any, submission_id: str, console: Console) -> None:
 
 
 def _await_end(client: Any, submission_id: str) -> Any:
-    while not (details := client.get_job_info(submission_id)).status.is_terminal():
+    """The details of the ended job; None when the cluster has not answered several times in a row."""
+    failures = 0
+    while failures < INFO_TRIES:
+        try:
+            details = client.get_job_info(submission_id)
+        except (RuntimeError, OSError):
+            failures += 1
+            time.sleep(RETRY_SECONDS * 2**failures)
+            continue
+        if details.status.is_terminal():
+            return details
+        failures = 0
         time.sleep(POLL_SECONDS)
-    return details
+    return None
 
 
 def _exit_code(details: Any, console: Console) -> int:

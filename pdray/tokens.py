@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from jinja2 import TemplateError
+
 from pdray.errors import UserError
 
 Text = str | list[dict[str, str]]
@@ -110,7 +112,13 @@ class PairEncoder:
         return ids[:split], ids[split:]
 
     def _chat(self, messages: list[dict[str, str]], **options: Any) -> list[int]:
-        text = self.tokenizer.apply_chat_template(messages, tokenize=False, **options)
+        try:
+            text = self.tokenizer.apply_chat_template(messages, tokenize=False, **options)
+        except TemplateError as error:
+            raise UserError(
+                f"the chat template of {self.tokenizer.name_or_path} refuses a conversation: {error}; use a model "
+                "whose template takes these roles, or change the messages of the corpus"
+            ) from None
         ids: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         return ids
 

@@ -48,7 +48,7 @@ class FakeClient:
     """Tails a log that breaks off as often as it is told to, then reports the job as ended."""
 
     def __init__(self, chunks: list[str], breaks: int = 0, error: type[BaseException] = RuntimeError) -> None:
-        self.chunks, self.breaks, self.error = chunks, breaks, error
+        self.chunks, self.breaks, self.error, self.deaf = chunks, breaks, error, 0
 
     async def tail_job_logs(self, job_id: str) -> AsyncIterator[str]:
         for chunk in self.chunks:
@@ -58,6 +58,9 @@ class FakeClient:
                 raise self.error("connection lost")
 
     def get_job_info(self, job_id: str) -> SimpleNamespace:
+        if self.deaf:
+            self.deaf -= 1
+            raise ConnectionError("no route")
         return details("SUCCEEDED", 0)
 
 
@@ -147,3 +150,14 @@ def test_interrupting_leaves_the_job_running(capsys: pytest.CaptureFixture[str])
     out = capsys.readouterr().out
     assert "job goes on" in out
     assert "ray job stop --address http://head:8265 job" in out
+
+
+@pytest.mark.parametrize(("deaf", "code", "words"), [(3, 0, "first"), (99, 1, "job may go on")])
+def test_a_head_that_does_not_answer_is_asked_again(
+    deaf: int, code: int, words: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RETRY_SECONDS", 0.0)
+    client = FakeClient(["first\n"])
+    client.deaf = deaf
+    assert module._follow(client, "http://head:8265", "job", Console()) == code
+    assert words in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -131,3 +132,11 @@ def test_a_long_chat_prompt_is_cut_before_both_responses(tokenizers: dict[str, A
 def test_messages_need_a_chat_template(tokenizers: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="has no chat template; use a model that has one, or a corpus of strings"):
         PairEncoder(tokenizers["bert"], 64).encode([chat(PROMPT)], [chat(CHOSEN)], [chat(REJECTED)])
+
+
+def test_a_template_that_refuses_a_conversation_is_named(tokenizers: dict[str, Any]) -> None:
+    strict = copy.deepcopy(tokenizers["chat"])
+    strict.chat_template = "{{ raise_exception('roles must alternate') }}"
+    said = [{"role": "user", "content": "what"}], [{"role": "assistant", "content": "it"}]
+    with pytest.raises(UserError, match="refuses a conversation: roles must alternate"):
+        PairEncoder(strict, 32).encode([said[0]], [said[1]], [said[1]])

@@ -13,6 +13,7 @@ from pdray.alignment import checkpoints, data
 from pdray.alignment.deepspeed import deepspeed_config
 from pdray.config import AlignmentConfig, RunConfig, fingerprinted
 from pdray.errors import UserError
+from pdray.selection.divergence import num_kept
 from pdray.stages import StageContext, StageResult
 from pdray.store import model_identity
 
@@ -23,18 +24,29 @@ def settings(config: RunConfig) -> dict[str, Any]:
     return {**fingerprinted(alignment), "seed": config.seed, "policy_files": model_identity(alignment.policy)}
 
 
+def check(config: RunConfig, manifests: dict[str, dict[str, Any]]) -> None:
+    """Refuse settings that contradict each other, and too few pairs as soon as their number is known.
+
+    Raises:
+        UserError: with the cure.
+    """
+    alignment = _section(config)
+    deepspeed_config(alignment)
+    if "corpus" in manifests:
+        num_pairs = num_kept(config.selection.budget, manifests["corpus"]["rows_out"])
+        data.check_enough(num_pairs - data.num_held_out(num_pairs, alignment), alignment)
+
+
 def run(ctx: StageContext) -> StageResult:
     """Train, or continue what an interrupted attempt left in the folder, and publish the policy.
 
     Raises:
-        UserError: too few pairs, settings that contradict each other, an engine other than DeepSpeed, a first
-            loss that is not ln 2.
+        UserError: too few pairs after TRL has left out those whose prompt fills ``max_tokens``, an engine other than
+            DeepSpeed, a first loss that is not ln 2.
         RuntimeError: the workers failed more than ``max_failures`` times; the message holds theirs.
     """
     alignment = _section(ctx.config)
     num_pairs = ctx.manifests["selection"]["rows_out"]
-    deepspeed_config(alignment)
-    data.check_enough(num_pairs - data.num_held_out(num_pairs, alignment), alignment)
     found = checkpoints.finished(ctx.folder)
     if found is None:
         _fit(ctx)
@@ -88,17 +100,22 @@ def _fit(ctx: StageContext) -> None:
 
 def _check_resources(ctx: StageContext) -> None:
     """Ray Train waits for ever for workers that do not fit; a cluster that grows by itself may still fit them."""
-    import ray
+    from pdray.runtime import living_nodes, worker_places
 
-    alignment, total = _section(ctx.config), ray.cluster_resources()
-    needed = {"CPU": alignment.cpus_per_worker, "GPU": alignment.gpus_per_worker}
-    for name, per_worker in needed.items():
-        wanted, there = alignment.num_workers * per_worker, total.get(name, 0)
-        if wanted > there:
-            text = f"alignment asks for {alignment.num_workers} workers × {per_worker:g} {name} but Ray has {there:g}"
-            if ctx.config.cluster.address is None:
-                raise UserError(f"{text}; lower alignment.{name.lower()}s_per_worker or join a larger cluster")
-            ctx.progress.note(f"{text}; waiting until the cluster has grown")
+    alignment, nodes = _section(ctx.config), living_nodes()
+    places = worker_places(nodes, alignment.cpus_per_worker, alignment.gpus_per_worker)
+    if places >= alignment.num_workers:
+        return
+    cpus, gpus = (sum(node.get(name, 0) for node in nodes) for name in ("CPU", "GPU"))
+    text = (
+        f"alignment asks for {alignment.num_workers} workers of {alignment.cpus_per_worker:g} CPUs and "
+        f"{alignment.gpus_per_worker:g} GPUs each, but the Ray cluster ({len(nodes)} node(s), {cpus:g} CPUs, "
+        f"{gpus:g} GPUs) holds {places}"
+    )
+    # A job is given the address of its cluster; only a Ray that was started for this run can never grow.
+    if ctx.config.cluster.address is None and "RAY_ADDRESS" not in os.environ:
+        raise UserError(f"{text}; lower alignment.cpus_per_worker or gpus_per_worker, or join a larger cluster")
+    ctx.progress.note(f"{text}; waiting until the cluster has grown")
 
 
 def _scaling(alignment: AlignmentConfig) -> Any:

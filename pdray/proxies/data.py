@@ -64,13 +64,13 @@ class Prepared:
     tables: dict[str, str]
 
 
-def prepare_aspect(job: AspectJob) -> Prepared:
-    """Encode the pairs of an aspect, then :func:`divide` them.
+def prepare_aspect(job: AspectJob, counter: Any) -> Prepared:
+    """Encode the pairs of an aspect, then :func:`divide` them; the counter gets the pairs encoded.
 
     Raises:
         UserError: too few pairs to train on and to hold out.
     """
-    return divide(job, encode_aspect(job))
+    return divide(job, encode_aspect(job, counter))
 
 
 def divide(job: AspectJob, table: pa.Table) -> Prepared:
@@ -114,13 +114,18 @@ def trains_baseline(proxies: ProxiesConfig) -> bool:
     return proxies.length_baseline and (proxies.balance_temperature is not None or proxies.length_penalty > 0)
 
 
-def encode_aspect(job: AspectJob) -> pa.Table:
+def encode_aspect(job: AspectJob, counter: Any = None) -> pa.Table:
     """Token ids and lengths of every pair of an aspect, read in batches; rows sorted by ``pair_id``."""
     assert job.proxies.base_model is not None
     encoder = PairEncoder(load_tokenizer(job.proxies.base_model), job.proxies.max_tokens, job.keep_prompt)
     dataset = ds.dataset(job.pairs, format="parquet")
     batches = dataset.to_batches(columns=COLUMNS, filter=ds.field("aspect") == job.aspect, batch_size=BATCH)
-    tables = [_encode_batch(encoder, batch) for batch in batches if batch.num_rows]
+    tables = []
+    for batch in batches:
+        if batch.num_rows:
+            tables.append(_encode_batch(encoder, batch))
+            if counter is not None:
+                counter.add(batch.num_rows)
     return pa.concat_tables(tables).sort_by("pair_id").combine_chunks()
 
 

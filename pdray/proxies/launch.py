@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from pdray.config import ProxiesConfig
 from pdray.errors import UserError
 from pdray.proxies.training import TrainingJob, train_worker
+from pdray.runtime import living_nodes, worker_places
 
 Job = TypeVar("Job")
 Outcome = TypeVar("Outcome")
@@ -49,21 +50,6 @@ def _train_loop(config: dict[str, Any]) -> dict[str, Any]:
     return train_worker(config["job"])
 
 
-def worker_places(nodes: list[dict[str, float]], cpus: float, gpus: float) -> int:
-    """How many workers fit on some nodes at once.
-
-    Args:
-        nodes: resources of each node, as ``{"CPU": 4.0, "GPU": 1.0}``.
-        cpus: CPUs of a worker.
-        gpus: GPUs of a worker.
-    """
-    epsilon = 1e-9
-    return sum(
-        int(min(node.get("CPU", 0.0) / cpus, node.get("GPU", 0.0) / gpus if gpus else float("inf")) + epsilon)
-        for node in nodes
-    )
-
-
 def trainings_at_once(proxies: ProxiesConfig) -> int:
     """How many proxies the cluster trains side by side.
 
@@ -72,8 +58,7 @@ def trainings_at_once(proxies: ProxiesConfig) -> int:
     """
     import ray
 
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    places = worker_places(nodes, proxies.cpus_per_worker, proxies.gpus_per_worker)
+    places = worker_places(living_nodes(), proxies.cpus_per_worker, proxies.gpus_per_worker)
     if places < proxies.num_workers:
         total = ray.cluster_resources()
         raise UserError(

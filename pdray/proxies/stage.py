@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import time
-from pathlib import Path
 from typing import Any
 
 from pdray.config import RunConfig, fingerprinted
 from pdray.errors import UserError, user_errors
 from pdray.hashing import digest
+from pdray.positions import check_positions
 from pdray.stages import StageContext, StageResult
 from pdray.store import model_identity
 
@@ -28,6 +27,16 @@ def settings(config: RunConfig) -> dict[str, Any]:
         "keep_prompt": config.scores.keep_prompt,
         "files": {name: model_identity(folder) for name, folder in sorted(folders.items())},
     }
+
+
+def check(config: RunConfig, manifests: dict[str, dict[str, Any]]) -> None:
+    """Refuse texts that are longer than the base model reads.
+
+    Raises:
+        UserError: it has fewer positions than ``proxies.max_tokens``.
+    """
+    if config.proxies.base_model is not None:
+        check_positions("proxies.max_tokens", config.proxies.max_tokens, config.proxies.base_model)
 
 
 def run(ctx: StageContext) -> StageResult:
@@ -95,7 +104,6 @@ def _train(ctx: StageContext, aspects: list[str]) -> StageResult:
     from pdray.proxies.training import TrainingJob
 
     proxies, scratch = ctx.config.proxies, ctx.folder / SCRATCH
-    _check_positions(proxies.base_model or "", proxies.max_tokens)
     limit = trainings_at_once(proxies)
     prepared = _prepare(ctx, aspects)
     features, feature_metrics = _features(ctx, prepared) if proxies.train == "head" else (None, {})
@@ -116,17 +124,6 @@ def _train(ctx: StageContext, aspects: list[str]) -> StageResult:
     return _result(ctx, jobs, aspects, facts, feature_metrics)
 
 
-def _check_positions(base_model: str, max_tokens: int) -> None:
-    positions = json.loads((Path(base_model) / "config.json").read_text(encoding="utf-8")).get(
-        "max_position_embeddings"
-    )
-    if positions is not None and max_tokens > positions:
-        raise UserError(
-            f"proxies.max_tokens is {max_tokens}, but {base_model} reads at most {positions}; "
-            f"set proxies.max_tokens to {positions} or less"
-        )
-
-
 def _prepare(ctx: StageContext, aspects: list[str]) -> list[Any]:
     import ray
 
@@ -144,20 +141,21 @@ def _prepare(ctx: StageContext, aspects: list[str]) -> list[Any]:
         for aspect in aspects
     ]
     task = ray.remote(num_cpus=1)(prepare_aspect)
-    pending = [task.remote(job) for job in jobs]
-    return [ray.get(one) for one in pending]  # one by one, so that the first aspect's error is the one reported
+    rows = ctx.manifests["corpus"].get("rows_out")
+    with ctx.progress.counting("encoding", total=rows, unit="pairs") as counter:
+        pending = [task.remote(job, counter) for job in jobs]
+        return [ray.get(one) for one in pending]  # one by one, so that the first aspect's error is the one reported
 
 
 def _features(ctx: StageContext, prepared: list[Any]) -> tuple[Any, dict[str, Any]]:
     import ray
 
     from pdray.proxies.features import compute_all, index_texts
-    from pdray.proxies.launch import worker_places
+    from pdray.runtime import living_nodes, worker_places
 
     proxies, start = ctx.config.proxies, time.monotonic()
     tables = [table for one in prepared for table in one.tables.values()]
     features = ray.get(ray.remote(num_cpus=1)(index_texts).remote(tables, ctx.folder / SCRATCH / "features"))
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     with ctx.progress.counting("features", total=features.num_texts, unit="texts") as counter:
         writer = {
             "base_model": proxies.base_model,
@@ -167,7 +165,7 @@ def _features(ctx: StageContext, prepared: list[Any]) -> tuple[Any, dict[str, An
             "counter": counter,
         }
         resources = {"num_cpus": proxies.cpus_per_worker, "num_gpus": proxies.gpus_per_worker}
-        places = worker_places(nodes, proxies.cpus_per_worker, proxies.gpus_per_worker)
+        places = worker_places(living_nodes(), proxies.cpus_per_worker, proxies.gpus_per_worker)
         compute_all(features, writer, places, resources)
     seconds = round(time.monotonic() - start, 2)
     return features, {"texts": features.num_texts, "references": features.num_references, "seconds": seconds}

@@ -7,6 +7,10 @@ from typing import Any
 
 import ray
 
+from pdray.runtime import driver_node
+
+RATES = ("pairs_per_second", "texts_per_second", "tokens_per_second", "scoring_seconds")
+
 
 class Meter:
     """Adds up the batches of all actors on one clock.
@@ -34,14 +38,10 @@ class Meter:
         """Pairs, texts and tokens per second, and the seconds they rest on; zeros before the first batch."""
         seconds = self._end - self._start if self._start is not None else 0.0
         per = 1 / seconds if seconds > 0 else 0.0
-        return {
-            "pairs_per_second": round(self._pairs * per, 3),
-            "texts_per_second": round(self._texts * per, 3),
-            "tokens_per_second": round(self._tokens * per, 1),
-            "scoring_seconds": round(seconds, 3),
-        }
+        values = (self._pairs * per, self._texts * per, self._tokens * per, seconds)
+        return {name: round(value, 3) for name, value in zip(RATES, values, strict=True)}
 
 
 def start_meter() -> Any:
-    """A meter as a Ray actor."""
-    return ray.remote(num_cpus=0)(Meter).remote()
+    """A meter as a Ray actor, on the driver's node: no other node's end takes it away."""
+    return ray.remote(num_cpus=0, scheduling_strategy=driver_node())(Meter).remote()

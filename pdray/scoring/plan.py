@@ -30,5 +30,6 @@ class ScoringPlan:
 
     def load_proxy(self, proxy: Proxy) -> RewardEngine:
         """One of the engines that an actor holds side by side."""
-        share = self.options.memory_share / len(self.proxies.proxies)
+        gpu = min(1.0, self.placement.actor_gpus) or 1.0
+        share = self.options.memory_share * gpu / len(self.proxies.proxies)
         return self.load(proxy.path, replace(self.options, memory_share=share))

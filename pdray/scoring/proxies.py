@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pdray.errors import UserError
+from pdray.positions import check_positions
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -19,16 +20,6 @@ TOKENIZER_FILES = (
     "tokenizer_config.json",
     "special_tokens_map.json",
     "chat_template.jinja",
-)
-POSITION_KEYS = ("max_position_embeddings", "n_positions")
-OFFSET_POSITIONS = (
-    "roberta",
-    "xlm-roberta",
-    "xlm-roberta-xl",
-    "camembert",
-    "roberta-prelayernorm",
-    "longformer",
-    "mpnet",
 )
 
 
@@ -92,21 +83,7 @@ def _check_model(aspect: str, path: str, max_tokens: int) -> None:
             f"the proxy for {aspect} at {path} has {labels} labels, but a reward model has one; "
             "set proxies.models to a sequence classifier saved with num_labels=1"
         )
-    positions = max_positions(config)
-    if positions is not None and max_tokens > positions:
-        raise UserError(
-            f"scores.max_tokens is {max_tokens}, but the proxy for {aspect} reads at most {positions} tokens; "
-            f"set scores.max_tokens to {positions} or less"
-        )
-
-
-def max_positions(config: dict[str, Any]) -> int | None:
-    """Most tokens that a model reads, from its config.json; None where it sets no limit."""
-    config = config.get("text_config", config)
-    positions = next((config[key] for key in POSITION_KEYS if config.get(key)), None)
-    if positions is not None and config.get("model_type") in OFFSET_POSITIONS:
-        positions -= config.get("pad_token_id", 1) + 1
-    return positions
+    check_positions("scores.max_tokens", max_tokens, path)
 
 
 def tokenizer_identity(folder: str) -> str:

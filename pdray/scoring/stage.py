@@ -10,10 +10,12 @@ import ray
 
 from pdray.config import RunConfig, ScoresConfig, fingerprinted
 from pdray.errors import user_errors
+from pdray.positions import check_positions
+from pdray.runtime import living_nodes
 from pdray.scoring.actor import ScoringActor, count_non_finite
 from pdray.scoring.encode import TEXT_COLUMNS, PairTokenizer
 from pdray.scoring.engine import EngineLoader, EngineOptions, load_engine
-from pdray.scoring.meter import start_meter
+from pdray.scoring.meter import RATES, start_meter
 from pdray.scoring.parity import measure_parity, require_parity
 from pdray.scoring.pieces import PieceEncoder, cut_pieces, rows_per_piece
 from pdray.scoring.plan import ScoringPlan
@@ -28,6 +30,17 @@ MIN_FILE_ROWS = 100_000
 def settings(config: RunConfig) -> dict[str, Any]:
     """What decides the scores; how many actors compute them does not."""
     return fingerprinted(config.scores)
+
+
+def check(config: RunConfig, manifests: dict[str, dict[str, Any]]) -> None:
+    """Refuse texts that are longer than a proxy reads, before proxies are trained.
+
+    Raises:
+        UserError: a model has fewer positions than ``scores.max_tokens``.
+    """
+    folders = (config.proxies.models or {"": config.proxies.base_model or ""}).values()
+    for folder in folders:
+        check_positions("scores.max_tokens", config.scores.max_tokens, folder)
 
 
 def run(ctx: StageContext, load: EngineLoader = load_engine) -> StageResult:
@@ -85,11 +98,6 @@ def make_plan(
     return ScoringPlan(proxies, tokenizer, options, load, placement)
 
 
-def living_nodes() -> list[dict[str, float]]:
-    """Resources of each living node of the cluster."""
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
-
-
 def _check_parity(ctx: StageContext, survey: IdSurvey, plan: ScoringPlan) -> float:
     pairs = read_places(survey.sample, ["pair_id", "aspect", *TEXT_COLUMNS])
     with ctx.progress.counting("parity check", total=len(plan.proxies.proxies), unit="proxies") as counter:
@@ -98,7 +106,7 @@ def _check_parity(ctx: StageContext, survey: IdSurvey, plan: ScoringPlan) -> flo
     return require_parity(parity, ctx.config.scores.parity_tolerance, plan.options.engine, plan.options.dtype)
 
 
-def _score(ctx: StageContext, corpus: Path, rows: int, plan: ScoringPlan) -> dict[str, float]:
+def _score(ctx: StageContext, corpus: Path, rows: int, plan: ScoringPlan) -> dict[str, float | None]:
     meter = start_meter()
     batch_size, placement = ctx.config.scores.batch_size, plan.placement
     pieces = cut_pieces(corpus, rows_per_piece(rows, batch_size, placement.num_actors))
@@ -124,7 +132,10 @@ def _score(ctx: StageContext, corpus: Path, rows: int, plan: ScoringPlan) -> dic
             min_rows_per_file=MIN_FILE_ROWS,
             ray_remote_args={"num_cpus": placement.task_cpus},
         )
-    rates: dict[str, float] = ray.get(meter.rates.remote())
+    try:
+        rates: dict[str, float | None] = ray.get(meter.rates.remote())
+    except ray.exceptions.RayActorError:
+        return dict.fromkeys(RATES)  # every row is written: lost rates are no reason to score again
     ray.kill(meter)
     return rates
 

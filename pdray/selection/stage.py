@@ -65,8 +65,10 @@ def run(ctx: StageContext) -> StageResult:
     aspects = ctx.manifests["proxies"]["metrics"]["aspects"]
     penalties = {aspect: aspects[aspect]["length_penalty"] for aspect in sorted(aspects)}
     wanted = num_kept(ctx.config.selection.budget, rows)
+    with ctx.progress.counting("margins", total=rows) as counter:
+        margins, quantiles = read_margins(str(ctx.inputs["scores"] / "scores"), penalties, ctx.config, counter)
     with ctx.progress.counting("sorting by divergence", total=rows) as counter:
-        quantiles, blocks = rank_pairs(str(ctx.inputs["scores"] / "scores"), penalties, ctx.config, counter)
+        blocks = sort_pairs(margins, quantiles, ctx.config, counter)
         finite = sum(block.rows for block in blocks)
     if finite < wanted:
         raise UserError(
@@ -95,40 +97,52 @@ def run(ctx: StageContext) -> StageResult:
     )
 
 
-def rank_pairs(
+def read_margins(
     scores: str, penalties: dict[str, float], config: RunConfig, counter: Any
-) -> tuple[dict[str, float], list[SortedBlock]]:
-    """Divergence and global order of all scored pairs.
+) -> tuple[Any, dict[str, float]]:
+    """Margins of all scored pairs and their quantiles.
 
     Args:
         scores: folder of the scores' parquet files.
         penalties: aspect -> ρ that its margin subtracts.
-        config: the run; the selection section and the seed are read.
-        counter: counts the rows whose margins were read.
+        config: the run; γ is read.
+        counter: counts the rows read.
 
     Returns:
-        aspect -> q of eq. 13, and the blocks in order of the strategy's key; pairs without a finite PD are in none.
+        a Ray Data set of what :func:`add_margins` returns, and aspect -> q of eq. 13.
     """
     import ray.data
 
-    aspects = list(penalties)
     margins = (
         ray.data.read_parquet(scores)
         .map_batches(add_margins, batch_format="pyarrow", fn_kwargs={"penalties": penalties, "counter": counter})
         .materialize()
     )
-    columns = [f"margin.{aspect}" for aspect in aspects]
+    columns = [f"margin.{aspect}" for aspect in penalties]
     quantiles = absolute_quantiles(margins.to_arrow_refs(), columns, config.selection.gamma)
+    return margins, {aspect: quantiles[f"margin.{aspect}"] for aspect in penalties}
+
+
+def sort_pairs(margins: Any, quantiles: dict[str, float], config: RunConfig, counter: Any) -> list[SortedBlock]:
+    """Divergence and global order of all pairs.
+
+    Args:
+        margins: from :func:`read_margins`.
+        quantiles: aspect -> q of eq. 13.
+        config: the run; the strategy and the seed are read.
+        counter: counts the rows that stand in their place.
+
+    Returns:
+        the blocks in order of the strategy's key; pairs without a finite PD are in none.
+    """
     ranked = margins.map_batches(
         add_divergence,
         batch_format="pyarrow",
-        fn_kwargs={
-            "quantiles": {aspect: quantiles[f"margin.{aspect}"] for aspect in aspects},
-            "strategy": config.selection.strategy,
-            "seed": config.seed,
-        },
+        fn_kwargs={"quantiles": quantiles, "strategy": config.selection.strategy, "seed": config.seed},
     )
-    return {aspect: quantiles[f"margin.{aspect}"] for aspect in aspects}, sorted_blocks(ranked, "key")
+    blocks = sorted_blocks(ranked, "key")
+    counter.add(sum(block.rows for block in blocks))
+    return blocks
 
 
 def add_margins(scores: pa.Table, penalties: dict[str, float], counter: Any) -> pa.Table:

@@ -66,7 +66,14 @@ def test_settings_follow_the_policy_files_and_the_seed(tmp_path: Path) -> None:
 def test_too_few_kept_pairs_are_refused_before_ray(tmp_path: Path) -> None:
     ctx = dpo_case.context(tmp_path, tmp_path, dpo_case.alignment(tmp_path, gradient_accumulation=8), pairs=12)
     with pytest.raises(UserError, match="12 pairs are left to train on, but one optimizer step takes 16"):
-        stage.run(ctx)
+        stage.check(ctx.config, {"corpus": {"rows_out": 40}})
+    stage.check(ctx.config, {})
+
+
+def test_a_contradiction_is_refused_before_ray(tmp_path: Path) -> None:
+    settings = dpo_case.alignment(tmp_path, deepspeed={"bf16": {"enabled": True}})
+    with pytest.raises(UserError, match=r"alignment\.deepspeed\.bf16 .* alignment\.dtype"):
+        stage.check(dpo_case.context(tmp_path, tmp_path, settings, pairs=100).config, {})
 
 
 def test_importing_the_stage_loads_nothing_heavy() -> None:
@@ -82,5 +89,5 @@ def test_workers_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     """Ray Train would wait for them for ever."""
     settings = dpo_case.alignment(tmp_path, cpus_per_worker=2)
     ctx = dpo_case.context(tmp_path, tmp_path, settings, pairs=100)
-    with pytest.raises(UserError, match=r"2 workers × 2 CPU but Ray has 2; lower alignment\.cpus_per_worker"):
+    with pytest.raises(UserError, match=r"2 workers of 2 CPUs .* holds 1; lower alignment\.cpus_per_worker"):
         stage.run(ctx)

@@ -34,12 +34,12 @@ def test_what_accelerate_knows_is_left_to_it() -> None:
     assert config["optimizer"]["params"]["lr"] == "auto"
 
 
-def test_torch_adam_only_on_a_cpu_without_offload() -> None:
+def test_torch_adam_wherever_nothing_is_offloaded() -> None:
     def torch_adam(**options: object) -> bool:
         return deepspeed_config(alignment(POLICY, **options))["optimizer"]["params"].get("torch_adam", False)
 
     assert torch_adam()
-    assert not torch_adam(gpus_per_worker=1)
+    assert torch_adam(gpus_per_worker=1)
     assert not torch_adam(deepspeed=OFFLOAD)
     assert torch_adam(deepspeed={"zero_optimization": {"offload_optimizer": {"device": "none"}}})
 

@@ -264,6 +264,6 @@ def test_every_rated_response_is_in_a_pair_or_counted(tmp_path):
         "only response to its prompt": 4,
         "same response twice": 1,
     }
-    assert result.rows_in == 8
+    assert result.rows_in == 9
     with pytest.raises(UserError, match="1 of 9 rows are bad"):
         build(tmp_path, "strict", path=str(tmp_path / "in.jsonl"), kind="rated", max_quarantined=0.11)

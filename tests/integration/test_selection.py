@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -164,3 +165,14 @@ def test_a_budget_that_keeps_nothing_is_refused_before_the_proxies():
         stage.check(Config, {"corpus": {"rows_out": 500}})
     stage.check(Config, {"corpus": {"rows_out": 1000}})
     stage.check(Config, {})
+    with pytest.raises(UserError, match=r"at least 0\.34"):
+        stage.check(Config, {"corpus": {"rows_out": 3}})
+
+
+def test_an_aspect_without_a_finite_margin_has_no_quantile(tmp_path, case):
+    broken = case.set_column(
+        case.column_names.index("reward_chosen.a"), "reward_chosen.a", pa.array(np.full(ROWS, np.nan, np.float32))
+    )
+    metrics = select(tmp_path, broken, 2).metrics
+    assert metrics["quantiles"]["a"] is None
+    json.dumps(metrics, allow_nan=False)

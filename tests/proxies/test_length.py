@@ -103,3 +103,4 @@ def test_rank_correlation() -> None:
     assert length.rank_correlation(np.array([1, 1, 1]), np.array([1.0, 2.0, 3.0])) is None
     assert length.rank_correlation(np.array([1, 2]), np.array([3.0, 3.0])) is None
     assert length.rank_correlation(np.array([1]), np.array([3.0])) is None
+    assert length.rank_correlation(np.array([1, 2, 3]), np.array([1.0, np.nan, 3.0])) is None

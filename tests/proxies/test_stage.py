@@ -8,6 +8,7 @@ import pytest
 from pdray.config import RunConfig
 from pdray.errors import UserError
 from pdray.proxies import stage
+from pdray.scoring import stage as scoring
 from tests.proxies.cases import ASPECTS, context, write_corpus
 from tests.tiny import tiny_bert
 
@@ -58,5 +59,7 @@ def test_settings_follow_the_result_and_not_the_machine(tmp_path: Path) -> None:
 def test_more_tokens_than_the_model_reads(tmp_path: Path) -> None:
     tiny_bert(tmp_path / "model", max_positions=128)
     ctx = context(tmp_path, write_corpus(tmp_path / "corpus"), {"base_model": str(tmp_path / "model")})
-    with pytest.raises(UserError, match=r"max_tokens is 512, but .* reads at most 128"):
-        stage.run(ctx)
+    with pytest.raises(UserError, match=r"^proxies.max_tokens is 512, but .* reads at most 128"):
+        stage.check(ctx.config, {})
+    with pytest.raises(UserError, match=r"^scores.max_tokens is 512, but .* reads at most 128"):
+        scoring.check(ctx.config, {})

@@ -55,3 +55,10 @@ def test_quantiles_equal_those_of_a_sort(ray_local, gamma, num_blocks):
             assert found[name] == sizes[quantile_rank(gamma, len(sizes)) - 1]
         else:
             assert np.isnan(found[name])
+
+
+def test_no_finite_value_at_all(ray_local):
+    import ray
+
+    block = ray.put(pa.table({"margin.a": np.full(5, np.nan, np.float32)}))
+    assert np.isnan(absolute_quantiles([block], ["margin.a"], 0.9)["margin.a"])

@@ -1,0 +1,48 @@
+"""How many tokens a model reads, from its config.json alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pdray.errors import UserError
+
+POSITION_KEYS = ("max_position_embeddings", "n_positions")
+OFFSET_POSITIONS = (
+    "roberta",
+    "xlm-roberta",
+    "xlm-roberta-xl",
+    "camembert",
+    "roberta-prelayernorm",
+    "longformer",
+    "mpnet",
+)
+
+
+def check_positions(setting: str, max_tokens: int, folder: str) -> None:
+    """Refuse more tokens than a model reads.
+
+    Args:
+        setting: name of the setting, for the message.
+        max_tokens: its value.
+        folder: model folder.
+
+    Raises:
+        UserError: the model has fewer positions.
+    """
+    positions = max_positions(json.loads((Path(folder) / "config.json").read_text(encoding="utf-8")))
+    if positions is not None and max_tokens > positions:
+        raise UserError(
+            f"{setting} is {max_tokens}, but {folder} reads at most {positions} tokens; "
+            f"set {setting} to {positions} or less"
+        )
+
+
+def max_positions(config: dict[str, Any]) -> int | None:
+    """Most tokens that a model reads, from its config.json; None where it sets no limit."""
+    config = config.get("text_config", config)
+    positions = next((config[key] for key in POSITION_KEYS if config.get(key)), None)
+    if positions is not None and config.get("model_type") in OFFSET_POSITIONS:
+        positions -= config.get("pad_token_id", 1) + 1
+    return positions
