@@ -199,8 +199,9 @@ def test_a_cluster_of_one_cpu_does_not_wait_for_itself(tmp_path: Path, corpus: P
     assert done.stdout.split()[-2:] == ["1", str(NUM_PAIRS)]
 
 
-def test_options_carry_the_config_to_the_engine() -> None:
-    scores = ScoresConfig(gpus_per_actor=1, cpus_per_actor=4, dtype="bfloat16", memory_share=0.6, cpu_cache_gib=0.5)
+@pytest.mark.parametrize(("gpus", "share"), [(1, 0.3), (0.5, 0.15), (0, 0.3)])
+def test_options_carry_the_config_to_the_engine(gpus: float, share: float) -> None:
+    scores = ScoresConfig(gpus_per_actor=gpus, cpus_per_actor=4, dtype="bfloat16", memory_share=0.6, cpu_cache_gib=0.5)
     proxies = ProxySet((Proxy("/a", ("a",), 0), Proxy("/b", ("b",), 0)), ("/a",))
     seen: list[EngineOptions] = []
 
@@ -210,4 +211,4 @@ def test_options_carry_the_config_to_the_engine() -> None:
 
     plan = make_plan(scores, proxies, place([{"CPU": 8, "GPU": 1}], scores), load)
     plan.load_proxy(proxies.proxies[0])
-    assert seen == [EngineOptions("vllm", "bfloat16", 512, 4, True, pytest.approx(0.3), 2**29)]
+    assert seen == [EngineOptions("vllm", "bfloat16", 512, 4, gpus > 0, pytest.approx(share), 2**29)]
