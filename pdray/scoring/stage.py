@@ -13,7 +13,7 @@ from pdray.errors import user_errors
 from pdray.scoring.actor import ScoringActor, count_non_finite
 from pdray.scoring.encode import TEXT_COLUMNS, PairTokenizer
 from pdray.scoring.engine import EngineLoader, EngineOptions, load_engine
-from pdray.scoring.meter import start_meter
+from pdray.scoring.meter import start_meter, stop_meter
 from pdray.scoring.parity import measure_parity, require_parity
 from pdray.scoring.pieces import PieceEncoder, cut_pieces, rows_per_piece
 from pdray.scoring.plan import ScoringPlan
@@ -65,7 +65,7 @@ def run(ctx: StageContext, load: EngineLoader = load_engine) -> StageResult:
         **rates,
         **counts,
     }
-    return StageResult(survey.rows, survey.rows, metrics=metrics, notes=_notes(ctx.config, counts))
+    return StageResult(survey.rows, survey.rows, metrics=metrics, notes=_notes(ctx.config, metrics))
 
 
 def make_plan(
@@ -98,7 +98,7 @@ def _check_parity(ctx: StageContext, survey: IdSurvey, plan: ScoringPlan) -> flo
     return require_parity(parity, ctx.config.scores.parity_tolerance, plan.options.engine, plan.options.dtype)
 
 
-def _score(ctx: StageContext, corpus: Path, rows: int, plan: ScoringPlan) -> dict[str, float]:
+def _score(ctx: StageContext, corpus: Path, rows: int, plan: ScoringPlan) -> dict[str, float | None]:
     meter = start_meter()
     batch_size, placement = ctx.config.scores.batch_size, plan.placement
     pieces = cut_pieces(corpus, rows_per_piece(rows, batch_size, placement.num_actors))
@@ -124,9 +124,7 @@ def _score(ctx: StageContext, corpus: Path, rows: int, plan: ScoringPlan) -> dic
             min_rows_per_file=MIN_FILE_ROWS,
             ray_remote_args={"num_cpus": placement.task_cpus},
         )
-    rates: dict[str, float] = ray.get(meter.rates.remote())
-    ray.kill(meter)
-    return rates
+    return stop_meter(meter)
 
 
 def _check_output(folder: Path, survey: IdSurvey) -> dict[str, int]:
@@ -142,15 +140,17 @@ def _count_file(path: str) -> dict[str, int]:
     return {"truncated": table["truncated"].to_pylist().count(True), "non_finite": count_non_finite(table)}
 
 
-def _notes(config: RunConfig, counts: dict[str, int]) -> list[str]:
+def _notes(config: RunConfig, metrics: dict[str, Any]) -> list[str]:
     notes = []
-    if counts["truncated"]:
+    if metrics["truncated"]:
         notes.append(
-            f"{counts['truncated']:,} pairs were cut to scores.max_tokens = {config.scores.max_tokens}: "
+            f"{metrics['truncated']:,} pairs were cut to scores.max_tokens = {config.scores.max_tokens}: "
             f"of the prompt its {config.scores.keep_prompt} was kept, of a response its beginning"
         )
-    if counts["non_finite"]:
-        notes.append(f"{counts['non_finite']:,} rewards are NaN or infinite; selection never keeps such a pair")
+    if metrics["non_finite"]:
+        notes.append(f"{metrics['non_finite']:,} rewards are NaN or infinite; selection never keeps such a pair")
+    if metrics["pairs_per_second"] is None:
+        notes.append("the rates are unknown because the process that measured them was lost; the scores are whole")
     num_gpus = sum(node.get("GPU", 0) for node in living_nodes())
     if num_gpus and not config.scores.gpus_per_actor:
         notes.append(f"the cluster has {num_gpus:g} GPUs that scoring left idle; set scores.gpus_per_actor to use them")
