@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import requests
 
 from pdray import submit as module
 from pdray.console import Console
@@ -45,10 +46,12 @@ def server() -> Iterator[SimpleNamespace]:
 
 
 class FakeClient:
-    """Tails a log that breaks off as often as it is told to, then reports the job as ended."""
+    """Tails a log that breaks off as often as it is told to, then is deaf as often, then reports the job as ended."""
 
-    def __init__(self, chunks: list[str], breaks: int = 0, error: type[BaseException] = RuntimeError) -> None:
-        self.chunks, self.breaks, self.error = chunks, breaks, error
+    def __init__(
+        self, chunks: list[str], breaks: int = 0, error: type[BaseException] = RuntimeError, deaf: int = 0
+    ) -> None:
+        self.chunks, self.breaks, self.error, self.deaf = chunks, breaks, error, deaf
 
     async def tail_job_logs(self, job_id: str) -> AsyncIterator[str]:
         for chunk in self.chunks:
@@ -58,6 +61,9 @@ class FakeClient:
                 raise self.error("connection lost")
 
     def get_job_info(self, job_id: str) -> SimpleNamespace:
+        self.deaf -= 1
+        if self.deaf >= 0:
+            raise requests.ConnectionError("connection\nrefused")
         return details("SUCCEEDED", 0)
 
 
@@ -139,6 +145,44 @@ def test_a_log_that_breaks_off_is_printed_once(
     client = FakeClient(["first\nsec", "ond\n", "third\n"], breaks)
     assert module._follow(client, "http://head:8265", "job", Console()) == 0
     assert capsys.readouterr().out == "first\nsecond\nthird\n"
+
+
+def test_a_lost_connection_while_the_job_ends_is_taken_up_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RETRY_SECONDS", 0.0)
+    client = FakeClient(["first\n"], deaf=module.TRIES - 1)
+    assert module._follow(client, "http://head:8265", "job", Console()) == 0
+
+
+def test_a_connection_that_stays_lost_is_said_with_the_way_back_to_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RETRY_SECONDS", 0.0)
+    client = FakeClient(["first\n"], deaf=module.TRIES)
+    with pytest.raises(UserError) as error:
+        module._follow(client, "http://head:8265", "job", Console())
+    assert str(error.value).startswith(
+        "http://head:8265 does not say any more how job is doing (connection refused); the job goes on"
+    )
+    assert "ray job logs --follow --address http://head:8265 job" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (RuntimeError("Request failed with status code 500:\n  no runtime_env."), "code 500: no runtime_env."),
+        (requests.ConnectionError("connection refused"), "connection refused"),
+        (RuntimeError("frame\n" * 999 + "ValueError: disk full"), "frame frame ValueError: disk full"),
+    ],
+)
+def test_a_cluster_that_does_not_take_the_job_is_quoted_in_one_line(
+    error: Exception, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(**job: str) -> None:
+        raise error
+
+    monkeypatch.setattr(module, "_client", lambda *_: SimpleNamespace(submit_job=refuse))
+    with pytest.raises(UserError, match=r"^http://head:8265 does not take the job \(.*submit again$") as caught:
+        module._submit_job("http://head:8265", {}, Path("run.yaml"), "job")
+    assert f"{words});" in str(caught.value)
+    assert len(str(caught.value)) < 500
 
 
 def test_interrupting_leaves_the_job_running(capsys: pytest.CaptureFixture[str]) -> None:
