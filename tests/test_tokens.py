@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,18 @@ def test_a_long_chat_prompt_is_cut_before_both_responses(tokenizers: dict[str, A
         words(tokenizers["chat"], encoded.rejected_ids[0]) == f"to look at it <|end|> <|assistant|> {REJECTED} <|end|>"
     )
     assert encoded.truncated == [True]
+
+
+@pytest.mark.parametrize("words", ["System role not supported", "Conversation roles must alternate"])
+def test_messages_that_the_template_refuses_are_said_in_its_words(tokenizers: dict[str, Any], words: str) -> None:
+    tokenizer = copy.deepcopy(tokenizers["chat"])
+    tokenizer.chat_template = "{{ raise_exception('" + words + "') }}"
+    with pytest.raises(UserError) as error:
+        PairEncoder(tokenizer, 64).encode([chat(PROMPT, "system")], [chat(CHOSEN)], [chat(REJECTED)])
+    assert str(error.value) == (
+        f"the chat template of the tokenizer of {tokenizer.name_or_path} refuses messages of the corpus with the roles "
+        f"system ({words}); use a model whose template takes them, or change the messages"
+    )
 
 
 def test_messages_need_a_chat_template(tokenizers: dict[str, Any]) -> None:
