@@ -1,8 +1,10 @@
-"""Submission without a cluster: tokens, refusals, exit codes and the log of a job that is followed."""
+"""Submission without a cluster: tokens, refusals, exit codes, a followed log; and what the script leaves alone."""
 
 from __future__ import annotations
 
 import http.server
+import os
+import subprocess
 import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -14,6 +16,8 @@ import requests
 from pdray import submit as module
 from pdray.console import Console
 from pdray.errors import UserError
+
+LOCAL = Path(__file__).parents[1] / "cluster" / "local.sh"
 
 
 @pytest.fixture(autouse=True)
@@ -191,3 +195,53 @@ def test_interrupting_leaves_the_job_running(capsys: pytest.CaptureFixture[str])
     out = capsys.readouterr().out
     assert "job goes on" in out
     assert "ray job stop --address http://head:8265 job" in out
+
+
+def local(command: str, state: Path) -> subprocess.CompletedProcess[str]:
+    arguments = [str(LOCAL), command, "--state", str(state)]
+    return subprocess.run(arguments, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize("command", ["up", "status", "down"])
+def test_a_folder_that_is_no_clusters_is_left_as_it_is(command: str, tmp_path: Path) -> None:
+    victim, state = tmp_path / "victim", tmp_path / "state"
+    (state / "logs").mkdir(parents=True)
+    victim.mkdir()
+    (state / "session").write_text(str(victim))
+    for name in ("server.pid", "logs/server.log"):
+        (state / name).write_text("0")
+    done = local(command, state)
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"local.sh: {state} holds files but no pdray-cluster, so it is no state folder; "
+        "name a new or empty one with --state\n"
+    )
+    assert victim.is_dir()
+    assert sorted(path.name for path in state.rglob("*")) == ["logs", "server.log", "server.pid", "session"]
+
+
+def test_down_removes_only_a_session_that_the_script_made(tmp_path: Path) -> None:
+    (tmp_path / "victim").mkdir()
+    for session in (f"{tmp_path}/victim", f"/tmp/pdray-abcdef/../..{tmp_path}/victim"):
+        (tmp_path / "state").mkdir(exist_ok=True)
+        (tmp_path / "state" / "pdray-cluster").touch()
+        (tmp_path / "state" / "session").write_text(session)
+        done = local("down", tmp_path / "state")
+        assert done.returncode == 0
+        assert "which is no folder of this script; it stays" in done.stderr
+        assert (tmp_path / "victim").is_dir()
+
+
+def test_a_folder_with_a_similar_name_is_another_cluster(tmp_path: Path) -> None:
+    environment = os.environ | {"PDRAY_LOCAL_CLUSTER": str(tmp_path / "aXb")}
+    with subprocess.Popen(["sleep", "60"], env=environment) as other:
+        try:
+            assert local("down", tmp_path / "a.b").stdout == "nothing to stop\n"
+            assert other.poll() is None
+        finally:
+            other.kill()
+
+
+def test_asking_for_a_cluster_makes_no_folder(tmp_path: Path) -> None:
+    assert local("status", tmp_path / "none").returncode == 1
+    assert list(tmp_path.iterdir()) == []
