@@ -15,7 +15,7 @@ from pdray.scoring.encode import TEXT_COLUMNS, PairTokenizer
 from pdray.scoring.engine import EngineLoader, EngineOptions, load_engine
 from pdray.scoring.meter import start_meter, stop_meter
 from pdray.scoring.parity import measure_parity, require_parity
-from pdray.scoring.pieces import PieceEncoder, cut_pieces, rows_per_piece
+from pdray.scoring.pieces import MAX_BLOCKS, PieceEncoder, cut_pieces, rows_per_piece
 from pdray.scoring.plan import ScoringPlan
 from pdray.scoring.proxies import ProxySet, find_proxies
 from pdray.scoring.resources import Placement, place
@@ -103,7 +103,7 @@ def _score(ctx: StageContext, corpus: Path, rows: int, plan: ScoringPlan) -> dic
     batch_size, placement = ctx.config.scores.batch_size, plan.placement
     pieces = cut_pieces(corpus, rows_per_piece(rows, batch_size, placement.num_actors))
     with user_errors(), ctx.progress.counting("scoring", total=rows, unit="pairs") as counter:
-        encoded = ray.data.from_items(pieces, override_num_blocks=len(pieces)).map_batches(
+        encoded = ray.data.from_items(pieces, override_num_blocks=min(len(pieces), MAX_BLOCKS)).map_batches(
             PieceEncoder(plan.tokenizer),
             batch_format="pyarrow",
             batch_size=None,

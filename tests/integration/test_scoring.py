@@ -113,6 +113,15 @@ def test_every_pair_gets_the_rewards_of_the_other_aspects(
     assert max(parity["error"].to_pylist()) == pytest.approx(metrics["max_parity_error"])
 
 
+def test_a_block_may_hold_several_pieces(
+    tmp_path: Path, corpus: Path, berts: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "MAX_BLOCKS", 2)
+    result, scores = score(tmp_path / "scores", corpus, berts, engine="transformers", num_actors=1)
+    assert result.rows_out == NUM_PAIRS
+    check_rewards(scores, corpus, berts)
+
+
 def test_an_engine_that_squashes_rewards_stops_the_stage_before_the_pass(
     tmp_path: Path, corpus: Path, berts: dict[str, Path]
 ) -> None:
