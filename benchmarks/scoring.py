@@ -55,7 +55,9 @@ def main() -> None:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, help="backbone folder; default: the MiniLM package")
-    parser.add_argument("--data", type=Path, help="parquet of pairs with pair_id, prompt, chosen, rejected, aspect")
+    parser.add_argument(
+        "--data", type=Path, required=True, help="parquet of pairs with pair_id, prompt, chosen, rejected, aspect"
+    )
     parser.add_argument("--rows", type=int, default=300, help="pairs, taken evenly from the file")
     parser.add_argument("--max-tokens", type=int, default=512)
     parser.add_argument("--batch-size", type=int, default=64, help="pairs per call of an engine")
@@ -64,10 +66,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--contender", help=argparse.SUPPRESS)
     parser.add_argument("--scratch", type=Path, help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.data is None and not args.contender:
-        parser.error("the following arguments are required: --data")
-    return args
+    return parser.parse_args()
 
 
 def compare(args: argparse.Namespace, scratch: Path) -> list[dict[str, Any]]:
@@ -129,6 +128,8 @@ def in_fresh_process(args: argparse.Namespace, name: str, scratch: Path) -> tupl
         name,
         "--scratch",
         scratch,
+        "--data",
+        args.data,
         "--max-tokens",
         args.max_tokens,
         "--batch-size",

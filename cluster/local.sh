@@ -8,6 +8,7 @@ python=$repo/.venv/bin/python
 
 command=help
 state=$repo/.cluster
+marker=pdray-cluster
 workers=2
 head_cpus=1
 worker_cpus=$(($(getconf _NPROCESSORS_ONLN) / 2))
@@ -59,7 +60,7 @@ parse() {
             --port) port=$(number "$@") ;;
             --dashboard-port) dashboard_port=$(number "$@") ;;
             --object-store-mb) object_store_mb=$(number "$@") ;;
-            --state) state=$(mkdir -p "$2" && cd "$2" && pwd) ;;
+            --state) state=$(realpath -m -- "$2") ;;
             *) die "unknown option $1 (see --help)" ;;
         esac
         shift 2
@@ -71,11 +72,18 @@ number() {
     echo "$2"
 }
 
+# Only a folder that was new or empty when up first took it is ever cleared.
+check_state() {
+    [ ! -f "$state/$marker" ] || return 0
+    [ -z "$(ls -A "$state" 2> /dev/null)" ] ||
+        die "$state holds files but no $marker, so it is no state folder; name a new or empty one with --state"
+}
+
 # Processes of this cluster: those that carry its mark in their environment, and their descendants, because
 # processes that rename themselves overwrite the environment that the kernel shows.
 members() {
     local marked
-    marked=$(grep -lszxF "PDRAY_LOCAL_CLUSTER=$state" /proc/[0-9]*/environ 2> /dev/null | cut -d/ -f3 || true)
+    marked=$(grep -lszFx "PDRAY_LOCAL_CLUSTER=$state" /proc/[0-9]*/environ 2> /dev/null | cut -d/ -f3 || true)
     [ -n "$marked" ] || return 0
     cat /proc/[0-9]*/stat 2> /dev/null | sed 's/^\([0-9]*\) (.*) . \([0-9]*\) .*/\1 \2/' | awk -v roots="$marked" '
         BEGIN { split(roots, list, "\n"); for (i in list) member[list[i]] = 1 }
@@ -91,7 +99,7 @@ members() {
 
 # A name is taken from its pid file only while the process with that id is still one of ours.
 alive() {
-    [ -f "$state/$1.pid" ] && grep -qszxF "PDRAY_LOCAL_CLUSTER=$state" "/proc/$(cat "$state/$1.pid")/environ"
+    [ -f "$state/$1.pid" ] && grep -qszFx "PDRAY_LOCAL_CLUSTER=$state" "/proc/$(cat "$state/$1.pid")/environ"
 }
 
 listening() { (exec 3<> "/dev/tcp/127.0.0.1/$1") 2> /dev/null; }
@@ -148,11 +156,8 @@ up() {
     [ "$workers" -ge 1 ] || die "--workers is 0 but a cluster needs at least 1"
     [ -z "$(members)" ] || die "already up (see cluster/local.sh status); stop it first with cluster/local.sh down"
     check_ports
-    if [ -d "$state" ] && [ -n "$(ls -A "$state")" ] && [ ! -f "$state/.pdray-cluster" ]; then
-        die "--state is $state, which holds files of something else; name a new or empty folder"
-    fi
     mkdir -p "$state/logs"
-    touch "$state/.pdray-cluster"
+    touch "$state/$marker"
     rm -f "$state"/*.pid "$state"/logs/*.log
     (umask 077 && od -An -N32 -tx1 /dev/urandom | tr -d ' \n' > "$state/token")
     # Unix socket paths end at 107 bytes, so Ray's session cannot lie in a folder of any depth.
@@ -212,11 +217,16 @@ any_alive() {
     return 1
 }
 
-# Only a folder that mktemp made for us, whatever the file says.
+# The file is only believed as far as it names a folder such as up makes.
 remove_session() {
     local session
-    session=$(cat "$state/session" 2> /dev/null || true)
-    [[ ! $session =~ ^/tmp/pdray-[A-Za-z0-9]{6}$ ]] || rm -rf "$session"
+    [ -f "$state/session" ] || return 0
+    session=$(cat "$state/session")
+    if [[ $session =~ ^/tmp/pdray-[[:alnum:]]{6}$ ]]; then
+        rm -rf -- "$session"
+    else
+        echo "local.sh: $state/session names '$session', which is no folder of this script; it stays" >&2
+    fi
 }
 
 stop() {
@@ -236,7 +246,7 @@ stop() {
 }
 
 down() {
-    if [ ! -f "$state/.pdray-cluster" ] || { [ ! -f "$state/session" ] && [ -z "$(members)" ]; }; then
+    if [ ! -f "$state/session" ] && [ -z "$(members)" ]; then
         echo "nothing to stop"
         return
     fi
@@ -245,4 +255,5 @@ down() {
 }
 
 parse "$@"
+check_state
 "$command"

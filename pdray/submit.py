@@ -19,9 +19,11 @@ from pdray.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, UserError
 
 CONNECT_SECONDS = 15.0
 POLL_SECONDS = 0.5
-LOG_TRIES = 5
-INFO_TRIES = 6
+TRIES = 5
 RETRY_SECONDS = 1.0
+MAX_WORDS = 300  # characters of a cluster's error; a traceback has its cause at the end
+# What Ray's client raises for an answer that is no success, and for none; those of requests are OSErrors.
+CLIENT_ERRORS = (RuntimeError, OSError)
 # Ray's client prefers these to the address that it is given.
 ADDRESS_VARIABLES = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
 
@@ -43,22 +45,16 @@ def submit(config_path: str, overrides: list[str], address: str, follow: bool) -
         (the job goes on) or the job was stopped.
 
     Raises:
-        UserError: the config is invalid, there is no token or the cluster refuses it, or nothing answers there.
+        UserError: the config is invalid, there is no token or the cluster refuses it or the job, nothing answers
+            there, or nothing answers there any more while the job is followed.
     """
     config = load_config(config_path, overrides)
     address = address.rstrip("/")
     headers = _headers()
     _check_cluster(address, headers)
-    client = _client(address, headers)
     submission_id = f"pdray-{time.strftime('%Y%m%d-%H%M%S')}-{os.urandom(3).hex()}"
     resolved = _write_resolved(config, submission_id)
-    try:
-        client.submit_job(entrypoint=f"python -m pdray run {shlex.quote(str(resolved))}", submission_id=submission_id)
-    except (RuntimeError, OSError) as error:  # what Ray's client raises for an answer it does not like, or for none
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(
-            f"{address} did not take the job: {reason}; mend that on the cluster and submit again"
-        ) from None
+    client = _submit_job(address, headers, resolved, submission_id)
     console = Console()
     console.say(f"submitted {submission_id} to {address}")
     if not follow:
@@ -113,6 +109,23 @@ def _check_cluster(address: str, headers: dict[str, str]) -> None:
         )
 
 
+def _submit_job(address: str, headers: dict[str, str], resolved: Path, submission_id: str) -> Any:
+    entrypoint = f"python -m pdray run {shlex.quote(str(resolved))}"
+    try:
+        client = _client(address, headers)
+        client.submit_job(entrypoint=entrypoint, submission_id=submission_id)
+    except CLIENT_ERRORS as error:
+        raise UserError(
+            f"{address} does not take the job ({_in_one_line(error)}); mend that and submit again"
+        ) from None
+    return client
+
+
+def _in_one_line(error: BaseException) -> str:
+    words = " ".join(str(error).split()) or type(error).__name__
+    return words if len(words) <= MAX_WORDS else f"…{words[-MAX_WORDS:]}"
+
+
 def _client(address: str, headers: dict[str, str]) -> Any:
     from ray.job_submission import JobSubmissionClient
 
@@ -151,13 +164,10 @@ def _how_to(address: str, submission_id: str) -> str:
 def _follow(client: Any, address: str, submission_id: str, console: Console) -> int:
     try:
         asyncio.run(_print_log(client, submission_id, console))
-        details = _await_end(client, submission_id)
+        details = _await_end(client, address, submission_id)
     except KeyboardInterrupt:
         console.say(f"\nnot following any more; {submission_id} goes on\n{_how_to(address, submission_id)}")
         return EXIT_INTERRUPTED
-    if details is None:
-        console.say(f"{address} does not answer any more; {submission_id} may go on\n{_how_to(address, submission_id)}")
-        return EXIT_FAILED
     return _exit_code(details, console)
 
 
@@ -166,7 +176,7 @@ async def _print_log(client: Any, submission_id: str, console: Console) -> None:
     import aiohttp
 
     printed = 0
-    for attempt in range(LOG_TRIES):
+    for attempt in range(TRIES):
         position = 0
         try:
             async for text in client.tail_job_logs(submission_id):
@@ -181,21 +191,24 @@ async def _print_log(client: Any, submission_id: str, console: Console) -> None:
     console.say(f"the log of {submission_id} cannot be read any more; waiting for the job to end")
 
 
-def _await_end(client: Any, submission_id: str) -> Any:
-    """The details of the ended job; None when the cluster has not answered several times in a row."""
-    failures = 0
-    while failures < INFO_TRIES:
-        try:
-            details = client.get_job_info(submission_id)
-        except (RuntimeError, OSError):
-            failures += 1
-            time.sleep(RETRY_SECONDS * 2**failures)
-            continue
-        if details.status.is_terminal():
-            return details
-        failures = 0
+def _await_end(client: Any, address: str, submission_id: str) -> Any:
+    while not (details := _job_info(client, address, submission_id)).status.is_terminal():
         time.sleep(POLL_SECONDS)
-    return None
+    return details
+
+
+def _job_info(client: Any, address: str, submission_id: str) -> Any:
+    words = ""
+    for attempt in range(TRIES):
+        try:
+            return client.get_job_info(submission_id)
+        except CLIENT_ERRORS as error:
+            words = _in_one_line(error)
+            time.sleep(RETRY_SECONDS * 2**attempt)
+    raise UserError(
+        f"{address} does not say any more how {submission_id} is doing ({words}); the job goes on as long as its "
+        f"cluster lives\n{_how_to(address, submission_id)}"
+    )
 
 
 def _exit_code(details: Any, console: Console) -> int:

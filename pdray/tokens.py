@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from jinja2 import TemplateError
-
 from pdray.errors import UserError
 
 Text = str | list[dict[str, str]]
@@ -67,7 +65,7 @@ class PairEncoder:
         """Encode a batch; the three lists have one entry per pair.
 
         Raises:
-            UserError: messages are given but the tokenizer has no chat template.
+            UserError: messages are given but the tokenizer has no chat template, or its template refuses them.
         """
         if prompts and not isinstance(prompts[0], str):
             sides = [
@@ -112,12 +110,15 @@ class PairEncoder:
         return ids[:split], ids[split:]
 
     def _chat(self, messages: list[dict[str, str]], **options: Any) -> list[int]:
+        from jinja2 import TemplateError
+
         try:
             text = self.tokenizer.apply_chat_template(messages, tokenize=False, **options)
         except TemplateError as error:
+            roles = ", ".join(str(message.get("role")) for message in messages)
             raise UserError(
-                f"the chat template of {self.tokenizer.name_or_path} refuses a conversation: {error}; use a model "
-                "whose template takes these roles, or change the messages of the corpus"
+                f"the chat template of the tokenizer of {self.tokenizer.name_or_path} refuses messages of the corpus "
+                f"with the roles {roles} ({error}); use a model whose template takes them, or change the messages"
             ) from None
         ids: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         return ids

@@ -1,18 +1,23 @@
-"""Submission without a cluster: tokens, refusals, exit codes and the log of a job that is followed."""
+"""Submission without a cluster: tokens, refusals, exit codes, a followed log; and what the script leaves alone."""
 
 from __future__ import annotations
 
 import http.server
+import os
+import subprocess
 import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import requests
 
 from pdray import submit as module
 from pdray.console import Console
 from pdray.errors import UserError
+
+LOCAL = Path(__file__).parents[1] / "cluster" / "local.sh"
 
 
 @pytest.fixture(autouse=True)
@@ -45,10 +50,12 @@ def server() -> Iterator[SimpleNamespace]:
 
 
 class FakeClient:
-    """Tails a log that breaks off as often as it is told to, then reports the job as ended."""
+    """Tails a log that breaks off as often as it is told to, then is deaf as often, then reports the job as ended."""
 
-    def __init__(self, chunks: list[str], breaks: int = 0, error: type[BaseException] = RuntimeError) -> None:
-        self.chunks, self.breaks, self.error, self.deaf = chunks, breaks, error, 0
+    def __init__(
+        self, chunks: list[str], breaks: int = 0, error: type[BaseException] = RuntimeError, deaf: int = 0
+    ) -> None:
+        self.chunks, self.breaks, self.error, self.deaf = chunks, breaks, error, deaf
 
     async def tail_job_logs(self, job_id: str) -> AsyncIterator[str]:
         for chunk in self.chunks:
@@ -58,9 +65,9 @@ class FakeClient:
                 raise self.error("connection lost")
 
     def get_job_info(self, job_id: str) -> SimpleNamespace:
-        if self.deaf:
-            self.deaf -= 1
-            raise ConnectionError("no route")
+        self.deaf -= 1
+        if self.deaf >= 0:
+            raise requests.ConnectionError("connection\nrefused")
         return details("SUCCEEDED", 0)
 
 
@@ -144,6 +151,44 @@ def test_a_log_that_breaks_off_is_printed_once(
     assert capsys.readouterr().out == "first\nsecond\nthird\n"
 
 
+def test_a_lost_connection_while_the_job_ends_is_taken_up_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RETRY_SECONDS", 0.0)
+    client = FakeClient(["first\n"], deaf=module.TRIES - 1)
+    assert module._follow(client, "http://head:8265", "job", Console()) == 0
+
+
+def test_a_connection_that_stays_lost_is_said_with_the_way_back_to_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RETRY_SECONDS", 0.0)
+    client = FakeClient(["first\n"], deaf=module.TRIES)
+    with pytest.raises(UserError) as error:
+        module._follow(client, "http://head:8265", "job", Console())
+    assert str(error.value).startswith(
+        "http://head:8265 does not say any more how job is doing (connection refused); the job goes on"
+    )
+    assert "ray job logs --follow --address http://head:8265 job" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (RuntimeError("Request failed with status code 500:\n  no runtime_env."), "code 500: no runtime_env."),
+        (requests.ConnectionError("connection refused"), "connection refused"),
+        (RuntimeError("frame\n" * 999 + "ValueError: disk full"), "frame frame ValueError: disk full"),
+    ],
+)
+def test_a_cluster_that_does_not_take_the_job_is_quoted_in_one_line(
+    error: Exception, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(**job: str) -> None:
+        raise error
+
+    monkeypatch.setattr(module, "_client", lambda *_: SimpleNamespace(submit_job=refuse))
+    with pytest.raises(UserError, match=r"^http://head:8265 does not take the job \(.*submit again$") as caught:
+        module._submit_job("http://head:8265", {}, Path("run.yaml"), "job")
+    assert f"{words});" in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
 def test_interrupting_leaves_the_job_running(capsys: pytest.CaptureFixture[str]) -> None:
     client = FakeClient(["first\n"], breaks=1, error=KeyboardInterrupt)
     assert module._follow(client, "http://head:8265", "job", Console()) == 130
@@ -152,12 +197,51 @@ def test_interrupting_leaves_the_job_running(capsys: pytest.CaptureFixture[str])
     assert "ray job stop --address http://head:8265 job" in out
 
 
-@pytest.mark.parametrize(("deaf", "code", "words"), [(3, 0, "first"), (99, 1, "job may go on")])
-def test_a_head_that_does_not_answer_is_asked_again(
-    deaf: int, code: int, words: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "RETRY_SECONDS", 0.0)
-    client = FakeClient(["first\n"])
-    client.deaf = deaf
-    assert module._follow(client, "http://head:8265", "job", Console()) == code
-    assert words in capsys.readouterr().out
+def local(command: str, state: Path) -> subprocess.CompletedProcess[str]:
+    arguments = [str(LOCAL), command, "--state", str(state)]
+    return subprocess.run(arguments, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize("command", ["up", "status", "down"])
+def test_a_folder_that_is_no_clusters_is_left_as_it_is(command: str, tmp_path: Path) -> None:
+    victim, state = tmp_path / "victim", tmp_path / "state"
+    (state / "logs").mkdir(parents=True)
+    victim.mkdir()
+    (state / "session").write_text(str(victim))
+    for name in ("server.pid", "logs/server.log"):
+        (state / name).write_text("0")
+    done = local(command, state)
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"local.sh: {state} holds files but no pdray-cluster, so it is no state folder; "
+        "name a new or empty one with --state\n"
+    )
+    assert victim.is_dir()
+    assert sorted(path.name for path in state.rglob("*")) == ["logs", "server.log", "server.pid", "session"]
+
+
+def test_down_removes_only_a_session_that_the_script_made(tmp_path: Path) -> None:
+    (tmp_path / "victim").mkdir()
+    for session in (f"{tmp_path}/victim", f"/tmp/pdray-abcdef/../..{tmp_path}/victim"):
+        (tmp_path / "state").mkdir(exist_ok=True)
+        (tmp_path / "state" / "pdray-cluster").touch()
+        (tmp_path / "state" / "session").write_text(session)
+        done = local("down", tmp_path / "state")
+        assert done.returncode == 0
+        assert "which is no folder of this script; it stays" in done.stderr
+        assert (tmp_path / "victim").is_dir()
+
+
+def test_a_folder_with_a_similar_name_is_another_cluster(tmp_path: Path) -> None:
+    environment = os.environ | {"PDRAY_LOCAL_CLUSTER": str(tmp_path / "aXb")}
+    with subprocess.Popen(["sleep", "60"], env=environment) as other:
+        try:
+            assert local("down", tmp_path / "a.b").stdout == "nothing to stop\n"
+            assert other.poll() is None
+        finally:
+            other.kill()
+
+
+def test_asking_for_a_cluster_makes_no_folder(tmp_path: Path) -> None:
+    assert local("status", tmp_path / "none").returncode == 1
+    assert list(tmp_path.iterdir()) == []

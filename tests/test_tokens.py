@@ -129,14 +129,18 @@ def test_a_long_chat_prompt_is_cut_before_both_responses(tokenizers: dict[str, A
     assert encoded.truncated == [True]
 
 
+@pytest.mark.parametrize("words", ["System role not supported", "Conversation roles must alternate"])
+def test_messages_that_the_template_refuses_are_said_in_its_words(tokenizers: dict[str, Any], words: str) -> None:
+    tokenizer = copy.deepcopy(tokenizers["chat"])
+    tokenizer.chat_template = "{{ raise_exception('" + words + "') }}"
+    with pytest.raises(UserError) as error:
+        PairEncoder(tokenizer, 64).encode([chat(PROMPT, "system")], [chat(CHOSEN)], [chat(REJECTED)])
+    assert str(error.value) == (
+        f"the chat template of the tokenizer of {tokenizer.name_or_path} refuses messages of the corpus with the roles "
+        f"system ({words}); use a model whose template takes them, or change the messages"
+    )
+
+
 def test_messages_need_a_chat_template(tokenizers: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="has no chat template; use a model that has one, or a corpus of strings"):
         PairEncoder(tokenizers["bert"], 64).encode([chat(PROMPT)], [chat(CHOSEN)], [chat(REJECTED)])
-
-
-def test_a_template_that_refuses_a_conversation_is_named(tokenizers: dict[str, Any]) -> None:
-    strict = copy.deepcopy(tokenizers["chat"])
-    strict.chat_template = "{{ raise_exception('roles must alternate') }}"
-    said = [{"role": "user", "content": "what"}], [{"role": "assistant", "content": "it"}]
-    with pytest.raises(UserError, match="refuses a conversation: roles must alternate"):
-        PairEncoder(strict, 32).encode([said[0]], [said[1]], [said[1]])

@@ -39,7 +39,7 @@ class EngineOptions:
         max_tokens: most tokens per text, special tokens included.
         threads: CPU threads of the process that holds the engine.
         use_gpu: whether Ray gave that process a GPU.
-        memory_share: share of the GPU's memory for this engine alone.
+        memory_share: share of the whole GPU's memory for this engine alone.
         cpu_cache_bytes: KV cache of this engine on a CPU.
     """
 

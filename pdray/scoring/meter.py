@@ -6,10 +6,9 @@ import time
 from typing import Any
 
 import ray
+from ray.exceptions import RayActorError
 
 from pdray.runtime import driver_node
-
-RATES = ("pairs_per_second", "texts_per_second", "tokens_per_second", "scoring_seconds")
 
 
 class Meter:
@@ -38,10 +37,28 @@ class Meter:
         """Pairs, texts and tokens per second, and the seconds they rest on; zeros before the first batch."""
         seconds = self._end - self._start if self._start is not None else 0.0
         per = 1 / seconds if seconds > 0 else 0.0
-        values = (self._pairs * per, self._texts * per, self._tokens * per, seconds)
-        return {name: round(value, 3) for name, value in zip(RATES, values, strict=True)}
+        return {
+            "pairs_per_second": round(self._pairs * per, 3),
+            "texts_per_second": round(self._texts * per, 3),
+            "tokens_per_second": round(self._tokens * per, 1),
+            "scoring_seconds": round(seconds, 3),
+        }
 
 
 def start_meter() -> Any:
-    """A meter as a Ray actor, on the driver's node: no other node's end takes it away."""
+    """A meter as a Ray actor on the driver's node: a worker node that is lost does not take it away."""
     return ray.remote(num_cpus=0, scheduling_strategy=driver_node())(Meter).remote()
+
+
+def stop_meter(meter: Any) -> dict[str, float | None]:
+    """The rates of :meth:`Meter.rates`, and the end of the actor.
+
+    Returns:
+        None for every rate where the actor was lost: the rows are written, only the measure of them is gone.
+    """
+    try:
+        rates: dict[str, float | None] = ray.get(meter.rates.remote())
+    except RayActorError:
+        return dict.fromkeys(Meter().rates())
+    ray.kill(meter)
+    return rates

@@ -18,8 +18,8 @@ from pdray.scoring.encode import KEPT_COLUMNS, TEXT_COLUMNS, PairTokenizer
 from pdray.scoring.survey import parquet_files
 
 PIECES_PER_ACTOR = 8
-USUAL_ROWS = 2048
-USUAL_PIECES = 10_000
+MAX_ROWS = 2048  # those of the corpus's row groups: enough pairs and a piece is one of them, read once
+MAX_BLOCKS = 10_000  # of Ray Data, so that they stay countable; a block of many pairs holds several pieces
 
 
 def cut_pieces(folder: Path, piece_rows: int) -> list[dict[str, Any]]:
@@ -45,9 +45,9 @@ def cut_pieces(folder: Path, piece_rows: int) -> list[dict[str, Any]]:
 
 
 def rows_per_piece(rows: int, batch_size: int, num_actors: int) -> int:
-    """Small enough that every actor gets several, at least a batch, and so large that pieces stay countable."""
+    """Small enough that every actor gets several, and at least a batch."""
     even = rows // (num_actors * PIECES_PER_ACTOR)
-    return min(max(even, batch_size), max(USUAL_ROWS, rows // USUAL_PIECES))
+    return min(max(even, batch_size), MAX_ROWS)
 
 
 @dataclass(frozen=True)

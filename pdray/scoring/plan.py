@@ -17,7 +17,7 @@ class ScoringPlan:
     Attributes:
         proxies: the reward models.
         tokenizer: text to token ids.
-        options: how an actor's engines are loaded; ``memory_share`` is that of all together.
+        options: how an actor's engines are loaded; ``memory_share`` is that of all in an actor's part of a GPU.
         load: loads one reward model.
         placement: what an actor and a task ask Ray for.
     """
@@ -30,6 +30,7 @@ class ScoringPlan:
 
     def load_proxy(self, proxy: Proxy) -> RewardEngine:
         """One of the engines that an actor holds side by side."""
-        gpu = min(1.0, self.placement.actor_gpus) or 1.0
-        share = self.options.memory_share * gpu / len(self.proxies.proxies)
+        # The config speaks of the actor's part of a GPU, engines of the whole; without a GPU there is nothing to part.
+        gpus = min(1, self.placement.actor_gpus) or 1
+        share = self.options.memory_share * gpus / len(self.proxies.proxies)
         return self.load(proxy.path, replace(self.options, memory_share=share))

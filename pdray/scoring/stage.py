@@ -15,9 +15,9 @@ from pdray.runtime import living_nodes
 from pdray.scoring.actor import ScoringActor, count_non_finite
 from pdray.scoring.encode import TEXT_COLUMNS, PairTokenizer
 from pdray.scoring.engine import EngineLoader, EngineOptions, load_engine
-from pdray.scoring.meter import RATES, start_meter
+from pdray.scoring.meter import start_meter, stop_meter
 from pdray.scoring.parity import measure_parity, require_parity
-from pdray.scoring.pieces import PieceEncoder, cut_pieces, rows_per_piece
+from pdray.scoring.pieces import MAX_BLOCKS, PieceEncoder, cut_pieces, rows_per_piece
 from pdray.scoring.plan import ScoringPlan
 from pdray.scoring.proxies import ProxySet, find_proxies
 from pdray.scoring.resources import Placement, place
@@ -78,7 +78,7 @@ def run(ctx: StageContext, load: EngineLoader = load_engine) -> StageResult:
         **rates,
         **counts,
     }
-    return StageResult(survey.rows, survey.rows, metrics=metrics, notes=_notes(ctx.config, counts))
+    return StageResult(survey.rows, survey.rows, metrics=metrics, notes=_notes(ctx.config, metrics))
 
 
 def make_plan(
@@ -111,7 +111,7 @@ def _score(ctx: StageContext, corpus: Path, rows: int, plan: ScoringPlan) -> dic
     batch_size, placement = ctx.config.scores.batch_size, plan.placement
     pieces = cut_pieces(corpus, rows_per_piece(rows, batch_size, placement.num_actors))
     with user_errors(), ctx.progress.counting("scoring", total=rows, unit="pairs") as counter:
-        encoded = ray.data.from_items(pieces, override_num_blocks=len(pieces)).map_batches(
+        encoded = ray.data.from_items(pieces, override_num_blocks=min(len(pieces), MAX_BLOCKS)).map_batches(
             PieceEncoder(plan.tokenizer),
             batch_format="pyarrow",
             batch_size=None,
@@ -132,12 +132,7 @@ def _score(ctx: StageContext, corpus: Path, rows: int, plan: ScoringPlan) -> dic
             min_rows_per_file=MIN_FILE_ROWS,
             ray_remote_args={"num_cpus": placement.task_cpus},
         )
-    try:
-        rates: dict[str, float | None] = ray.get(meter.rates.remote())
-    except ray.exceptions.RayActorError:
-        return dict.fromkeys(RATES)  # every row is written: lost rates are no reason to score again
-    ray.kill(meter)
-    return rates
+    return stop_meter(meter)
 
 
 def _check_output(folder: Path, survey: IdSurvey) -> dict[str, int]:
@@ -153,15 +148,17 @@ def _count_file(path: str) -> dict[str, int]:
     return {"truncated": table["truncated"].to_pylist().count(True), "non_finite": count_non_finite(table)}
 
 
-def _notes(config: RunConfig, counts: dict[str, int]) -> list[str]:
+def _notes(config: RunConfig, metrics: dict[str, Any]) -> list[str]:
     notes = []
-    if counts["truncated"]:
+    if metrics["truncated"]:
         notes.append(
-            f"{counts['truncated']:,} pairs were cut to scores.max_tokens = {config.scores.max_tokens}: "
+            f"{metrics['truncated']:,} pairs were cut to scores.max_tokens = {config.scores.max_tokens}: "
             f"of the prompt its {config.scores.keep_prompt} was kept, of a response its beginning"
         )
-    if counts["non_finite"]:
-        notes.append(f"{counts['non_finite']:,} rewards are NaN or infinite; selection never keeps such a pair")
+    if metrics["non_finite"]:
+        notes.append(f"{metrics['non_finite']:,} rewards are NaN or infinite; selection never keeps such a pair")
+    if metrics["pairs_per_second"] is None:
+        notes.append("the rates are unknown because the process that measured them was lost; the scores are whole")
     num_gpus = sum(node.get("GPU", 0) for node in living_nodes())
     if num_gpus and not config.scores.gpus_per_actor:
         notes.append(f"the cluster has {num_gpus:g} GPUs that scoring left idle; set scores.gpus_per_actor to use them")

@@ -77,7 +77,8 @@ def read_places(places: list[Place], columns: list[str]) -> pa.Table:
     for place in places:
         file = pq.ParquetFile(place.path)
         group, row = _row_group(file, place.row)
-        tables.append(file.read_row_group(group, columns=columns).take([row]))  # a slice would keep the whole group
+        # A slice would keep the whole row group in memory.
+        tables.append(file.read_row_group(group, columns=columns).take([row]))
     return pa.concat_tables(tables)
 
 

@@ -12,10 +12,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import ray
 from ray import cloudpickle
 
 from pdray.config import ScoresConfig
 from pdray.errors import UserError
+from pdray.scoring import meter, stage
 from pdray.scoring.encode import PairTokenizer
 from pdray.scoring.engine import EngineOptions
 from pdray.scoring.proxies import Proxy, ProxySet
@@ -111,6 +113,15 @@ def test_every_pair_gets_the_rewards_of_the_other_aspects(
     assert max(parity["error"].to_pylist()) == pytest.approx(metrics["max_parity_error"])
 
 
+def test_a_block_may_hold_several_pieces(
+    tmp_path: Path, corpus: Path, berts: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "MAX_BLOCKS", 2)
+    result, scores = score(tmp_path / "scores", corpus, berts, engine="transformers", num_actors=1)
+    assert result.rows_out == NUM_PAIRS
+    check_rewards(scores, corpus, berts)
+
+
 def test_an_engine_that_squashes_rewards_stops_the_stage_before_the_pass(
     tmp_path: Path, corpus: Path, berts: dict[str, Path]
 ) -> None:
@@ -148,11 +159,35 @@ def test_a_dying_actor_costs_no_row_and_doubles_none(tmp_path: Path, berts: dict
     check_rewards(scores, corpus, berts)
 
 
+def test_the_meter_stays_on_the_drivers_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+    remote = ray.remote
+    monkeypatch.setattr(meter.ray, "remote", lambda **options: asked.append(options) or remote(**options))
+    meter.stop_meter(meter.start_meter())
+    strategy = asked[0]["scheduling_strategy"]
+    assert (strategy.node_id, strategy.soft) == (ray.get_runtime_context().get_node_id(), False)
+
+
+def test_a_lost_meter_costs_the_rates_and_not_the_scores(
+    tmp_path: Path, berts: dict[str, Path], corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost() -> Any:
+        actor = meter.start_meter()
+        ray.kill(actor)
+        return actor
+
+    monkeypatch.setattr(stage, "start_meter", lost)
+    result, scores = score(tmp_path / "scores", corpus, berts, engine="transformers", num_actors=1)
+    assert result.rows_out == scores.num_rows == NUM_PAIRS
+    assert {result.metrics[name] for name in meter.Meter().rates()} == {None}
+    assert any("the rates are unknown" in note for note in result.notes)
+
+
 def test_rewards_that_are_no_numbers_are_counted_and_said(tmp_path: Path) -> None:
     write_scores(tmp_path, {"pair_id": "a", "reward_chosen.x": 1.0}, {"pair_id": "b", "reward_chosen.x": float("nan")})
     counts = _check_output(tmp_path, survey_ids(tmp_path))
     assert counts == {"truncated": 2, "non_finite": 1}
-    notes = _notes(SimpleNamespace(scores=ScoresConfig()), counts)
+    notes = _notes(SimpleNamespace(scores=ScoresConfig()), counts | {"pairs_per_second": 1.0})
     assert notes[1] == "1 rewards are NaN or infinite; selection never keeps such a pair"
 
 
@@ -199,8 +234,9 @@ def test_a_cluster_of_one_cpu_does_not_wait_for_itself(tmp_path: Path, corpus: P
     assert done.stdout.split()[-2:] == ["1", str(NUM_PAIRS)]
 
 
-def test_options_carry_the_config_to_the_engine() -> None:
-    scores = ScoresConfig(gpus_per_actor=1, cpus_per_actor=4, dtype="bfloat16", memory_share=0.6, cpu_cache_gib=0.5)
+@pytest.mark.parametrize(("gpus", "share"), [(1, 0.3), (0.5, 0.15), (0, 0.3)])
+def test_options_carry_the_config_to_the_engine(gpus: float, share: float) -> None:
+    scores = ScoresConfig(gpus_per_actor=gpus, cpus_per_actor=4, dtype="bfloat16", memory_share=0.6, cpu_cache_gib=0.5)
     proxies = ProxySet((Proxy("/a", ("a",), 0), Proxy("/b", ("b",), 0)), ("/a",))
     seen: list[EngineOptions] = []
 
@@ -210,4 +246,4 @@ def test_options_carry_the_config_to_the_engine() -> None:
 
     plan = make_plan(scores, proxies, place([{"CPU": 8, "GPU": 1}], scores), load)
     plan.load_proxy(proxies.proxies[0])
-    assert seen == [EngineOptions("vllm", "bfloat16", 512, 4, True, pytest.approx(0.3), 2**29)]
+    assert seen == [EngineOptions("vllm", "bfloat16", 512, 4, gpus > 0, pytest.approx(share), 2**29)]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pdray.scoring.actor import count_non_finite, score_table
@@ -14,6 +15,7 @@ from pdray.scoring.engine import EngineOptions
 from pdray.scoring.meter import Meter
 from pdray.scoring.pieces import PieceEncoder, cut_pieces, read_piece, rows_per_piece
 from pdray.scoring.proxies import Proxy
+from pdray.scoring.survey import Place, read_places
 from tests.scoring.cases import as_messages, make_pairs, write_corpus
 from tests.scoring.doubles import HashEngine, TwoHeadEngine
 from tests.tiny import tiny_tokenizer
@@ -40,6 +42,15 @@ def test_pieces_are_every_row_once(folders: dict[str, Path], piece_rows: int) ->
     assert ids == [pair["pair_id"] for pair in PAIRS]
 
 
+def test_a_sampled_row_does_not_keep_its_row_group_in_memory(tmp_path: Path) -> None:
+    texts = [f"{index:06}" * 1000 for index in range(500)]
+    pq.write_table(pa.table({"pair_id": texts, "prompt": texts}), tmp_path / "0.parquet")
+    places = [Place(0, texts[row], str(tmp_path / "0.parquet"), row) for row in (499, 3)]
+    table = read_places(places, ["prompt"])
+    assert table["prompt"].to_pylist() == [texts[499], texts[3]]
+    assert table.get_total_buffer_size() < 10 * len(texts[0])
+
+
 def test_a_piece_carries_no_column_that_scoring_does_not_need(folders: dict[str, Path]) -> None:
     piece = cut_pieces(folders["corpus"] / "pairs", 10)[0]
     assert set(read_piece(piece).column_names) == {"pair_id", "aspect", "conflict", "prompt", "chosen", "rejected"}
@@ -47,7 +58,7 @@ def test_a_piece_carries_no_column_that_scoring_does_not_need(folders: dict[str,
 
 @pytest.mark.parametrize(
     ("rows", "batch_size", "num_actors", "expected"),
-    [(2000, 64, 2, 125), (300, 64, 2, 64), (10**6, 64, 4, 2048), (10**8, 64, 64, 10_000), (5, 64, 2, 64)],
+    [(2000, 64, 2, 125), (300, 64, 2, 64), (10**6, 64, 4, 2048), (10**8, 64, 64, 2048), (5, 64, 2, 64)],
 )
 def test_pieces_suit_the_corpus(rows: int, batch_size: int, num_actors: int, expected: int) -> None:
     assert rows_per_piece(rows, batch_size, num_actors) == expected
