@@ -79,11 +79,11 @@ class CorpusConfig(Section):
     aspects: list[str] | None = Field(None, description="accepted aspects; null takes those found in the data")
     max_quarantined: float = Field(0.05, ge=0, le=1, description="largest share of rows that may be quarantined")
 
-    @field_validator("path")
+    @field_validator("path", mode="before")
     @classmethod
-    def _no_secrets(cls, path: str | list[str] | None) -> str | list[str] | None:
-        for item in [path] if isinstance(path, str) else path or []:
-            if is_remote(item) and holds_secret(item):
+    def _no_secrets(cls, path: Any) -> Any:
+        for item in path if isinstance(path, list) else [path]:
+            if isinstance(item, str) and is_remote(item) and holds_secret(item):
                 raise ValueError(
                     "a path with a key or password in it would stand in manifests and logs; take it out and give the "
                     "credentials by environment variables or a profile of the storage"
@@ -333,7 +333,9 @@ def _sentence(error: Any) -> str:
         return f"{name} is missing; set it{cure}"
     if error["type"] == "value_error":
         return f"{name}: {message}"
-    return f"{name} is {error['input']!r} but should {message}; change it{cure}"
+    given = error["input"]
+    shown = "a value with a secret in it" if isinstance(given, str) and holds_secret(given) else repr(given)
+    return f"{name} is {shown} but should {message}; change it{cure}"
 
 
 def _with_absolute_paths(config: RunConfig) -> RunConfig:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 from urllib.parse import parse_qsl, urlsplit
 
+# user:password@, where the password may hold a slash and a port is none
+PASSWORD = re.compile(r"[\w+.-]+://[^/:@?]+:(?!\d+(/|$))[^@?]*@")
 SECRETS = ("access_key", "secret_key", "session_token", "sas_token", "account_key", "password")
 DATA_SUFFIXES = (".parquet", ".jsonl", ".json", ".ndjson")
 COMPRESSION_SUFFIXES = ("", ".gz", ".zst", ".bz2", ".lz4")
@@ -18,9 +21,15 @@ def is_remote(path: str) -> bool:
 
 def holds_secret(uri: str) -> bool:
     """Whether a URI carries a password or an access key, as in ``s3://KEY:SECRET@bucket/key``."""
-    parts = urlsplit(uri)
-    userinfo = parts.netloc.rpartition("@")[0]
-    return ":" in userinfo or any(name in SECRETS for name, _ in parse_qsl(parts.query, keep_blank_values=True))
+    if PASSWORD.match(uri):
+        return True
+    try:
+        parts = urlsplit(uri)
+    except ValueError:
+        return False
+    if parts.scheme in ("http", "https") and "@" in parts.netloc:
+        return True
+    return any(name.lower() in SECRETS for name, _ in parse_qsl(parts.query, keep_blank_values=True))
 
 
 def absolute(path: str) -> str:
@@ -40,4 +49,5 @@ def expand(pattern: str) -> list[str]:
         return [pattern]
     if os.path.isdir(pattern):
         pattern = os.path.join(glob.escape(pattern), "**", "*")
-    return sorted(path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path) and is_data_file(path))
+    found = set(glob.glob(pattern, recursive=True))  # a file matches `**/**` several times
+    return sorted(path for path in found if os.path.isfile(path) and is_data_file(path))

@@ -9,6 +9,7 @@ import yaml
 
 from pdray.config import build_config, fingerprinted, load_config
 from pdray.errors import UserError
+from pdray.paths import holds_secret
 
 
 @pytest.fixture
@@ -136,8 +137,23 @@ def test_how_is_not_fingerprinted_but_what_is(settings):
     assert fingerprinted(build_config(settings, ["scores.max_tokens=77"]).scores) != first
 
 
-@pytest.mark.parametrize("uri", ["s3://KEY:SECRET@bucket/x.parquet", "s3://bucket/x?secret_key=SECRET"])
-def test_a_secret_in_a_path_is_refused_and_not_repeated(uri):
-    with pytest.raises(UserError, match="take it out") as refusal:
-        build_config({"corpus": {"path": uri}, "proxies": {"base_model": "m"}})
-    assert "SECRET" not in str(refusal.value)
+@pytest.mark.parametrize(
+    "corpus",
+    [
+        {"path": "s3://KEY:SECRET@bucket/x.parquet"},
+        {"path": "s3://KEY:SEC/RET@bucket/x.parquet"},
+        {"path": "s3://bucket/x?Secret_Key=SECRET"},
+        {"path": "https://SECRET@host/x.jsonl"},
+        {"path": ["s3://KEY:SECRET@bucket/x.parquet", 5]},
+        "s3://KEY:SECRET@bucket/x.parquet",
+    ],
+)
+def test_a_secret_in_a_path_is_refused_and_not_repeated(corpus):
+    with pytest.raises(UserError, match=r"take it out|with a secret in it") as refusal:
+        build_config({"corpus": corpus, "proxies": {"base_model": "m"}})
+    assert "SEC" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("uri", ["abfs://container@account/x", "gs://anonymous@bucket/x", "hdfs://head:8020/a@b"])
+def test_an_account_in_a_path_is_no_secret(uri):
+    assert not holds_secret(uri)

@@ -57,7 +57,10 @@ def list_files(pattern: str) -> tuple[pafs.FileSystem, list[str]]:
         ) from None
     files = sorted(f.path for f in found if f.is_file and is_data_file(f.path))
     if glob:
-        wanted = re.compile(glob_translate((path + location[len(root) :]).lstrip("/")))
+        try:
+            wanted = re.compile(glob_translate((path + location[len(root) :]).lstrip("/")))
+        except ValueError as error:
+            raise UserError(f"corpus.path {pattern} is no glob: {error}; correct it") from None
         files = [file for file in files if wanted.match(file.lstrip("/"))]
     if not files:
         raise UserError(f"corpus.path matches no data file: {pattern}; correct the path or the glob")
@@ -67,12 +70,10 @@ def list_files(pattern: str) -> tuple[pafs.FileSystem, list[str]]:
 def corpus_files(patterns: list[str]) -> list[tuple[pafs.FileSystem, list[str]]]:
     """The files of several patterns, by filesystem; one that two patterns name counts once."""
     groups: list[tuple[pafs.FileSystem, list[str]]] = []
-    seen: set[tuple[str, str]] = set()
     for pattern in patterns:
         filesystem, files = list_files(pattern)
-        fresh = [path for path in files if (filesystem.type_name, path) not in seen]
-        seen.update((filesystem.type_name, path) for path in fresh)
-        if fresh:
+        known = {path for other, paths in groups if other.equals(filesystem) for path in paths}
+        if fresh := [path for path in files if path not in known]:
             groups.append((filesystem, fresh))
     return groups
 

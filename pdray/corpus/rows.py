@@ -175,7 +175,8 @@ def _text(raw: dict[str, Any], name: str, rules: RowRules, role: str) -> Text:
     if not rules.conversational:
         raise BadRowError(f"messages in a corpus of strings: {name}")
     messages = [_message(message, name) for message in value]
-    if not any(message["content"].strip() for message in messages):
+    needed = messages[-1:] if role == RESPONSE_ROLE else messages
+    if not any(message["content"].strip() for message in needed):
         raise BadRowError(f"empty field: {name}")
     return messages
 

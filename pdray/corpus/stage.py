@@ -26,6 +26,7 @@ from pdray.progress import Counter
 from pdray.stages import StageContext, StageResult
 from pdray.store import file_identity
 
+LISTED = 5  # reasons in a message; all of them are in the quarantine
 REQUIRED = {
     "pairs": ("prompt", "chosen", "rejected", "aspect"),
     "rated pairs": ("prompt", "response_a", "response_b"),
@@ -148,9 +149,8 @@ def _is_good() -> Any:
 
 def _refuse_if_bad(config: CorpusConfig, report: blocks.Report, rows_read: int) -> None:
     bad = report.rows - report.good - sum(report.reasons[reason] for reason in DROPPED)
-    listing = ", ".join(
-        f"{count:,} {reason}" for reason, count in report.reasons.most_common() if reason not in DROPPED
-    )
+    reasons = [item for item in report.reasons.most_common() if item[0] not in DROPPED][:LISTED]
+    listing = ", ".join(f"{count:,} {reason}" for reason, count in reasons)
     if rows_read == 0:
         raise UserError("the corpus holds no rows; check corpus.path")
     if bad > config.max_quarantined * rows_read:
@@ -158,6 +158,9 @@ def _refuse_if_bad(config: CorpusConfig, report: blocks.Report, rows_read: int) 
             f"{bad:,} of {rows_read:,} rows are bad ({listing}), more than corpus.max_quarantined "
             f"({config.max_quarantined}) allows; they stand in {report.folder / 'quarantine'}: mend them or raise it"
         )
+    if report.good == 0:
+        every = ", ".join(f"{count:,} {reason}" for reason, count in report.reasons.most_common(LISTED))
+        raise UserError(f"none of {rows_read:,} rows gave a pair ({every}); give pairs that can be told apart")
     if len(report.aspects) < 2:
         raise UserError(
             f"the corpus has {len(report.aspects)} aspect ({', '.join(report.aspects)}); preference divergence "

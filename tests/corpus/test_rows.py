@@ -90,6 +90,11 @@ def test_strings_become_messages_in_a_conversation():
 
 
 def test_messages_without_content_are_empty():
+    rules = RowRules(COLUMNS, conversational=True)
+    blank = {"role": "assistant", "content": " "}
+    with pytest.raises(BadRowError, match="empty field: chosen"):
+        check_pair(GOOD | {"chosen": [*MESSAGES, blank]}, rules)
+    assert check_pair(GOOD | {"prompt": [blank, *MESSAGES]}, rules)
     with pytest.raises(BadRowError, match="empty field: chosen"):
         check_pair(GOOD | {"chosen": [{"role": "assistant", "content": " "}]}, RowRules(COLUMNS, conversational=True))
 

@@ -78,6 +78,7 @@ def test_uris_and_globs_name_files_once(tmp_path):
         ("folder", f"file://{tmp_path}", 8),
         ("glob", f"file://{tmp_path}/*.jsonl", 4),
         ("both", [f"{tmp_path}/*.jsonl", f"{tmp_path}/a.jsonl"], 4),
+        ("twice", f"{tmp_path}/**/**/*.jsonl", 8),
     ]:
         result, _, _ = build(tmp_path / "out", name, path=paths)
         assert (result.rows_out, result.quarantined) == (count, 0)
@@ -267,3 +268,13 @@ def test_every_rated_response_is_in_a_pair_or_counted(tmp_path):
     assert result.rows_in == 9
     with pytest.raises(UserError, match="1 of 9 rows are bad"):
         build(tmp_path, "strict", path=str(tmp_path / "in.jsonl"), kind="rated", max_quarantined=0.11)
+    (tmp_path / "single.jsonl").write_bytes(lines(responses[1:5]))
+    with pytest.raises(UserError, match=r"none of 4 rows gave a pair \(4 only response to its prompt\)"):
+        build(tmp_path, "single", path=str(tmp_path / "single.jsonl"), kind="rated")
+
+
+def test_pairs_are_written_in_small_row_groups(tmp_path):
+    (tmp_path / "in.jsonl").write_bytes(lines(rows(2100)))
+    _, _, folder = build(tmp_path, path=str(tmp_path / "in.jsonl"))
+    files = [pq.ParquetFile(path).metadata for path in (folder / "pairs").iterdir()]
+    assert max(file.row_group(i).num_rows for file in files for i in range(file.num_row_groups)) == 2048
