@@ -16,6 +16,7 @@ import pytest
 from pdray.config import SelectionConfig
 from pdray.errors import UserError
 from pdray.selection import stage
+from pdray.selection.strategies import random_keys
 from tests.stages import run_stage
 
 pytestmark = pytest.mark.usefixtures("ray_local")
@@ -144,12 +145,14 @@ def test_conflict_shares_are_those_of_the_rows(tmp_path, case):
 
 
 def test_the_highest_divergence_and_a_random_draw(tmp_path, case):
-    select(tmp_path / "low", case, 3)
+    whole = by_hand(case, budget=1.0)
     high = select(tmp_path / "high", case, 3, strategy="pd_high")
-    drawn = [select(tmp_path / f"random{n}", case, n, strategy="random").metrics["ids_sha256"] for n in (1, 7)]
-    low_rest = pq.read_table(tmp_path / "low" / "out" / "rest").sort_by([("pd", "descending")])
-    assert high.metrics["cut_pd"] == low_rest["pd"][899].as_py()
-    assert drawn[0] == drawn[1]
+    assert high.metrics["cut_pd"] == whole[-900][0]
+    select(tmp_path / "random", case, 7, strategy="random")
+    ids = [pair_id for _, pair_id in whole]
+    keys = random_keys(np.empty(0), ids, 0)
+    kept = pq.read_table(tmp_path / "random" / "out" / "selection").sort_by("rank")["pair_id"].to_pylist()
+    assert kept == [pair_id for _, pair_id in sorted(zip(keys, ids, strict=True))][:900]
 
 
 def test_fewer_finite_pairs_than_the_budget_is_refused(tmp_path, case):
