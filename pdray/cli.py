@@ -88,7 +88,9 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
     args = build_parser().parse_args(argv)
     try:
-        return _dispatch(args)
+        code = _dispatch(args)
+        sys.stdout.flush()  # here, where a reader that has gone is noticed, and not when Python ends
+        return code
     except UserError as error:
         print(f"pdray: {error}", file=sys.stderr)
         return error.exit_code

@@ -1,0 +1,36 @@
+"""Exit codes where the command line itself decides them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pdray.store import RunStore
+from pdray.summary import summarise
+
+
+@pytest.mark.parametrize(("words", "code"), [(["init"], 0), (["run", "run.yaml", "--dry-run"], 1)])
+def test_a_reader_that_has_gone(tmp_path: Path, words: list[str], code: int) -> None:
+    """A half-read listing is no failure; a run that cannot speak any more is not reported as done."""
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "config.json").write_text("{}")
+    (tmp_path / "pairs.jsonl").write_text("{}\n")
+    (tmp_path / "run.yaml").write_text("corpus: {path: pairs.jsonl}\nproxies: {base_model: base}\n")
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "pdray", *words], cwd=tmp_path, stdout=write, stderr=subprocess.PIPE, text=True
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (code, "")
+
+
+def test_a_section_that_is_left_out_is_not_incomplete(tmp_path: Path) -> None:
+    RunStore(tmp_path).write_state({"config": {}, "stages": {"corpus": "corpus-1"}})
+    stages = summarise(tmp_path)["stages"]
+    assert stages["corpus"]["status"] == "incomplete"
+    assert stages["alignment"]["status"] == "not configured"
