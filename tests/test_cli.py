@@ -13,7 +13,7 @@ from pdray.store import RunStore
 from pdray.summary import summarise
 
 
-@pytest.mark.parametrize(("words", "code"), [(["init"], 0), (["run", "run.yaml", "--dry-run"], 1)])
+@pytest.mark.parametrize(("words", "code"), [(["init"], 0), (["version"], 0), (["run", "run.yaml", "--dry-run"], 1)])
 def test_a_reader_that_has_gone(tmp_path: Path, words: list[str], code: int) -> None:
     """A half-read listing is no failure; a run that cannot speak any more is not reported as done."""
     (tmp_path / "base").mkdir()
