@@ -20,10 +20,16 @@ def test_a_reader_that_has_gone(tmp_path: Path, words: list[str], code: int) -> 
     (tmp_path / "base" / "config.json").write_text("{}")
     (tmp_path / "pairs.jsonl").write_text("{}\n")
     (tmp_path / "run.yaml").write_text("corpus: {path: pairs.jsonl}\nproxies: {base_model: base}\n")
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     read, write = os.pipe()
     os.close(read)
     done = subprocess.run(
-        [sys.executable, "-m", "pdray", *words], cwd=tmp_path, stdout=write, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "pdray", *words],
+        cwd=tmp_path,
+        env=buffered,
+        stdout=write,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     os.close(write)
     assert (done.returncode, done.stderr) == (code, "")
