@@ -132,7 +132,7 @@ class ProxiesConfig(Section):
     epochs: float = Field(1.0, gt=0, description="passes over an aspect's pairs")
     learning_rate: float = Field(5e-5, gt=0, description="peak learning rate")
     batch_size: Count = Field(16, description="pairs per step and worker")
-    max_tokens: Count = Field(512, description="tokens of prompt and response together")
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="compute precision of training and features")
     num_workers: Count = Field(1, description="Ray Train workers per proxy")
     cpus_per_worker: float = Field(1, gt=0, description="CPUs per worker", json_schema_extra=HOW)
     gpus_per_worker: float = Field(0, ge=0, description="GPUs per worker", json_schema_extra=HOW)
@@ -151,9 +151,14 @@ class ScoresConfig(Section):
 
     engine: Literal["vllm", "transformers"] = Field("vllm", description="inference engine; there is no silent switch")
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="weights and activations")
-    max_tokens: Count = Field(512, description="tokens of prompt and response together")
+    max_tokens: Annotated[int, Field(ge=8)] = Field(
+        512, description="tokens of prompt and response together, in scoring and in training the proxies"
+    )
+    prompt_tokens: Count | None = Field(
+        None, description="most tokens of the prompt, so that its responses share a prefix; null: half of max_tokens"
+    )
     keep_prompt: Literal["end", "start"] = Field(
-        "end", description="which side of a prompt survives when the text is too long"
+        "end", description="which side of a prompt survives when it is longer than prompt_tokens"
     )
     parity_rows: Count = Field(32, description="pairs on which the engine is compared with Transformers first")
     parity_tolerance: float = Field(0.001, gt=0, description="largest reward difference that the comparison accepts")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -11,38 +14,19 @@ from typing import Any
 from pdray.config import RunConfig
 from pdray.console import Console, logs_to_file
 from pdray.errors import EXIT_OK, UserError
-from pdray.stages import Stage, StageContext, StageResult
+from pdray.schema import Output, to_json
+from pdray.shards import ShardedFolder
+from pdray.stages import Stage, StageContext, StageResult, Upstream
+from pdray.storage import StoragePath, copy_folder
 from pdray.store import RunStore, fingerprint, package_versions
 
-STAGES = ("corpus", "proxies", "scores", "selection", "alignment")
+ROOMS = ("corpus", "proxies", "scoring", "selection", "alignment")
 
 
 def load_stages(config: RunConfig) -> list[Stage]:
     """The stages of a run in their order; the alignment only where it is configured."""
-    names = [name for name in STAGES if name != "alignment" or config.alignment is not None]
-    modules = {name: import_module(f"pdray.{ROOMS.get(name, name)}.stage") for name in names}
-    return [
-        Stage(
-            name=name,
-            version=1,
-            upstream=UPSTREAM[name],
-            settings=module.settings,
-            run=module.run,
-            resumable=name == "alignment",
-            check=getattr(module, "check", None),
-        )
-        for name, module in modules.items()
-    ]
-
-
-ROOMS = {"scores": "scoring"}
-UPSTREAM: dict[str, tuple[str, ...]] = {
-    "corpus": (),
-    "proxies": ("corpus",),
-    "scores": ("corpus", "proxies"),
-    "selection": ("corpus", "proxies", "scores"),
-    "alignment": ("selection",),
-}
+    rooms = [room for room in ROOMS if room != "alignment" or config.alignment is not None]
+    return [import_module(f"pdray.{room}.stage").STAGE for room in rooms]
 
 
 @dataclass(frozen=True)
@@ -54,14 +38,18 @@ class Step:
         fingerprint: sha256 over its settings, its version and its upstream fingerprints.
         settings: what it was computed from.
         folder: where it writes.
-        manifest: None while it is not finished.
+        manifest: None while it is not finished, or no longer whole.
+        output: what it handed over, None like the manifest.
+        damage: what is no longer whole of a stage that was finished.
     """
 
     stage: Stage
     fingerprint: str
     settings: dict[str, Any]
-    folder: Path
-    manifest: dict[str, Any] | None
+    folder: StoragePath
+    manifest: dict[str, Any] | None = None
+    output: Output | None = None
+    damage: str | None = None
 
 
 def plan(config: RunConfig) -> list[Step]:
@@ -78,9 +66,22 @@ def plan(config: RunConfig) -> list[Step]:
         upstream = {name: prints[name] for name in stage.upstream}
         prints[stage.name] = fingerprint([stage.name, stage.version, settings, upstream])
         folder = store.stage_folder(stage.name, prints[stage.name])
-        manifest = store.complete(folder, prints[stage.name])
-        steps.append(Step(stage, prints[stage.name], settings, folder, manifest))
+        steps.append(_found(store, Step(stage, prints[stage.name], settings, folder)))
     return steps
+
+
+def _found(store: RunStore, step: Step) -> Step:
+    """The step with its manifest, where everything that the manifest speaks of is there."""
+    manifest = store.complete(step.folder, step.fingerprint)
+    if manifest is None:
+        return step
+    output = step.stage.load(manifest["output"])
+    num_shards = getattr(output, "num_shards", 0)
+    missing = num_shards - len(ShardedFolder(step.folder, step.fingerprint, num_shards).done())
+    if missing:
+        damage = f"{missing} of {num_shards} shards in {step.folder.name} are missing or damaged; they are made again"
+        return replace(step, damage=damage)
+    return replace(step, manifest=manifest, output=output)
 
 
 def up_to(steps: list[Step], until: str | None) -> list[Step]:
@@ -121,7 +122,7 @@ def run_pipeline(config: RunConfig, until: str | None = None) -> int:
         if not waiting:
             Console().say(f"nothing to do: {', '.join(step.stage.name for step in steps)} are complete in {config.run}")
             return EXIT_OK
-        with logs_to_file(store.root / "logs") as console:
+        with logs_to_file(_logs(store)) as console:
             try:
                 _run_steps(config, steps, console)
             finally:
@@ -129,16 +130,40 @@ def run_pipeline(config: RunConfig, until: str | None = None) -> int:
     return EXIT_OK
 
 
+@contextlib.contextmanager
+def _logs(store: RunStore) -> Iterator[Console]:
+    """The console of a run whose libraries' output goes to its ``logs``; for object storage when the run ends."""
+    if store.root.is_local:
+        with logs_to_file(store.root.local / "logs") as console:
+            yield console
+        return
+    with tempfile.TemporaryDirectory(prefix="pdray-logs-") as scratch:
+        try:
+            with logs_to_file(Path(scratch)) as console:
+                yield console
+        finally:
+            copy_folder(Path(scratch), store.root / "logs")
+
+
 def check_all(config: RunConfig, steps: list[Step]) -> None:
-    """Let every stage refuse what the finished manifests show to be impossible.
+    """Let every stage refuse what the finished ones show to be impossible.
 
     Raises:
         UserError: from a stage's check.
     """
-    manifests = {step.stage.name: step.manifest for step in steps if step.manifest is not None}
     for step in steps:
         if step.stage.check is not None and step.manifest is None:
-            step.stage.check(config, manifests)
+            step.stage.check(config, upstream_of(steps))
+
+
+def upstream_of(steps: list[Step]) -> Upstream:
+    """What the finished stages hand over."""
+    done = [step for step in steps if step.output is not None]
+    return Upstream(
+        folders={step.stage.name: step.folder for step in done},
+        fingerprints={step.stage.name: step.fingerprint for step in done},
+        **{step.stage.name: step.output for step in done if step.stage.name != "alignment"},  # type: ignore[arg-type]
+    )
 
 
 def _run_steps(config: RunConfig, steps: list[Step], console: Console) -> None:
@@ -147,6 +172,8 @@ def _run_steps(config: RunConfig, steps: list[Step], console: Console) -> None:
     for step in steps:
         if step.manifest is not None:
             console.say(f"{step.stage.name:<10} done before, reused")
+        elif step.damage is not None:
+            console.say(f"{step.stage.name:<10} {step.damage}")
     with ray_session(config.cluster):
         for index, step in enumerate(steps):
             if step.manifest is None:
@@ -158,13 +185,14 @@ def _run_step(config: RunConfig, step: Step, before: list[Step], console: Consol
     from pdray.progress import Progress
 
     store = RunStore(config.run)
-    store.prepare(step.folder, keep=step.stage.resumable)
+    step.folder.make_folder()
     done = {other.stage.name: other for other in before}
     context = StageContext(
         config=config,
+        run=store.root,
         folder=step.folder,
-        inputs={name: done[name].folder for name in step.stage.upstream},
-        manifests={name: done[name].manifest or {} for name in step.stage.upstream},
+        fingerprint=step.fingerprint,
+        upstream=upstream_of([done[name] for name in step.stage.upstream]),
         progress=Progress(console, step.stage.name),
     )
     start = time.time()
@@ -176,7 +204,7 @@ def _run_step(config: RunConfig, step: Step, before: list[Step], console: Consol
     for note in result.notes:
         context.progress.note(note)
     console.say(f"{step.stage.name:<10} {result.rows_out:,} rows in {manifest['seconds']:.0f} s -> {step.folder}")
-    return Step(step.stage, step.fingerprint, step.settings, step.folder, manifest)
+    return replace(step, manifest=manifest, output=result.output)
 
 
 def _manifest(step: Step, done: dict[str, Step], result: StageResult, start: float) -> dict[str, Any]:
@@ -193,6 +221,7 @@ def _manifest(step: Step, done: dict[str, Step], result: StageResult, start: flo
         "rows_out": result.rows_out,
         "quarantined": result.quarantined,
         "dropped": result.dropped,
+        "output": to_json(result.output),
         "metrics": result.metrics,
         "notes": result.notes,
     }

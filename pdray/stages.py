@@ -4,13 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pdray.config import RunConfig
+from pdray.schema import CorpusOutput, Output, ProxiesOutput, ScoresOutput, SelectionOutput
+from pdray.shards import ShardedFolder
+from pdray.storage import StoragePath
 
 if TYPE_CHECKING:
     from pdray.progress import Progress
+
+
+@dataclass(frozen=True)
+class Upstream:
+    """The finished stages that a stage may read; None for one that it did not ask for.
+
+    Attributes:
+        folders: stage folder, by stage name.
+        fingerprints: by stage name.
+        corpus, proxies, scores, selection: what each handed over.
+    """
+
+    folders: dict[str, StoragePath] = field(default_factory=dict)
+    fingerprints: dict[str, str] = field(default_factory=dict)
+    corpus: CorpusOutput | None = None
+    proxies: ProxiesOutput | None = None
+    scores: ScoresOutput | None = None
+    selection: SelectionOutput | None = None
+
+    def shards(self, stage: str) -> ShardedFolder:
+        """The shards of a finished stage."""
+        output = getattr(self, stage)
+        return ShardedFolder(self.folders[stage], self.fingerprints[stage], output.num_shards)
 
 
 @dataclass(frozen=True)
@@ -19,17 +44,23 @@ class StageContext:
 
     Attributes:
         config: the resolved run.
-        folder: this stage's folder; everything it writes stays inside.
-        inputs: folder of each finished upstream stage, by name.
-        manifests: manifest of each finished upstream stage, by name.
+        run: the run folder; paths in hand-overs are below it.
+        folder: this stage's folder; everything it writes stays inside. It may hold what an earlier attempt left.
+        fingerprint: of this stage.
+        upstream: the finished stages that it named.
         progress: the user's progress line.
     """
 
     config: RunConfig
-    folder: Path
-    inputs: dict[str, Path]
-    manifests: dict[str, dict[str, Any]]
+    run: StoragePath
+    folder: StoragePath
+    fingerprint: str
+    upstream: Upstream
     progress: Progress
+
+    def shards(self, num_shards: int) -> ShardedFolder:
+        """This stage's own shards."""
+        return ShardedFolder(self.folder, self.fingerprint, num_shards)
 
 
 @dataclass(frozen=True)
@@ -37,6 +68,7 @@ class StageResult:
     """What goes into the manifest.
 
     Attributes:
+        output: what later stages read.
         rows_in: rows read.
         rows_out: rows written; ``rows_in == rows_out + quarantined + sum(dropped.values())``.
         quarantined: rows set aside with a reason.
@@ -45,6 +77,7 @@ class StageResult:
         notes: what was degraded or worth telling, in sentences.
     """
 
+    output: Output
     rows_in: int
     rows_out: int
     quarantined: int = 0
@@ -55,16 +88,17 @@ class StageResult:
 
 @dataclass(frozen=True)
 class Stage:
-    """One of the five stages.
+    """One of the five stages; each room's ``stage.py`` exports its own as ``STAGE``.
 
     Attributes:
         name: also the start of the folder name.
         version: raised when the same settings would give another result.
         upstream: names of the stages that it reads.
         settings: what decides the result, as a JSON value; includes the identity of outside inputs.
-        run: does the work; imports heavy packages only when called.
-        resumable: whether ``run`` continues what an interrupted attempt left in the folder.
-        check: refuses what the manifests of the finished stages show to be impossible.
+        run: does the work, continuing what an earlier attempt left; imports heavy packages only when called.
+        load: its output from the JSON in the manifest.
+        shown: what ``pdray show --json`` takes from its metrics.
+        check: refuses what the config and the outputs of finished stages (by name) show to be impossible.
     """
 
     name: str
@@ -72,5 +106,6 @@ class Stage:
     upstream: tuple[str, ...]
     settings: Callable[[RunConfig], dict[str, Any]]
     run: Callable[[StageContext], StageResult]
-    resumable: bool = False
-    check: Callable[[RunConfig, dict[str, dict[str, Any]]], None] | None = None
+    load: Callable[[dict[str, Any]], Output]
+    shown: tuple[str, ...] = ()
+    check: Callable[[RunConfig, Upstream], None] | None = None

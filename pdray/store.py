@@ -1,4 +1,4 @@
-"""The run folder: stage folders, fingerprints, manifests and the lock.
+"""The run folder: stage folders, fingerprints and manifests.
 
     <run>/
       run.json                     the last resolved config and the folder of each stage
@@ -13,17 +13,16 @@ Knows nothing of what a stage computes. Everything is plain files that a person 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
-import shutil
-from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from pdray.errors import RunFolderBusyError, UserError
+from pdray.errors import UserError
+from pdray.lease import Lease
+from pdray.storage import StoragePath
 
 MANIFEST = "manifest.json"
 RUN_STATE = "run.json"
@@ -34,17 +33,17 @@ class RunStore:
     """The folder of one run.
 
     Args:
-        root: an absolute path on storage that every node mounts.
+        root: an absolute path on storage that every node sees, or a URI of object storage.
     """
 
     def __init__(self, root: str | Path) -> None:
-        self.root = Path(root)
+        self.root = StoragePath(str(root))
 
-    def stage_folder(self, stage: str, fingerprint: str) -> Path:
+    def stage_folder(self, stage: str, fingerprint: str) -> StoragePath:
         """``<run>/<stage>-<hash8>``, whether or not it exists."""
         return self.root / f"{stage}-{fingerprint[:8]}"
 
-    def complete(self, folder: Path, fingerprint: str) -> dict[str, Any] | None:
+    def complete(self, folder: StoragePath, fingerprint: str) -> dict[str, Any] | None:
         """The manifest of a finished stage folder, or None if it is absent or unfinished.
 
         Raises:
@@ -55,15 +54,29 @@ class RunStore:
             raise UserError(f"{folder} was made by another configuration; move it away or choose another run folder")
         return manifest
 
-    def prepare(self, folder: Path, keep: bool) -> None:
-        """An empty stage folder to work in; ``keep`` leaves what an interrupted attempt wrote."""
-        if not keep:
-            shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True, exist_ok=True)
+    def make(self) -> None:
+        """Create the run folder, for its owner alone.
 
-    def finish(self, folder: Path, manifest: dict[str, Any]) -> None:
+        Raises:
+            UserError: it cannot be written to.
+        """
+        if not self.root.is_local:
+            return
+        try:
+            root = Path(self.root.uri)
+            if not root.is_dir():
+                root.parent.mkdir(parents=True, exist_ok=True)
+                root.mkdir(mode=0o700, exist_ok=True)
+            if not os.access(root, os.W_OK | os.X_OK):
+                raise PermissionError(13, "Permission denied")
+        except OSError as error:
+            raise UserError(
+                f"cannot write to the run folder {self.root}: {error.strerror}; set run to another"
+            ) from None
+
+    def finish(self, folder: StoragePath, manifest: dict[str, Any]) -> None:
         """Write the manifest; from then on the folder counts as complete."""
-        write_json(folder / MANIFEST, manifest)
+        (folder / MANIFEST).write_json(manifest)
 
     def read_state(self) -> dict[str, Any]:
         """What the last start of this run recorded: config and stage folders.
@@ -72,74 +85,40 @@ class RunStore:
             UserError: no run was ever started here.
         """
         try:
-            state: dict[str, Any] = json.loads((self.root / RUN_STATE).read_text(encoding="utf-8"))
+            state: dict[str, Any] = (self.root / RUN_STATE).read_json()
         except (FileNotFoundError, NotADirectoryError):
             raise UserError(f"no run in {self.root}; start one with: pdray run run.yaml") from None
-        except json.JSONDecodeError:
+        except ValueError:
             raise UserError(f"{self.root / RUN_STATE} is damaged; run pdray run again to write it anew") from None
         return state
 
     def write_state(self, state: dict[str, Any]) -> None:
         """Record the config and the stage folders that this start of the run uses."""
-        write_json(self.root / RUN_STATE, state)
+        (self.root / RUN_STATE).write_json(state)
 
     @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold the run folder; the operating system lets go when the process ends, however it ends.
+    def lock(self) -> Any:
+        """Hold the run folder; see :class:`~pdray.lease.Lease`.
 
         Raises:
             RunFolderBusyError: another process holds it.
         """
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            handle = open(self.root / ".lock", "a+")  # noqa: SIM115 (held for the whole run)
-        except OSError as error:
-            raise UserError(
-                f"cannot write to the run folder {self.root}: {error.strerror}; set run to another"
-            ) from None
-        with handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                handle.seek(0)
-                holder = handle.read().strip() or "another process"
-                raise RunFolderBusyError(
-                    f"{self.root} is in use by {holder}; wait for it to end or set run to another folder"
-                ) from None
-            handle.truncate(0)
-            handle.write(f"process {os.getpid()} on {os.uname().nodename}")
-            handle.flush()
+        self.make()
+        with Lease(self.root).hold():
             yield
 
     def is_locked(self) -> bool:
         """Whether a live process holds the run folder."""
-        try:
-            with open(self.root / ".lock") as handle:
-                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except FileNotFoundError:
-            return False
-        except BlockingIOError:
-            return True
-        return False
+        return Lease(self.root).is_held()
 
 
-def read_manifest(folder: str | Path) -> dict[str, Any] | None:
+def read_manifest(folder: StoragePath) -> dict[str, Any] | None:
     """The manifest of a complete stage folder, or None."""
     try:
-        manifest: dict[str, Any] = json.loads((Path(folder) / MANIFEST).read_text(encoding="utf-8"))
+        manifest: dict[str, Any] = (folder / MANIFEST).read_json()
     except FileNotFoundError:
         return None
     return manifest
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON so that a reader sees the old file or the new one, never a part."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(partial, "w", encoding="utf-8") as file:
-        json.dump(value, file, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
 
 
 def fingerprint(value: Any) -> str:

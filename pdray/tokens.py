@@ -1,56 +1,68 @@
-"""Pairs of texts to token ids: one rule for training the proxies and for scoring with them."""
+"""Texts to token ids: one rule for training the proxies and for scoring with them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from pdray.config import ScoresConfig
 from pdray.errors import UserError
 
 Text = str | list[dict[str, str]]
 
 
 @dataclass(frozen=True)
-class EncodedPairs:
-    """A batch of pairs as token ids; every list has one entry per pair.
+class TokenRule:
+    """How a text is cut.
 
     Attributes:
-        chosen_ids, rejected_ids: token ids of prompt and response with special tokens, at most ``max_tokens``.
-        len_chosen, len_rejected: tokens of the whole response, before any truncation.
-        truncated: whether anything was cut off the pair.
+        max_tokens: most tokens of prompt and response together, special tokens included.
+        prompt_tokens: most tokens of the prompt, whatever its response leaves: all responses to a prompt then begin
+            with the same tokens, which an engine computes once.
+        keep_prompt: the side of a long prompt that survives.
     """
 
-    chosen_ids: list[list[int]]
-    rejected_ids: list[list[int]]
-    len_chosen: list[int]
-    len_rejected: list[int]
+    max_tokens: int
+    prompt_tokens: int
+    keep_prompt: Literal["end", "start"] = "end"
+
+
+@dataclass(frozen=True)
+class EncodedTexts:
+    """A batch of texts as token ids; every list has one entry per text.
+
+    Attributes:
+        ids: token ids of prompt and response with special tokens, at most ``max_tokens``.
+        num_tokens: tokens of the whole response, before any truncation.
+        truncated: whether anything was cut off.
+    """
+
+    ids: list[list[int]]
+    num_tokens: list[int]
     truncated: list[bool]
 
 
-class PairEncoder:
-    """Encodes prompt, chosen and rejected as a reward model reads them.
+class TextEncoder:
+    """Encodes a prompt and a response as a reward model reads them.
 
     Strings are tokenised as prompt then response, with the tokenizer's own special tokens around them; a
     tokenizer that ends a text with none gets its EOS token, as TRL's RewardTrainer does. Lists of messages go
     through the chat template.
 
-    Truncation: a response longer than ``max_tokens`` keeps its beginning; the prompt keeps its end (or start)
-    in the room that the response leaves. The response is never cut off entirely. A text's ids depend on its own
-    prompt and response alone, so a text that stands in several pairs is the same text in each.
+    Truncation: a prompt longer than ``prompt_tokens`` keeps its end (or start); the response keeps its beginning in
+    the room that this leaves, so at least ``max_tokens − prompt_tokens`` less the special tokens.
 
     Args:
         tokenizer: a Hugging Face tokenizer.
-        max_tokens: most tokens per text, special tokens included.
-        keep_prompt: the side of a long prompt that survives.
+        rule: how a text is cut.
 
     Raises:
-        UserError: ``max_tokens`` leaves no room for text beside the special tokens.
+        UserError: the rule leaves no room for a response beside prompt and special tokens.
     """
 
-    def __init__(self, tokenizer: Any, max_tokens: int, keep_prompt: Literal["end", "start"] = "end") -> None:
+    def __init__(self, tokenizer: Any, rule: TokenRule) -> None:
         self.tokenizer = tokenizer
-        self.keep_prompt = keep_prompt
-        self.max_tokens = max_tokens
+        self.rule = rule
         bare = tokenizer("a", add_special_tokens=False)["input_ids"]
         whole = tokenizer("a")["input_ids"]
         start = next(i for i in range(len(whole)) if whole[i : i + len(bare)] == bare)
@@ -58,39 +70,39 @@ class PairEncoder:
         self.suffix: list[int] = whole[start + len(bare) :]
         if not self.suffix and tokenizer.eos_token_id is not None:
             self.suffix = [tokenizer.eos_token_id]
-        if max_tokens <= len(self.prefix) + len(self.suffix):
-            raise UserError(f"max_tokens is {max_tokens}, which the special tokens fill; raise it")
+        special = len(self.prefix) + len(self.suffix)
+        if rule.max_tokens <= rule.prompt_tokens + special:
+            raise UserError(
+                f"max_tokens is {rule.max_tokens}, which {rule.prompt_tokens} prompt tokens and {special} special tokens "
+                "fill; raise it or lower scores.prompt_tokens"
+            )
 
-    def encode(self, prompts: list[Text], chosen: list[Text], rejected: list[Text]) -> EncodedPairs:
-        """Encode a batch; the three lists have one entry per pair.
+    def encode(self, prompts: list[Any], responses: list[Any]) -> EncodedTexts:
+        """Encode a batch; both lists have one entry per text, and equal neighbouring prompts are tokenised once.
 
         Raises:
             UserError: messages are given but the tokenizer has no chat template, or its template refuses them.
         """
         if prompts and not isinstance(prompts[0], str):
-            sides = [
-                [self._split_chat(*text) for text in zip(prompts, responses, strict=True)]
-                for responses in (chosen, rejected)
-            ]
+            parts = [self._split_chat(*text) for text in zip(prompts, responses, strict=True)]
             around: tuple[list[int], list[int]] = ([], [])
         else:
-            prompt_ids = self._bare(prompts)
-            sides = [list(zip(prompt_ids, self._bare(responses), strict=True)) for responses in (chosen, rejected)]
+            parts = list(zip(self._prompts(prompts), self._bare(responses), strict=True))
             around = (self.prefix, self.suffix)
-        room = self.max_tokens - sum(map(len, around))
-        chosen_ids, rejected_ids = ([self._join(*text, room, *around) for text in side] for side in sides)
-        return EncodedPairs(
-            chosen_ids=chosen_ids,
-            rejected_ids=rejected_ids,
-            len_chosen=[len(response) for _, response in sides[0]],
-            len_rejected=[len(response) for _, response in sides[1]],
-            truncated=[
-                any(len(prompt) + len(response) > room for prompt, response in pair)
-                for pair in zip(*sides, strict=True)
-            ],
+        joined = [self._join(prompt, response, *around) for prompt, response in parts]
+        whole = [len(prompt) + len(response) + sum(map(len, around)) for prompt, response in parts]
+        return EncodedTexts(
+            ids=joined,
+            num_tokens=[len(response) for _, response in parts],
+            truncated=[len(ids) < length for ids, length in zip(joined, whole, strict=True)],
         )
 
-    def _bare(self, texts: list[Any]) -> list[list[int]]:
+    def _prompts(self, prompts: list[str]) -> list[list[int]]:
+        distinct = list(dict.fromkeys(prompts))
+        ids = dict(zip(distinct, self._bare(distinct), strict=True))
+        return [ids[prompt] for prompt in prompts]
+
+    def _bare(self, texts: list[str]) -> list[list[int]]:
         if not texts:  # which fast tokenizers refuse
             return []
         ids: list[list[int]] = self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
@@ -123,11 +135,14 @@ class PairEncoder:
         ids: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         return ids
 
-    def _join(
-        self, prompt: list[int], response: list[int], room: int, prefix: list[int], suffix: list[int]
-    ) -> list[int]:
-        response = response[:room]
-        left = room - len(response)
-        if len(prompt) > left:
-            prompt = prompt[len(prompt) - left :] if self.keep_prompt == "end" else prompt[:left]
-        return prefix + prompt + response + suffix
+    def _join(self, prompt: list[int], response: list[int], prefix: list[int], suffix: list[int]) -> list[int]:
+        budget = self.rule.prompt_tokens
+        if len(prompt) > budget:
+            prompt = prompt[len(prompt) - budget :] if self.rule.keep_prompt == "end" else prompt[:budget]
+        room = self.rule.max_tokens - len(prefix) - len(suffix) - len(prompt)
+        return prefix + prompt + response[:room] + suffix
+
+
+def token_rule(scores: ScoresConfig) -> TokenRule:
+    """The rule of a run; half of ``max_tokens`` is the prompt's where nothing else is said."""
+    return TokenRule(scores.max_tokens, scores.prompt_tokens or scores.max_tokens // 2, scores.keep_prompt)

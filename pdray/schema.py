@@ -1,0 +1,188 @@
+"""What flows between the stages: the Arrow schema of every table and the typed hand-over of every stage.
+
+A stage reads what an earlier one wrote through these alone, never through what is shown to a user.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+
+# Tables; each has one file per shard (see pdray.shards).
+TEXTS = "texts"
+PAIRS = "pairs"
+KEPT = "kept"
+
+
+def text_type(conversational: bool) -> pa.DataType:
+    """Type of prompts and responses: a string, or a list of {role, content}."""
+    return MESSAGES if conversational else pa.string()
+
+
+def texts_schema(conversational: bool) -> pa.Schema:
+    """``corpus/texts``: every distinct (prompt, response) of a shard once, sorted by prompt, then response.
+
+    A text's row number in its shard is its name: pairs and rewards refer to it.
+    """
+    kind = text_type(conversational)
+    return pa.schema([("prompt", kind), ("response", kind)])
+
+
+def pairs_schema(rated: list[str]) -> pa.Schema:
+    """``corpus/pairs``: the pairs of a shard, sorted by ``pair_id``.
+
+    ``chosen_row`` and ``rejected_row`` are row numbers in the texts of the same shard. ``conflict`` is null where it is
+    not known, and absent, like the true ratings, in a corpus without ratings.
+
+    Args:
+        rated: aspects with true ratings, sorted.
+    """
+    ratings = [(f"score_{side}.{aspect}", pa.float64()) for aspect in rated for side in ("chosen", "rejected")]
+    return pa.schema(
+        [
+            ("pair_id", pa.string()),
+            ("aspect", pa.string()),
+            ("chosen_row", pa.int32()),
+            ("rejected_row", pa.int32()),
+            ("overall", pa.string()),
+            ("source", pa.string()),
+            *ratings,
+            *([("conflict", pa.bool_())] if rated else []),
+        ]
+    )
+
+
+def scores_schema(aspects: list[str]) -> pa.Schema:
+    """``scores/texts``: row-aligned with ``corpus/texts``.
+
+    ``reward.<aspect>`` is NaN where a text could not be scored; ``num_tokens`` counts the whole response;
+    ``truncated`` says whether anything was cut.
+    """
+    rewards = [(f"reward.{aspect}", pa.float32()) for aspect in aspects]
+    return pa.schema([*rewards, ("num_tokens", pa.int32()), ("truncated", pa.bool_())])
+
+
+def selection_schema(aspects: list[str]) -> pa.Schema:
+    """``selection/pairs``: row-aligned with ``corpus/pairs``.
+
+    ``pd`` is NaN where a needed reward is; ``margin.<aspect>`` is scaled to [−1, 1], null for the pair's own aspect and
+    NaN where it is not known.
+    """
+    margins = [(f"margin.{aspect}", pa.float32()) for aspect in aspects]
+    return pa.schema([("pair_id", pa.string()), ("pd", pa.float64()), ("kept", pa.bool_()), *margins])
+
+
+def kept_schema(conversational: bool) -> pa.Schema:
+    """``selection/kept``: the kept pairs with their text, TRL's preference format, sorted by ``pair_id``."""
+    texts = [(name, text_type(conversational)) for name in ("prompt", "chosen", "rejected")]
+    return pa.schema([("pair_id", pa.string()), *texts, ("aspect", pa.string())])
+
+
+RANKED = pa.schema([("pair_id", pa.string()), ("pd", pa.float64()), ("rank", pa.int64())])
+
+
+@dataclass(frozen=True)
+class CorpusOutput:
+    """What the corpus hands over.
+
+    Attributes:
+        num_shards: S.
+        pairs: pairs in all shards.
+        texts: distinct texts in all shards.
+        aspects: the aspects that label pairs, sorted.
+        aspect_pairs: pairs of each aspect.
+        conversational: whether texts are lists of messages.
+        rated: aspects with true ratings, sorted.
+    """
+
+    num_shards: int
+    pairs: int
+    texts: int
+    aspects: list[str]
+    aspect_pairs: dict[str, int]
+    conversational: bool
+    rated: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class RewardModel:
+    """A sequence classifier and the aspect of each label of its head.
+
+    Attributes:
+        path: of its folder, below the run folder, or absolute for one that the user brought.
+        aspects: of its labels, in the order of its head; None for a label that no pair needs.
+    """
+
+    path: str
+    aspects: list[str | None]
+
+
+@dataclass(frozen=True)
+class ProxiesOutput:
+    """What the proxies stage hands over.
+
+    Attributes:
+        models: together they have every aspect of the corpus once.
+        length_penalty: aspect -> ρ, reward per token that the margin subtracts (eq. 17).
+    """
+
+    models: list[RewardModel]
+    length_penalty: dict[str, float]
+
+    @staticmethod
+    def load(value: dict[str, Any]) -> ProxiesOutput:
+        """From JSON."""
+        return ProxiesOutput([RewardModel(**model) for model in value["models"]], value["length_penalty"])
+
+
+@dataclass(frozen=True)
+class ScoresOutput:
+    """What scoring hands over.
+
+    Attributes:
+        num_shards: S, as in the corpus.
+        aspects: of the rewards, sorted.
+        texts: rows in all shards.
+    """
+
+    num_shards: int
+    aspects: list[str]
+    texts: int
+
+
+@dataclass(frozen=True)
+class SelectionOutput:
+    """What the selection hands over.
+
+    Attributes:
+        num_shards: S, as in the corpus.
+        kept: pairs kept.
+        conversational: whether texts are lists of messages.
+    """
+
+    num_shards: int
+    kept: int
+    conversational: bool
+
+
+@dataclass(frozen=True)
+class AlignmentOutput:
+    """What alignment hands over.
+
+    Attributes:
+        policy: folder of the trained policy, below the run folder.
+    """
+
+    policy: str
+
+
+Output = CorpusOutput | ProxiesOutput | ScoresOutput | SelectionOutput | AlignmentOutput
+
+
+def to_json(output: Output) -> dict[str, Any]:
+    """A hand-over for the manifest."""
+    return asdict(output)

@@ -1,0 +1,247 @@
+"""Shards: the unit of work, of reuse and of resume, one mechanism for every stage that maps them.
+
+    <stage>-<hash8>/
+      <table>/shard-00017.parquet     one or several tables, each with the digest of its inputs in its footer
+      shards/shard-00017.json         the marker, written last
+
+A shard is done when its marker stands and every file that it names is there with its bytes, its rows and the digest of
+its inputs. Anything else is not there: it is done again, and writing it twice writes the same bytes. This module
+lists, verifies, counts attempts and reports; what runs the attempts is Ray's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import hashlib
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from pdray.errors import UserError
+from pdray.storage import StoragePath
+
+ROUNDS = 3
+MARKERS = "shards"
+INPUTS_KEY = b"pdray.inputs"
+VERIFY_THREADS = 16
+
+
+def shard_name(shard: int) -> str:
+    """``shard-00017``."""
+    return f"shard-{shard:05}"
+
+
+@dataclass(frozen=True)
+class Marker:
+    """What is known of a finished shard.
+
+    Attributes:
+        shard: its number.
+        inputs: digest of everything that decides its content.
+        files: path below the stage folder -> ``bytes`` and ``rows``.
+        ids_sum: sum of the 64-bit hashes of the ids in it, modulo 2^64.
+        facts: counts that the stage adds up over its shards.
+    """
+
+    shard: int
+    inputs: str
+    files: dict[str, dict[str, int]]
+    ids_sum: int
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ShardedFolder:
+    """The shards of one stage; picklable, workers write through it.
+
+    Attributes:
+        folder: the stage folder.
+        fingerprint: of the stage; with a shard's number it decides the digest of its inputs.
+        num_shards: S.
+    """
+
+    folder: StoragePath
+    fingerprint: str
+    num_shards: int
+
+    def inputs(self, shard: int) -> str:
+        """The digest that ties a shard's files to this stage and number."""
+        return hashlib.sha256(f"{self.fingerprint}/{shard}/{self.num_shards}".encode()).hexdigest()[:32]
+
+    def table(self, name: str, shard: int) -> StoragePath:
+        """Where a table of a shard lies."""
+        return self.folder / name / f"{shard_name(shard)}.parquet"
+
+    def marker_path(self, shard: int) -> StoragePath:
+        """Where the marker of a shard lies."""
+        return self.folder / MARKERS / f"{shard_name(shard)}.json"
+
+    def write(
+        self, shard: int, tables: dict[str, pa.Table], ids_sum: int, facts: dict[str, Any], **options: Any
+    ) -> Marker:
+        """Write the tables of a shard, then its marker.
+
+        Args:
+            shard: its number.
+            tables: name -> rows; an empty table is a file too.
+            ids_sum: see :class:`Marker`.
+            facts: JSON values.
+            options: of :meth:`StoragePath.write_table`.
+        """
+        inputs, files = self.inputs(shard), {}
+        for name, table in tables.items():
+            path = self.table(name, shard)
+            metadata = {**(table.schema.metadata or {}), INPUTS_KEY: inputs.encode()}
+            size = path.write_table(table.replace_schema_metadata(metadata), **options)
+            files[f"{name}/{path.name}"] = {"bytes": size, "rows": len(table)}
+        marker = Marker(shard, inputs, files, ids_sum % 2**64, facts)
+        self.marker_path(shard).write_json(asdict(marker))
+        return marker
+
+    def read(self, name: str, shard: int, columns: list[str] | None = None) -> pa.Table:
+        """A table of a shard.
+
+        Raises:
+            UserError: it is gone or damaged since it was verified.
+        """
+        path = self.table(name, shard)
+        try:
+            return path.read_table(columns)
+        except (OSError, pa.ArrowException) as error:
+            raise UserError(f"{path} cannot be read ({error}); run again, and what is damaged is made anew") from None
+
+    def read_marker(self, shard: int) -> Marker | None:
+        """The marker of a shard, None where it is absent, damaged or of other inputs."""
+        try:
+            marker = Marker(**self.marker_path(shard).read_json())
+        except (OSError, ValueError, TypeError):
+            return None
+        fits = isinstance(marker.files, dict) and isinstance(marker.ids_sum, int) and isinstance(marker.facts, dict)
+        return marker if fits and (marker.shard, marker.inputs) == (shard, self.inputs(shard)) else None
+
+    def done(self) -> dict[int, Marker]:
+        """Every shard that is whole, verified by size, by rows and by the digest in each footer."""
+        sizes = self.folder.sizes(recursive=True)
+
+        def verified(shard: int) -> Marker | None:
+            marker = self.read_marker(shard)
+            return marker if marker is not None and self._is_whole(marker, sizes) else None
+
+        present = [shard for shard in range(self.num_shards) if f"{MARKERS}/{shard_name(shard)}.json" in sizes]
+        with ThreadPoolExecutor(VERIFY_THREADS) as pool:
+            return {marker.shard: marker for marker in pool.map(verified, present) if marker is not None}
+
+    def _is_whole(self, marker: Marker, sizes: dict[str, int]) -> bool:
+        for name, stated in marker.files.items():
+            if sizes.get(name) != stated["bytes"]:
+                return False
+            try:
+                with (self.folder / name).open_parquet() as file:
+                    if file.metadata.num_rows != stated["rows"]:
+                        return False
+                    if (file.metadata.metadata or {}).get(INPUTS_KEY) != marker.inputs.encode():
+                        return False
+            except (OSError, pa.ArrowException):
+                return False
+        return True
+
+    def digest(self, markers: dict[int, Marker]) -> str:
+        """sha256 over the markers of all shards, for the manifest of the stage."""
+        hasher = hashlib.sha256()
+        for shard in range(self.num_shards):
+            marker = markers[shard]
+            hasher.update(repr((shard, marker.inputs, sorted(marker.files.items(), key=str), marker.ids_sum)).encode())
+        return hasher.hexdigest()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How the attempt at one shard ended.
+
+    Attributes:
+        shard: its number.
+        error: why it failed; None where it is done.
+    """
+
+    shard: int
+    error: str | None = None
+
+
+class ShardsFailedError(RuntimeError):
+    """Shards that every round failed at.
+
+    Attributes:
+        failed: shard -> the last reason.
+    """
+
+    def __init__(self, failed: dict[int, str]) -> None:
+        self.failed = failed
+        shown = "; ".join(f"shard {shard}: {reason}" for shard, reason in list(failed.items())[:3])
+        super().__init__(f"{len(failed)} shards failed {ROUNDS} times: {shown}")
+
+
+def run_rounds(
+    shards: ShardedFolder,
+    attempt: Callable[[Sequence[int]], Iterable[Outcome]],
+    note: Callable[[str], None],
+    rounds: int = ROUNDS,
+) -> dict[int, Marker]:
+    """Do what is missing, round after round, until every shard has its marker.
+
+    Args:
+        shards: where they are.
+        attempt: runs some shards and reports each; a shard that it does not mention has failed without a word.
+        note: tells the user what went wrong and is tried again.
+        rounds: how often a shard is tried in this process.
+
+    Returns:
+        the markers of all shards.
+
+    Raises:
+        ShardsFailedError: a shard failed in every round.
+        UserError: as raised by an attempt.
+    """
+    done = shards.done()
+    reasons: dict[int, str] = {}
+    for number in range(1, rounds + 1):
+        missing = [shard for shard in range(shards.num_shards) if shard not in done]
+        if not missing:
+            return done
+        if reasons:
+            note(f"{len(missing)} shards are tried again ({number} of {rounds}): {next(iter(reasons.values()))}")
+        reasons = dict.fromkeys(missing, "its worker was lost")
+        for outcome in attempt(missing):
+            if outcome.error is None:
+                reasons.pop(outcome.shard, None)
+            else:
+                reasons[outcome.shard] = outcome.error
+        done = shards.done()
+    missing = [shard for shard in range(shards.num_shards) if shard not in done]
+    if missing:
+        raise ShardsFailedError({shard: reasons.get(shard, "its files are not whole") for shard in missing})
+    return done
+
+
+@contextlib.contextmanager
+def deadline(seconds: float) -> Iterator[None]:
+    """End this process if the block takes longer, whatever it hangs in; Ray sees a lost worker.
+
+    The watchdog is a thread of the interpreter that needs no lock of Python's, so native code that never returns is
+    ended as well; where each thread stood goes to the worker's log.
+    """
+    faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+def error_text(error: BaseException) -> str:
+    """A reason on one line."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
