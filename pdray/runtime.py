@@ -17,6 +17,8 @@ WORKER_ENV = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "VLLM_NO_USAGE_STATS": "1",
 }
+# Left alone, the workers of a training listen where the host's name points to.
+ONE_NODE_ENV = WORKER_ENV | {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
 LOOPBACK_SWITCH = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 # A Unix socket's path ends at 107 bytes: TMPDIR, /pdray-XXXXXXXX/ray, /session_<26>_<pid of 7>, /sockets/plasma_store.1
 LONGEST_TMPDIR = 107 - 19 - 43 - 23
@@ -35,20 +37,21 @@ def ray_session(cluster: ClusterConfig) -> Iterator[None]:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     address = cluster.address or os.environ.get("RAY_ADDRESS")
     with contextlib.ExitStack() as ending:
-        where: dict[str, Any] = {"address": address}
+        where: dict[str, Any] = {"address": address, "runtime_env": {"env_vars": WORKER_ENV}}
         if address is None:
             keep_on_loopback()
             where = {
                 "address": "local",  # without it Ray would join whatever cluster this machine last started
                 "num_cpus": cluster.num_cpus,
                 "include_dashboard": False,
+                "runtime_env": {"env_vars": ONE_NODE_ENV},
                 "_temp_dir": ending.enter_context(private_folder()),
             }
         import ray
 
         ending.callback(ray.shutdown)
         try:
-            ray.init(**where, runtime_env={"env_vars": WORKER_ENV}, logging_level=logging.WARNING)
+            ray.init(**where, logging_level=logging.WARNING)
         except (ConnectionError, TimeoutError) as error:
             raise UserError(
                 f"no Ray cluster answers at cluster.address {address!r} ({error}); start one with cluster/local.sh up, "
