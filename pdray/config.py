@@ -9,6 +9,7 @@ stage fingerprints, so that changing it reuses finished stages.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import difflib
 from pathlib import Path
@@ -234,7 +235,7 @@ class AlignmentConfig(Section):
 class RunConfig(Section):
     """One run: five stages and the folder that they write to."""
 
-    run: str = Field("runs/my-run", description="run folder, on storage that every node sees")
+    run: str = Field("runs/my-run", description="run folder: a path that every node mounts, or s3://bucket/folder")
     seed: int = Field(0, ge=0, lt=2**31, description="seed of every random choice")
     cluster: ClusterConfig = ClusterConfig()
     corpus: CorpusConfig
@@ -263,16 +264,24 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> RunConf
     Raises:
         UserError: the file cannot be read, or a value breaks a rule; the message holds the cure.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"no config file at {path}; write one with: pdray init > {path}")
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = yaml.safe_load(_read_text(str(path)))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not readable YAML: {' '.join(str(error).split())}") from None
     if not isinstance(data, dict):
         raise UserError(f"{path} holds no settings; write a fresh one with: pdray init > {path}")
     return build_config(data, overrides)
+
+
+def _read_text(path: str) -> str:
+    if is_remote(path):  # as `pdray submit` writes it beside a run on object storage
+        from pdray.storage import StoragePath
+
+        with contextlib.suppress(FileNotFoundError):
+            return StoragePath(path).read_bytes().decode("utf-8")
+    elif Path(path).is_file():
+        return Path(path).read_text(encoding="utf-8")
+    raise UserError(f"no config file at {path}; write one with: pdray init > run.yaml")
 
 
 def build_config(data: dict[str, Any], overrides: list[str] | None = None) -> RunConfig:
@@ -361,8 +370,13 @@ def _with_absolute_paths(config: RunConfig) -> RunConfig:
 
 
 def _check_paths(config: RunConfig) -> None:
-    if is_remote(config.run):
-        raise UserError(f"run is {config.run}, but a run folder must be a path that every node mounts; set run to one")
+    if config.run.startswith("file:"):
+        raise UserError(f"run is {config.run}, but a local run folder is a plain path; leave file:// out")
+    if is_remote(config.run) and config.alignment:
+        raise UserError(
+            f"run is {config.run}, but alignment writes its checkpoints to a path that every node mounts; set run to "
+            "one, or leave the alignment section out"
+        )
     for pattern in config.corpus.patterns:
         if not is_remote(pattern) and not expand(pattern):
             raise UserError(f"corpus.path matches no file: {pattern}; correct the path or the glob")

@@ -1,4 +1,4 @@
-"""What is below a storage path: filesystems by URI, their failures told with the cure, private and atomic local files."""
+"""What is below a storage path: filesystems by URI, failures told with the cure, local files for their owner alone."""
 
 from __future__ import annotations
 
@@ -77,10 +77,13 @@ def read_regular(path: str) -> bytes:
         OSError: it is a folder, a pipe or a device; opening one of these could wait for ever.
     """
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(handle, "rb") as stream:
+    try:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             raise OSError(errno.EINVAL, "not a file", path)
-        return stream.read()
+        with open(handle, "rb", closefd=False) as stream:
+            return stream.read()
+    finally:
+        os.close(handle)
 
 
 def check_regular(path: str) -> None:
@@ -98,7 +101,7 @@ def partial_of(target: Path) -> Path:
     return target.with_name(f".{target.name}.{uuid.uuid4().hex[:12]}")
 
 
-def private(path: str, flags: int) -> int:
+def owner_only(path: str, flags: int) -> int:
     """An opener of files that only their owner may read: run folders hold people's text."""
     return os.open(path, flags, 0o600)
 
@@ -110,7 +113,7 @@ def write_private(path: Path, data: bytes) -> None:
         FileExistsError: there is one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "xb", opener=private) as stream:
+    with open(path, "xb", opener=owner_only) as stream:
         stream.write(data)
         stream.flush()
         os.fsync(stream.fileno())

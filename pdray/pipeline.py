@@ -18,7 +18,7 @@ from pdray.schema import Output, to_json
 from pdray.shards import ShardedFolder
 from pdray.stages import Stage, StageContext, StageResult, Upstream
 from pdray.storage import StoragePath, copy_folder
-from pdray.store import RunStore, fingerprint, package_versions
+from pdray.store import DamagedError, RunStore, fingerprint, package_versions
 
 ROOMS = ("corpus", "proxies", "scoring", "selection", "alignment")
 
@@ -72,15 +72,19 @@ def plan(config: RunConfig) -> list[Step]:
 
 def _found(store: RunStore, step: Step) -> Step:
     """The step with its manifest, where everything that the manifest speaks of is there."""
-    manifest = store.complete(step.folder, step.fingerprint)
+    try:
+        manifest = store.complete(step.folder, step.fingerprint)
+        output = step.stage.load(manifest["output"]) if manifest is not None else None
+    except DamagedError as error:
+        return replace(step, damage=str(error))
+    except (KeyError, TypeError, AttributeError):
+        return replace(step, damage=f"the manifest of {step.folder.name} lacks a part of what the stage hands over")
     if manifest is None:
         return step
-    output = step.stage.load(manifest["output"])
     num_shards = getattr(output, "num_shards", 0)
     missing = num_shards - len(ShardedFolder(step.folder, step.fingerprint, num_shards).done())
     if missing:
-        damage = f"{missing} of {num_shards} shards in {step.folder.name} are missing or damaged; they are made again"
-        return replace(step, damage=damage)
+        return replace(step, damage=f"{missing} of {num_shards} shards in {step.folder.name} are missing or damaged")
     return replace(step, manifest=manifest, output=output)
 
 
@@ -122,7 +126,7 @@ def run_pipeline(config: RunConfig, until: str | None = None) -> int:
         if not waiting:
             Console().say(f"nothing to do: {', '.join(step.stage.name for step in steps)} are complete in {config.run}")
             return EXIT_OK
-        with logs_to_file(_logs(store)) as console:
+        with _logs(store) as console:
             try:
                 _run_steps(config, steps, console)
             finally:
@@ -173,7 +177,7 @@ def _run_steps(config: RunConfig, steps: list[Step], console: Console) -> None:
         if step.manifest is not None:
             console.say(f"{step.stage.name:<10} done before, reused")
         elif step.damage is not None:
-            console.say(f"{step.stage.name:<10} {step.damage}")
+            console.say(f"{step.stage.name:<10} {step.damage}; what is missing is made again")
     with ray_session(config.cluster):
         for index, step in enumerate(steps):
             if step.manifest is None:
@@ -186,6 +190,7 @@ def _run_step(config: RunConfig, step: Step, before: list[Step], console: Consol
 
     store = RunStore(config.run)
     step.folder.make_folder()
+    store.reopen(step.folder)
     done = {other.stage.name: other for other in before}
     context = StageContext(
         config=config,

@@ -24,7 +24,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from pdray.errors import UserError
-from pdray.filesystems import check_regular, opened, partial_of, private, read_regular, told, write_private
+from pdray.filesystems import check_regular, opened, owner_only, partial_of, read_regular, told, write_private
 from pdray.paths import is_remote
 
 # Snappy is what readers everywhere expect; checksums let a flipped bit be an error and never a number.
@@ -106,7 +106,7 @@ class StoragePath:
 
     def exists(self) -> bool:
         """Whether there is a file or folder of this name."""
-        return self.info().type != pafs.FileType.NotFound
+        return bool(self.info().type != pafs.FileType.NotFound)
 
     def info(self) -> pafs.FileInfo:
         """Kind, size and time of the last change."""
@@ -276,7 +276,7 @@ class StoragePath:
         self.parent.make_folder()
         partial = partial_of(target)
         try:
-            with open(partial, "xb", opener=private) as stream:
+            with open(partial, "xb", opener=owner_only) as stream:
                 yield stream
                 if durable:
                     stream.flush()
