@@ -76,6 +76,9 @@ class CorpusConfig(Section):
     hub_config: str | None = Field(None, description="configuration name of the hub data set")
     hub_split: str = Field("train", description="split of the hub data set")
     columns: ColumnNames = ColumnNames()
+    partition_columns: list[str] = Field(
+        [], description="columns that stand in folder names, as in aspect=honesty/x.parquet; others there are ignored"
+    )
     aspects: list[str] | None = Field(None, description="accepted aspects; null takes those found in the data")
     max_quarantined: float = Field(0.05, ge=0, le=1, description="largest share of rows that may be quarantined")
 
@@ -103,6 +106,8 @@ class CorpusConfig(Section):
     def _one_input(self) -> CorpusConfig:
         if (self.path is None) == (self.hub is None):
             raise ValueError("set exactly one of path (files) and hub (a data set by name)")
+        if self.hub is not None and self.partition_columns:
+            raise ValueError("partition_columns stand in the folders of corpus.path, not in a hub's; take them out")
         return self
 
     @property
