@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
+from pathlib import Path
 
 from pdray import __version__
 from pdray.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, UserError
@@ -162,17 +164,25 @@ def _short(error: BaseException) -> str:
 
 def _point_to_log(args: argparse.Namespace) -> None:
     import traceback
-    from pathlib import Path
+
+    log = _log_of(args)
+    if log is None:
+        traceback.print_exc()
+        return
+    with open(log, "a") as file:
+        traceback.print_exc(file=file)
+    print(f"pdray: the full report stands at the end of {log}", file=sys.stderr)
+
+
+def _log_of(args: argparse.Namespace) -> Path | None:
+    """The log of the run that failed; None where there is none on this machine."""
+    from pdray.paths import is_remote
 
     run = getattr(args, "folder", None)
     if args.command in ("run", "select"):
         from pdray.config import load_config
 
-        run = load_config(args.config, args.overrides).run
+        with contextlib.suppress(UserError):
+            run = load_config(args.config, args.overrides).run
     log = Path(run or ".") / "logs" / "latest" / "ray.log"
-    if run and log.is_file():
-        with open(log, "a") as file:
-            traceback.print_exc(file=file)
-        print(f"pdray: the full report stands at the end of {log}", file=sys.stderr)
-    else:
-        traceback.print_exc()
+    return log if run and not is_remote(run) and log.is_file() else None

@@ -23,10 +23,14 @@ from pdray.store import DamagedError, RunStore, fingerprint, package_versions
 ROOMS = ("corpus", "proxies", "scoring", "selection", "alignment")
 
 
+def all_stages() -> list[Stage]:
+    """The five stages in their order."""
+    return [import_module(f"pdray.{room}.stage").STAGE for room in ROOMS]
+
+
 def load_stages(config: RunConfig) -> list[Stage]:
     """The stages of a run in their order; the alignment only where it is configured."""
-    rooms = [room for room in ROOMS if room != "alignment" or config.alignment is not None]
-    return [import_module(f"pdray.{room}.stage").STAGE for room in rooms]
+    return [stage for stage in all_stages() if stage.name != "alignment" or config.alignment is not None]
 
 
 @dataclass(frozen=True)
@@ -191,6 +195,7 @@ def _run_step(config: RunConfig, step: Step, before: list[Step], console: Consol
     store = RunStore(config.run)
     step.folder.make_folder()
     store.reopen(step.folder)
+    attempt = store.begin(step.folder)
     done = {other.stage.name: other for other in before}
     context = StageContext(
         config=config,
@@ -204,7 +209,7 @@ def _run_step(config: RunConfig, step: Step, before: list[Step], console: Consol
     result = step.stage.run(context)
     accounted = result.rows_out + result.quarantined + sum(result.dropped.values())
     assert result.rows_in == accounted, f"{step.stage.name}: {result.rows_in} rows in, {accounted} accounted for"
-    manifest = _manifest(step, done, result, start)
+    manifest = _manifest(step, done, result, start) | {"attempts": attempt}
     store.finish(step.folder, manifest)
     for note in result.notes:
         context.progress.note(note)

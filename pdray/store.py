@@ -2,7 +2,9 @@
 
     <run>/
       run.json                     the last resolved config and the folder of each stage
+      lease.json                   who is at work here
       corpus-1f0c93aa/             one folder per stage and fingerprint
+        attempts.json              how often the stage was started
         manifest.json              written last: the folder is complete only if it is there
         ...
       logs/latest/ray.log          what Ray, vLLM and the trainers said
@@ -16,6 +18,7 @@ import contextlib
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -30,6 +33,7 @@ from pdray.storage import StoragePath
 
 MANIFEST = "manifest.json"
 RUN_STATE = "run.json"
+ATTEMPTS = "attempts.json"
 # What plan and show read of a manifest, and its type.
 MUST_HOLD: dict[str, type | tuple[type, ...]] = {
     "fingerprint": str,
@@ -88,6 +92,14 @@ class RunStore:
     def finish(self, folder: StoragePath, manifest: dict[str, Any]) -> None:
         """Write the manifest; from then on the folder counts as complete."""
         (folder / MANIFEST).write_json(manifest)
+
+    def begin(self, folder: StoragePath) -> int:
+        """Count an attempt at a stage; returns its number, from 1 on."""
+        attempt = read_attempts(folder) + 1
+        (folder / ATTEMPTS).write_json(
+            {"attempts": attempt, "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+        )
+        return attempt
 
     def reopen(self, folder: StoragePath) -> None:
         """Make a stage folder unfinished again; what said that it was complete stays beside it under another name."""
@@ -177,6 +189,15 @@ def read_manifest(folder: StoragePath) -> dict[str, Any] | None:
     if not fits:
         raise DamagedError(f"{folder.name}/{MANIFEST} is not one of pdray's")
     return dict(manifest)
+
+
+def read_attempts(folder: StoragePath) -> int:
+    """How often a stage was started; 0 where it never was, or where what says so is damaged."""
+    try:
+        attempts = (folder / ATTEMPTS).read_json()["attempts"]
+    except (FileNotFoundError, ValueError, TypeError, KeyError):
+        return 0
+    return attempts if isinstance(attempts, int) else 0
 
 
 def fingerprint(value: Any) -> str:

@@ -18,7 +18,7 @@ from pdray.store import make_run_folder
 from pdray.summary import summarise
 
 SETTINGS: dict[str, Any] = {
-    "proxies": {"epochs": 4, "learning_rate": 3e-3, "batch_size": 32, "max_tokens": 128, "length_penalty": 0.01},
+    "proxies": {"epochs": 4, "learning_rate": 3e-3, "batch_size": 32, "length_penalty": 0.01},
     "scores": {"engine": "vllm", "max_tokens": 128, "cpu_cache_gib": 0.25},
     "selection": {"budget": 0.3},
     "alignment": {
@@ -102,8 +102,9 @@ def tell(summary: dict[str, Any]) -> str:
             f"{alignment['last_loss']:.3f} at last.",
             "",
             f"kept pairs (TRL's preference format)  {root / selection['folder'] / 'kept'}",
-            f"divergence and rank of each           {root / selection['folder'] / 'selection'}",
-            f"trained policy                        {alignment['policy_path']}",
+            f"divergence of every pair              {root / selection['folder'] / 'pairs'}",
+            f"rank of each kept pair                {root / selection['folder'] / 'ranked'}",
+            f"trained policy                        {root / alignment['policy_path']}",
             f"configuration                         {root / 'inputs' / 'run.yaml'}",
             f"all figures                           pdray show {root}",
         ]
