@@ -40,7 +40,6 @@ def small_run_config(tmp_path: Path) -> Path:
         "corpus": {"path": str(corpus)},
         "proxies": {
             "base_model": str(tmp_path / "proxy-base"),
-            "max_tokens": 128,
             "learning_rate": 1e-3,
             "length_baseline": False,
         },

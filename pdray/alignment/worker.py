@@ -13,6 +13,8 @@ from pdray.alignment.environment import prepare_worker
 from pdray.config import AlignmentConfig
 from pdray.errors import UserError
 from pdray.models.loading import WEIGHTS, check_weights, load_tokenizer_files
+from pdray.shards import ShardedFolder
+from pdray.storage import StoragePath
 
 if TYPE_CHECKING:
     from trl import DPOConfig, DPOTrainer
@@ -27,14 +29,14 @@ class TrainingJob:
     Attributes:
         alignment: the settings of the stage.
         seed: seed of the order of the pairs and of the held-out split.
-        kept: folder of the kept pairs.
+        selection: the shards of the finished selection, whose kept pairs are trained on.
         folder: the stage folder, on storage that every worker sees.
         counter: the user's progress line.
     """
 
     alignment: AlignmentConfig
     seed: int
-    kept: Path
+    selection: ShardedFolder
     folder: Path
     counter: Any
 
@@ -55,7 +57,7 @@ def train_worker(job: TrainingJob) -> None:
         resume = _agree_on_checkpoint(job.folder)
         _train(trainer, job, facts, resume)
     except UserError as error:
-        checkpoints.write_json(refusal, {"message": str(error)})
+        StoragePath(str(refusal)).write_json({"message": str(error)})
         raise
 
 
@@ -64,7 +66,7 @@ def build_trainer(job: TrainingJob) -> tuple[DPOTrainer, dict[str, Any]]:
     from transformers import AutoModelForCausalLM
     from trl import DPOTrainer
 
-    table = data.read_kept(job.kept)
+    table = data.read_kept(job.selection)
     policy = job.alignment.policy
     # Before the configuration, under which ZeRO-3 would build this model too. TRL loads the policy by its name.
     check_weights(f"alignment.policy is {policy}", policy, AutoModelForCausalLM)

@@ -75,8 +75,8 @@ def test_a_policy_that_lacks_weights_is_refused_before_it_is_loaded(
     monkeypatch.setattr(worker, "dpo_config", lambda job: pytest.fail("went on to the training"))
     policy = tiny_llama_lm(tmp_path / "policy", chat=False)
     drop_weights(policy, part)
-    kept = dpo_case.write_kept(tmp_path / "selection", 8) / "kept"
-    job = worker.TrainingJob(dpo_case.alignment(policy), 0, kept, tmp_path, SimpleNamespace())
+    selection = dpo_case.write_kept(tmp_path / "selection", 8)
+    job = worker.TrainingJob(dpo_case.alignment(policy), 0, selection, tmp_path, SimpleNamespace())
     with pytest.raises(UserError, match=rf"^alignment\.policy is .*, which lacks \d weights .*{part}"):
         worker.build_trainer(job)
 
