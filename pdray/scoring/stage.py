@@ -21,8 +21,8 @@ from pdray.scoring.pieces import MAX_BLOCKS, PieceEncoder, cut_pieces, rows_per_
 from pdray.scoring.plan import ScoringPlan
 from pdray.scoring.proxies import ProxySet, find_proxies
 from pdray.scoring.resources import Placement, place
-from pdray.scoring.survey import IdSurvey, parquet_files, read_places, survey_ids
 from pdray.stages import StageContext, StageResult
+from pdray.survey import IdSurvey, parquet_files, read_places, survey_ids
 
 MIN_FILE_ROWS = 100_000
 

@@ -26,6 +26,7 @@ from pdray.selection.divergence import num_kept, preference_divergence, reward_m
 from pdray.selection.quantiles import absolute_quantiles
 from pdray.selection.strategies import random_keys, sort_key
 from pdray.stages import StageContext, StageResult
+from pdray.survey import survey_ids
 
 TRL_COLUMNS = ["pair_id", "prompt", "chosen", "rejected", "aspect"]
 
@@ -59,9 +60,11 @@ def run(ctx: StageContext) -> StageResult:
     """Select the pairs.
 
     Raises:
-        UserError: fewer pairs have a finite divergence than the budget asks for.
+        UserError: the scores are not those of the corpus, or fewer pairs have a finite divergence than the budget
+            asks for.
     """
     rows = ctx.manifests["corpus"]["rows_out"]
+    require_whole_scores(ctx.inputs["scores"], ctx.inputs["corpus"], rows)
     aspects = ctx.manifests["proxies"]["metrics"]["aspects"]
     penalties = {aspect: aspects[aspect]["length_penalty"] for aspect in sorted(aspects)}
     wanted = num_kept(ctx.config.selection.budget, rows)
@@ -97,6 +100,26 @@ def run(ctx: StageContext) -> StageResult:
     )
 
 
+def require_whole_scores(scores: Path, corpus: Path, rows: int) -> None:
+    """Refuse scores that lost rows since they were written, or that belong to other pairs.
+
+    Args:
+        scores, corpus: the stage folders.
+        rows: pairs of the corpus.
+
+    Raises:
+        UserError: the ``pair_id`` of the scores are not exactly those of the corpus.
+    """
+    scored = survey_ids(scores / "scores")
+    again = f"delete {scores} and run again, they are scored anew"
+    if scored.rows < rows:
+        raise UserError(f"{rows - scored.rows:,} of {rows:,} rows are missing in {scores}; {again}")
+    if scored.rows > rows:
+        raise UserError(f"{scores} holds {scored.rows:,} rows for {rows:,} pairs; {again}")
+    if scored.ids_sum != survey_ids(corpus / "pairs").ids_sum:
+        raise UserError(f"{scores} holds the scores of other pairs than {corpus}; {again}")
+
+
 def read_margins(
     scores: str, penalties: dict[str, float], config: RunConfig, counter: Any
 ) -> tuple[Any, dict[str, float]]:
@@ -114,7 +137,7 @@ def read_margins(
     import ray.data
 
     margins = (
-        ray.data.read_parquet(scores)
+        ray.data.read_parquet(scores, partitioning=None)
         .map_batches(add_margins, batch_format="pyarrow", fn_kwargs={"penalties": penalties, "counter": counter})
         .materialize()
     )
@@ -257,7 +280,7 @@ def write_kept(pairs: Path, ids: pa.Array, folder: Path, counter: Any) -> None:
 
     kept = ray.put(ids)
     (
-        ray.data.read_parquet(str(pairs))
+        ray.data.read_parquet(str(pairs), partitioning=None)
         .select_columns(TRL_COLUMNS)
         .map_batches(_keep, batch_format="pyarrow", batch_size=None, fn_kwargs={"kept": [kept], "counter": counter})
         .write_parquet(str(folder))

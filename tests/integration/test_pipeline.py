@@ -95,6 +95,12 @@ def test_a_run_from_kill_to_recut(config, tmp_path):
     text = pq.read_table(run / small["folder"] / "kept")
     assert {"prompt", "chosen", "rejected"} <= set(text.column_names)
 
+    path = next((run / stages["scores"]["folder"] / "scores").iterdir())
+    pq.write_table(pq.read_table(path)[2:], path)
+    lost = pdray("select", str(config), "--set", "selection.budget=0.2")
+    assert lost.returncode == 2
+    assert f"2 of 120 rows are missing in {run / stages['scores']['folder']}; delete" in lost.stderr
+
 
 @pytest.mark.parametrize(
     ("words", "message"),

@@ -23,7 +23,7 @@ from pdray.scoring.engine import EngineOptions
 from pdray.scoring.proxies import Proxy, ProxySet
 from pdray.scoring.resources import place
 from pdray.scoring.stage import _check_output, _notes, make_plan
-from pdray.scoring.survey import survey_ids
+from pdray.survey import survey_ids
 from tests.scoring import doubles
 from tests.scoring.cases import ASPECTS, as_messages, make_pairs, score, write_corpus
 from tests.scoring.doubles import MortalEngine, SquashedEngine

@@ -71,17 +71,25 @@ def by_hand(table, budget=0.3, gamma=0.9):
 
 
 def select(tmp_path, table, num_blocks, **config):
+    write_inputs(tmp_path, table, num_blocks)
+    return run_selection(tmp_path / "out", len(table), tmp_path, **config)
+
+
+def write_inputs(tmp_path, table, num_blocks):
     rng = np.random.default_rng(num_blocks)
     for name, part in (("scores/scores", table), ("corpus/pairs", texts(table))):
         (tmp_path / name).mkdir(parents=True)
         for index, rows in enumerate(np.array_split(rng.permutation(len(table)), num_blocks)):
             pq.write_table(part.take(rows), tmp_path / name / f"{index}.parquet")
+
+
+def run_selection(out, rows, root, **config):
     aspects = {aspect: {"length_penalty": PENALTY} for aspect in ASPECTS}
     return run_stage(
         stage,
-        tmp_path / "out",
-        {"scores": tmp_path / "scores", "corpus": tmp_path / "corpus"},
-        {"corpus": {"rows_out": len(table)}, "proxies": {"metrics": {"aspects": aspects}}},
+        out,
+        {"scores": root / "scores", "corpus": root / "corpus"},
+        {"corpus": {"rows_out": rows}, "proxies": {"metrics": {"aspects": aspects}}},
         selection=SelectionConfig(**config),
     )
 
@@ -179,3 +187,30 @@ def test_an_aspect_without_a_finite_margin_has_no_quantile(tmp_path, case):
     metrics = select(tmp_path, broken, 2).metrics
     assert metrics["quantiles"]["a"] is None
     json.dumps(metrics, allow_nan=False)
+
+
+def test_scores_that_are_not_the_corpus_are_refused(tmp_path, case):
+    write_inputs(tmp_path, case, 3)
+    path = tmp_path / "scores" / "scores" / "1.parquet"
+    part = pq.read_table(path)
+    again = r"delete .*scores and run again, they are scored anew$"
+    path.unlink()
+    with pytest.raises(UserError, match=rf"1,000 of 3,000 rows are missing in .*scores; {again}") as refusal:
+        run_selection(tmp_path / "gone", 3000, root=tmp_path)
+    assert refusal.value.exit_code == 2
+    pq.write_table(part[:-1], path)
+    with pytest.raises(UserError, match="1 of 3,000 rows are missing"):
+        run_selection(tmp_path / "short", 3000, root=tmp_path)
+    pq.write_table(pa.concat_tables([part, part[:2]]), path)
+    with pytest.raises(UserError, match=rf"holds 3,002 rows for 3,000 pairs; {again}"):
+        run_selection(tmp_path / "long", 3000, root=tmp_path)
+    pq.write_table(part.set_column(0, "pair_id", pa.array([f"x{i}" for i in range(len(part))])), path)
+    with pytest.raises(UserError, match=rf"holds the scores of other pairs than .*corpus; {again}"):
+        run_selection(tmp_path / "other", 3000, root=tmp_path)
+
+
+def test_folders_named_like_columns_change_nothing(tmp_path, case):
+    result = select(tmp_path / "aspect=a", case, 2)
+    assert result.metrics["ids_sha256"] == GOLDEN
+    kept = [pq.ParquetFile(path).read() for path in (tmp_path / "aspect=a" / "out" / "kept").iterdir()]
+    assert {aspect for table in kept for aspect in table["aspect"].to_pylist()} == set(ASPECTS)
