@@ -13,9 +13,9 @@ from pdray.alignment import checkpoints, data
 from pdray.alignment.deepspeed import deepspeed_config
 from pdray.config import AlignmentConfig, RunConfig, fingerprinted
 from pdray.errors import UserError
+from pdray.identity import model_identity
 from pdray.selection.divergence import num_kept
 from pdray.stages import StageContext, StageResult
-from pdray.store import model_identity
 
 
 def settings(config: RunConfig) -> dict[str, Any]:
