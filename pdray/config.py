@@ -70,7 +70,9 @@ class CorpusConfig(Section):
         "pairs", description="pairs: one aspect per pair; rated: ratings per aspect, turned into pairs"
     )
     path: str | list[str] | None = Field(
-        None, description="file, folder or glob (parquet, JSONL, .gz/.zst/.bz2), local or s3://…; or a list of them"
+        None,
+        description="file, folder or glob (parquet, JSONL, .gz/.zst/.bz2), local or s3://…; or a list of them",
+        json_schema_extra=HOW,  # what lies there decides, not where it lies
     )
     hub: str | None = Field(
         None, description="Hugging Face data set to load instead of path; a name is not looked up again once loaded"
@@ -83,6 +85,11 @@ class CorpusConfig(Section):
     )
     aspects: list[str] | None = Field(None, description="accepted aspects; null takes those found in the data")
     max_quarantined: float = Field(0.05, ge=0, le=1, description="largest share of rows that may be quarantined")
+    texts_per_shard: Count | None = Field(
+        None,
+        description="distinct texts in a unit of work and of resume; null: 16384 where the cluster has GPUs, else 2048",
+        json_schema_extra=HOW,
+    )
 
     @field_validator("aspects")
     @classmethod

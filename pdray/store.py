@@ -206,17 +206,6 @@ def fingerprint(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def file_identity(path: str | Path) -> list[Any]:
-    """What tells an input file from a changed one without reading it: path, bytes, nanoseconds of its last change."""
-    status = os.stat(path)
-    return [str(path), status.st_size, status.st_mtime_ns]
-
-
-def model_identity(folder: str | Path) -> list[Any]:
-    """The identity of every file in a model folder."""
-    return [file_identity(path) for path in sorted(Path(folder).iterdir()) if path.is_file()]
-
-
 def package_versions() -> dict[str, str]:
     """Versions of the packages that decide a result, those that are installed."""
     installed = {}

@@ -13,11 +13,11 @@ from pdray.alignment import checkpoints, data
 from pdray.alignment.deepspeed import deepspeed_config
 from pdray.config import AlignmentConfig, RunConfig, fingerprinted
 from pdray.errors import UserError
+from pdray.identity import model_identity
 from pdray.models.folder import check_model_folder
 from pdray.schema import AlignmentOutput
 from pdray.selection.divergence import num_kept
 from pdray.stages import Stage, StageContext, StageResult, Upstream
-from pdray.store import model_identity
 
 
 def settings(config: RunConfig) -> dict[str, Any]:

@@ -6,10 +6,13 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
-from pdray.corpus.read import UNREADABLE, raw_rows
+from pdray.corpus.lines import UNREADABLE
+from pdray.corpus.read import raw_rows
 from pdray.corpus.rows import (
+    DROPPED,
     EQUAL_RATINGS,
     BadRowError,
     NotDecodable,
@@ -20,15 +23,18 @@ from pdray.corpus.rows import (
     check_response,
     pairs_of_responses,
 )
+from pdray.hashing import hash64
 from pdray.progress import Counter
+from pdray.schema import text_type
 
-MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 PROMPT_KEY = "prompt_key"
+PLACE = "place"
+PLACE_SALT = "shard"
 
 
 def pair_schema(rules: RowRules) -> pa.Schema:
-    """Columns of the corpus (DESIGN: corpus schema), without those of the check."""
-    text = MESSAGES if rules.conversational else pa.string()
+    """A pair with its texts, before it goes to its shard."""
+    text = text_type(rules.conversational)
     ratings = [(f"score_{side}.{aspect}", pa.float64()) for aspect in sorted(rules.ratings) for side in SIDES]
     texts = [(name, text) for name in ("prompt", "chosen", "rejected")]
     plain = [(name, pa.string()) for name in ("aspect", "overall", "source")]
@@ -42,8 +48,12 @@ CHECK_FIELDS = [*BAD_FIELDS, pa.field("repeated_prompt", pa.bool_())]
 
 
 def checked_schema(rules: RowRules) -> pa.Schema:
-    """The corpus columns and those of the check."""
-    return pa.schema([*pair_schema(rules), *CHECK_FIELDS])
+    """The corpus columns and those of the check.
+
+    ``given_id`` tells a ``pair_id`` of the user's from one made of the content. ``place`` is a 64-bit hash, of the
+    prompt of a pair and of the content of any other row, that decides the shard.
+    """
+    return pa.schema([*pair_schema(rules), *CHECK_FIELDS, ("given_id", pa.bool_()), (PLACE, pa.uint64())])
 
 
 def check_pairs(table: pa.Table, rules: RowRules, rated: bool, counter: Counter) -> pa.Table:
@@ -53,11 +63,12 @@ def check_pairs(table: pa.Table, rules: RowRules, rated: bool, counter: Counter)
         try:
             _readable(raw)
             pair = check_rated_pair(raw, rules) if rated else check_pair(raw, rules)
-            rows.append(pair or _set_aside(EQUAL_RATINGS, raw, file))
+            given = rules.columns["pair_id"] in raw
+            rows.append(pair | {"given_id": given} if pair else _set_aside(EQUAL_RATINGS, raw, file))
         except BadRowError as error:
             rows.append(_set_aside(str(error), raw, file))
     counter.add(len(rows))
-    return pa.Table.from_pylist(rows, schema=checked_schema(rules))
+    return _placed(rows, rules)
 
 
 def check_responses(table: pa.Table, rules: RowRules, counter: Counter) -> pa.Table:
@@ -77,17 +88,32 @@ def check_responses(table: pa.Table, rules: RowRules, counter: Counter) -> pa.Ta
 def pair_responses(table: pa.Table, rules: RowRules) -> pa.Table:
     """The pairs of one prompt's responses."""
     responses = table.select(["prompt", "response", "overall", "source", *_rating_names(rules)]).to_pylist()
-    return pa.Table.from_pylist(pairs_of_responses(responses, rules), schema=checked_schema(rules))
+    place = int(_places([table[PROMPT_KEY][0].as_py()])[0])
+    rows = [row | {PLACE: place} for row in pairs_of_responses(responses, rules)]
+    return pa.Table.from_pylist(rows, schema=checked_schema(rules))
 
 
 def bad_responses(table: pa.Table, rules: RowRules) -> pa.Table:
     """The responses of a block that broke a rule, as rows of the checked schema."""
-    rows = table.select(["reason", "raw", "file"]).to_pylist()
-    return pa.Table.from_pylist([row for row in rows if row["reason"]], schema=checked_schema(rules))
+    rows = table.select([field.name for field in BAD_FIELDS]).to_pylist()
+    return _placed([row for row in rows if row["reason"]], rules)
+
+
+def _placed(rows: list[dict[str, Any]], rules: RowRules) -> pa.Table:
+    keys = [canonical(row["prompt"]) if "prompt" in row else canonical([row["reason"], row["raw"]]) for row in rows]
+    for row, place in zip(rows, _places(keys).tolist(), strict=True):
+        row[PLACE] = place
+        if row.get("reason") in DROPPED:
+            row["raw"] = None  # counted, written nowhere
+    return pa.Table.from_pylist(rows, schema=checked_schema(rules))
+
+
+def _places(keys: list[str]) -> np.ndarray:
+    return hash64(keys, PLACE_SALT)
 
 
 def _response_schema(rules: RowRules) -> pa.Schema:
-    text = MESSAGES if rules.conversational else pa.string()
+    text = text_type(rules.conversational)
     plain = [(name, pa.string()) for name in ("overall", "source", PROMPT_KEY)]
     ratings = [(name, pa.float64()) for name in _rating_names(rules)]
     return pa.schema([("prompt", text), ("response", text), *plain, *ratings, *CHECK_FIELDS])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
@@ -11,8 +12,8 @@ import pyarrow.fs as pafs
 from fsspec.utils import glob_translate
 
 from pdray.errors import UserError
+from pdray.identity import file_identities
 from pdray.paths import expand, is_data_file, is_remote
-from pdray.store import file_identity
 
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 GLOB = re.compile(r"[*\[]")  # in a URI the question mark begins the query
@@ -81,15 +82,20 @@ def corpus_files(patterns: list[str]) -> list[tuple[pafs.FileSystem, list[str]]]
     return groups
 
 
-def input_identity(patterns: list[str]) -> list[list[Any]]:
-    """What tells the input files from changed ones: path, size and time of the last change of each."""
-    identity = []
+def input_identity(patterns: list[str], partitions: Iterable[str] = ()) -> list[list[Any]]:
+    """What tells the input files from changed ones, whatever their order.
+
+    A local file is its content, its kind and its values in ``partitions``, wherever it lies; of one elsewhere it is
+    path, size and time of the last change.
+    """
+    identity: list[list[Any]] = []
     for filesystem, files in corpus_files(patterns):
         if isinstance(filesystem, pafs.LocalFileSystem):
-            identity += [file_identity(path) for path in files]
+            for path, digest in zip(files, file_identities(files), strict=True):
+                identity.append([Path(path).suffix.lower(), digest, folder_values(path, partitions)])
         else:
             identity += [[f.path, f.size, f.mtime_ns] for f in filesystem.get_file_info(files)]
-    return identity
+    return sorted(identity, key=str)
 
 
 def folder_values(path: str, names: Iterable[str]) -> dict[str, str | None]:

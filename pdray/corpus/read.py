@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import functools
-import io
 import itertools
-import json
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,13 +15,10 @@ import pyarrow.parquet as pq
 
 from pdray.config import CorpusConfig
 from pdray.corpus.files import corpus_files, folder_values
+from pdray.corpus.hub import open_hub
+from pdray.corpus.lines import FILE, LINE, UNREADABLE, cut_pieces, first_rows, parse_line, read_pieces
 from pdray.errors import UserError
 
-PEEK_ROWS = 100
-ROWS_PER_BLOCK = 10_000
-LINE = "__line__"
-FILE = "path"  # the name that Ray's include_paths gives
-UNREADABLE = "__unreadable__"
 SIDES = ("response_a", "response_b")
 PEEK_THREADS = 16
 
@@ -52,7 +47,8 @@ def open_corpus(config: CorpusConfig) -> RawCorpus:
         UserError: there is nothing to read, or it cannot be read.
     """
     if config.hub is not None:
-        return _open_hub(config)
+        dataset, schema = open_hub(config)
+        return RawCorpus([dataset], frozenset(schema.names), _has_messages(schema, text_columns(config)))
     texts = text_columns(config)
     groups = [group for found in corpus_files(config.patterns) for group in _by_format(*found)]
     partitions = frozenset(config.partition_columns)
@@ -80,7 +76,7 @@ def raw_rows(table: pa.Table, partitions: tuple[str, ...] = ()) -> Iterator[tupl
     """
     files = table.column(FILE).to_pylist() if FILE in table.column_names else itertools.repeat(None)
     if LINE in table.column_names:
-        rows: Any = (_parse_line(line) for line in table.column(LINE).to_pylist())
+        rows: Any = (parse_line(line) for line in table.column(LINE).to_pylist())
     else:
         names = [name for name in table.column_names if name != FILE]
         columns = [_values(table.column(name)) for name in names]
@@ -94,16 +90,6 @@ def _with_folders(row: dict[str, Any], values: dict[str, str | None]) -> dict[st
     if both := row.keys() & values.keys():
         return row | {UNREADABLE: f"also in the folder name: {', '.join(sorted(both))}"}
     return row | values
-
-
-def _parse_line(data: bytes) -> dict[str, Any]:
-    try:
-        row = json.loads(data)
-    except UnicodeDecodeError:
-        return {UNREADABLE: "not UTF-8", "line": data}
-    except (ValueError, RecursionError):  # a plain ValueError: a number of too many digits
-        return {UNREADABLE: "not JSON", "line": data}
-    return row if isinstance(row, dict) else {UNREADABLE: "not a JSON object", "line": data}
 
 
 def _values(column: pa.ChunkedArray) -> list[Any]:
@@ -160,12 +146,13 @@ def _open_files(
         # Left to itself, Ray takes `name=value` folders for columns, in place of those in the files.
         dataset = ray.data.read_parquet(files, filesystem=filesystem, include_paths=True, partitioning=None)
         return dataset, _common_columns(files, schemas), any(_has_messages(schema, texts) for schema in schemas)
-    firsts = _of_each(_first_rows, filesystem, files)
+    firsts = _of_each(first_rows, filesystem, files)
     for path, first in zip(files, firsts, strict=True):
         _refuse_both(path, (key for row in first for key in row), partitions)
     rows = [row for first in firsts for row in first]
-    dataset = ray.data.from_items(files, override_num_blocks=len(files)).map_batches(
-        _read_lines, fn_args=(filesystem,), batch_size=1, batch_format="pyarrow"
+    pieces = cut_pieces(filesystem, files)
+    dataset = ray.data.from_items(pieces, override_num_blocks=len(pieces)).map_batches(
+        read_pieces, fn_args=(filesystem,), batch_size=1, batch_format="pyarrow", max_retries=3
     )
     conversational = any(_is_messages(row.get(name)) for row in rows for name in texts)
     return dataset, frozenset(key for row in rows for key in row), conversational
@@ -206,46 +193,3 @@ def _has_messages(schema: pa.Schema, texts: frozenset[str]) -> bool:
 
 def _is_messages(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and isinstance(value[0], dict) and "role" in value[0]
-
-
-def _first_rows(filesystem: pafs.FileSystem, path: str) -> list[dict[str, Any]]:
-    try:
-        with filesystem.open_input_stream(path) as stream:
-            lines = itertools.islice(io.BufferedReader(stream), PEEK_ROWS)
-            rows = [_parse_line(line) for line in lines if line.strip()]
-    except (OSError, EOFError) as error:
-        raise UserError(f"{path} cannot be read ({error}); repair or remove it") from None
-    return [row for row in rows if UNREADABLE not in row]
-
-
-def _read_lines(paths: pa.Table, filesystem: pafs.FileSystem) -> Iterator[pa.Table]:
-    # ray.data.read_text also splits at other line separators than the newline, and those may stand inside JSON.
-    for path in paths.column(0).to_pylist():
-        try:
-            with filesystem.open_input_stream(path) as stream:
-                lines = (line for line in io.BufferedReader(stream) if line.strip())
-                while block := list(itertools.islice(lines, ROWS_PER_BLOCK)):
-                    yield pa.table({LINE: pa.array(block, pa.large_binary()), FILE: [path] * len(block)})
-        except (OSError, EOFError) as error:
-            raise UserError(f"{path} cannot be read ({error}); repair or remove it") from None
-
-
-def _open_hub(config: CorpusConfig) -> RawCorpus:
-    import datasets
-    import ray.data
-
-    try:
-        dataset = datasets.load_dataset(config.hub, config.hub_config, split=config.hub_split)
-    except Exception as error:
-        # datasets raises many unrelated types here; each means that this name cannot be loaded.
-        raise UserError(
-            f"corpus.hub {config.hub!r} split {config.hub_split!r} cannot be loaded ({type(error).__name__}: {error}); "
-            "check the name, the split and the network, or use corpus.path"
-        ) from None
-    schema = dataset.features.arrow_schema
-    # Not from_huggingface: it asks the hub for the files of what has been loaded already, and fails without one.
-    rows = dataset.with_format("arrow")
-    blocks = [rows[start : start + ROWS_PER_BLOCK] for start in range(0, len(dataset), ROWS_PER_BLOCK)]
-    return RawCorpus(
-        [ray.data.from_arrow(blocks)], frozenset(schema.names), _has_messages(schema, text_columns(config))
-    )

@@ -1,48 +1,51 @@
-"""The corpus stage: read, check, set bad rows aside, write the pairs.
+"""The corpus stage: read, check, set bad rows aside, and write the pairs in shards by the hash of their prompt.
 
     corpus-<hash8>/
-      pairs/*.parquet        the corpus schema of DESIGN, and ``conflict`` where there are true ratings
-      quarantine/*.jsonl     one object per bad row: reason, file, row
+      plan.json                     which rows go to which shard, decided once
+      texts/shard-00017.parquet     every distinct (prompt, response) of the shard once
+      pairs/shard-00017.parquet     the pairs, which name their texts by row number
+      quarantine/shard-00017.jsonl  one object per bad row: reason, file, row
+      shards/shard-00017.json       the marker, written last
 
-Blocks are checked by Ray Data; what needs the whole corpus (duplicate ids, rating spans) is settled from 64-bit
-hashes and extremes that each block reports. Text is shuffled in one case only: a row per rated response, where the
-responses of a prompt have to meet.
+A shuffle by prompt is the one barrier. A second attempt reads and checks again, and shuffles and writes only what is
+missing.
 """
 
 from __future__ import annotations
 
-from collections import Counter as Tally
+import functools
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from pdray.config import CorpusConfig, RunConfig, fingerprinted
-from pdray.corpus import blocks
-from pdray.corpus.check import PROMPT_KEY, bad_responses, check_pairs, check_responses, pair_responses
+from pdray.corpus.build import check_rows, default_texts, summarise_rows, write_missing
 from pdray.corpus.files import input_identity
+from pdray.corpus.form import absent_columns, form_and_rules
+from pdray.corpus.plan import ShardPlan, make_plan, read_plan, record_plan
 from pdray.corpus.read import RawCorpus, open_corpus
-from pdray.corpus.rows import DROPPED, NO_PROMPT, RowRules
-from pdray.errors import UserError, user_errors
-from pdray.progress import Counter
-from pdray.stages import StageContext, StageResult
-from pdray.store import file_identity
+from pdray.corpus.report import Report, add_up
+from pdray.corpus.rows import NO_PROMPT, RowRules
+from pdray.corpus.write import QUARANTINE
+from pdray.errors import UserError
+from pdray.identity import folder_identity
+from pdray.schema import CorpusOutput
+from pdray.shards import run_rounds
+from pdray.stages import Stage, StageContext, StageResult
 
 LISTED = 5  # reasons in a message; all of them are in the quarantine
-REQUIRED = {
-    "pairs": ("prompt", "chosen", "rejected", "aspect"),
-    "rated pairs": ("prompt", "response_a", "response_b"),
-    "rated responses": ("prompt", "response"),
-}
 
 
 def settings(config: RunConfig) -> dict[str, Any]:
-    """What decides the corpus: its section, the seed and the identity of the input files.
+    """What decides the corpus: its section, the seed and the content of the input files.
 
     Of a data set on a hub nothing is known without a network but its name.
     """
-    files = input_identity(config.corpus.patterns)
+    section = fingerprinted(config.corpus)
+    files: list[Any] = input_identity(config.corpus.patterns, config.corpus.partition_columns)
     if config.corpus.hub is not None and Path(config.corpus.hub).is_dir():
-        files = [file_identity(path) for path in sorted(Path(config.corpus.hub).rglob("*")) if path.is_file()]
-    return fingerprinted(config.corpus) | {"seed": config.seed, "files": files}
+        files = folder_identity(config.corpus.hub)
+        section = section | {"hub": None}
+    return section | {"seed": config.seed, "files": files}
 
 
 def run(ctx: StageContext) -> StageResult:
@@ -53,130 +56,47 @@ def run(ctx: StageContext) -> StageResult:
     """
     config = ctx.config.corpus
     raw = open_corpus(config)
-    form, ratings = rating_columns(config, raw.columns)
-    _require_columns(config, form, raw.columns)
-    rules = RowRules(
-        columns={name: value for name, value in config.columns.model_dump().items() if name != "ratings"},
-        aspects=tuple(config.aspects) if config.aspects else None,
-        ratings=ratings,
-        conversational=raw.conversational,
-        implicit_prompt=config.columns.prompt not in raw.columns,
-        partition_columns=tuple(config.partition_columns),
-        seed=ctx.config.seed,
+    form, rules = form_and_rules(config, raw, ctx.config.seed)
+
+    @functools.cache
+    def checked() -> Any:
+        return check_rows(raw, form, rules, ctx.progress)
+
+    plan = read_plan(ctx.folder)
+    if plan is None:
+        summary = summarise_rows(checked(), sorted(rules.ratings))
+        texts = config.texts_per_shard or default_texts()
+        plan = record_plan(ctx.folder, make_plan(summary, sorted(rules.ratings), texts, checked().responses))
+    shards = ctx.shards(plan.num_shards)
+    markers = run_rounds(
+        shards,
+        lambda missing: write_missing(missing, checked(), plan, rules, shards, ctx.progress),
+        ctx.progress.note,
     )
-    with user_errors(), ctx.progress.counting("checking rows") as counter:
-        datasets, responses = _check(raw, form, rules, counter)
-        checked = blocks.collect(datasets)
-    report = blocks.write(checked, rules, ctx.folder)
+    report = add_up(markers.values())
+    assert report.rows == plan.rows, f"{plan.rows} rows were read, {report.rows} are in shards"
+    _refuse_if_bad(config, raw, report, plan, str(ctx.folder / QUARANTINE))
+    return _result(report, rules, plan, shards.digest(markers))
+
+
+def _refuse_if_bad(config: CorpusConfig, raw: RawCorpus, report: Report, plan: ShardPlan, quarantine: str) -> None:
+    rows_read = plan.responses[0] if plan.responses else report.rows
+    bad = report.bad.total()
+    listing = ", ".join(f"{count:,} {reason}" for reason, count in _ranked(report.bad))
     if report.reasons[NO_PROMPT] > report.rows / 2:  # a prompt column was forgotten, or has another name
         raise UserError(
-            f"{_absent(config, ['prompt'], raw.columns)}; and in {report.reasons[NO_PROMPT]:,} of {report.rows:,} rows "
-            "the responses share no beginning that could be the prompt"
+            f"{absent_columns(config, ['prompt'], raw.columns)}; and in {report.reasons[NO_PROMPT]:,} of "
+            f"{report.rows:,} rows the responses share no beginning that could be the prompt"
         )
-    _refuse_if_bad(config, report, report.rows if responses is None else responses.read)
-    return _result(report, rules, responses)
-
-
-def rating_columns(config: CorpusConfig, columns: frozenset[str]) -> tuple[str, dict[str, tuple[str, ...]]]:
-    """The form of the corpus and the columns of its true ratings, aspect -> user's columns.
-
-    Raises:
-        UserError: a rated corpus without ratings, or a listed aspect without its columns.
-    """
-    prefixes = ("score_chosen.", "score_rejected.") if config.kind == "pairs" else ("score_a.", "score_b.")
-    found = {
-        name.removeprefix(prefixes[0]): (name, prefixes[1] + name.removeprefix(prefixes[0]))
-        for name in sorted(columns)
-        if name.startswith(prefixes[0]) and prefixes[1] + name.removeprefix(prefixes[0]) in columns
-    }
-    if config.kind == "pairs":
-        return "pairs", dict(found)
-    form = "rated pairs" if found else "rated responses"
-    ratings: dict[str, tuple[str, ...]] = dict(found)
-    if not found:
-        named = config.columns.ratings or {
-            name.removeprefix("rating."): name for name in sorted(columns) if name.startswith("rating.")
-        }
-        ratings = {aspect: (column,) for aspect, column in named.items()}
-    wanted = config.aspects or list(ratings)
-    missing = [aspect for aspect in wanted if not set(ratings.get(aspect, ("",))) <= columns]
-    if missing or len(wanted) < 2:
-        raise UserError(
-            f"corpus.kind is rated but the ratings of {', '.join(missing) or 'two aspects'} are not among the columns "
-            f"{', '.join(sorted(columns))}; name them score_a.<aspect> and score_b.<aspect>, or rating.<aspect>, "
-            "or map them in corpus.columns.ratings"
-        )
-    return form, {aspect: ratings[aspect] for aspect in sorted(wanted)}
-
-
-def _require_columns(config: CorpusConfig, form: str, columns: frozenset[str]) -> None:
-    names = config.columns.model_dump()
-    missing = [name for name in REQUIRED[form] if names[name] not in columns]
-    # Two responses may have their prompt in what they begin with; a column that the user names has to be there.
-    implicit = missing == ["prompt"] and names["prompt"] == "prompt" and form != "rated responses"
-    if missing and not implicit:
-        raise UserError(_absent(config, missing, columns))
-
-
-def _absent(config: CorpusConfig, missing: list[str], columns: frozenset[str]) -> str:
-    names = config.columns.model_dump()
-    said = [f"corpus.columns.{name} is {names[name]!r}, which is not a column of the corpus" for name in missing]
-    return "; ".join([*said, f"its columns are: {', '.join(sorted(columns)) or 'none (no readable row)'}"])
-
-
-class Responses(NamedTuple):
-    """Counts of a corpus with one row per response: rows read, and those that repeat their prompt."""
-
-    read: int
-    repeated: int
-
-
-def _check(raw: RawCorpus, form: str, rules: RowRules, counter: Counter) -> tuple[list[Any], Responses | None]:
-    """Data sets of checked rows, and the counts of responses where rows are responses."""
-    if form != "rated responses":
-        checked = [
-            dataset.map_batches(
-                check_pairs,
-                batch_format="pyarrow",
-                fn_kwargs={"rules": rules, "rated": form == "rated pairs", "counter": counter},
-            )
-            for dataset in raw.datasets
-        ]
-        return checked, None
-    responses = [
-        dataset.map_batches(check_responses, batch_format="pyarrow", fn_kwargs={"rules": rules, "counter": counter})
-        for dataset in raw.datasets
-    ]
-    # A union of one is refused by Ray.
-    merged = (responses[0].union(*responses[1:]) if len(responses) > 1 else responses[0]).materialize()
-    pairs = (
-        merged.filter(expr=_is_good())
-        .groupby(PROMPT_KEY)
-        .map_groups(pair_responses, batch_format="pyarrow", fn_kwargs={"rules": rules})
-    )
-    bad = merged.map_batches(bad_responses, batch_format="pyarrow", fn_kwargs={"rules": rules})
-    return [pairs, bad], Responses(merged.count(), merged.sum("repeated_prompt") or 0)
-
-
-def _is_good() -> Any:
-    from ray.data.expressions import col
-
-    return col("reason").is_null()
-
-
-def _refuse_if_bad(config: CorpusConfig, report: blocks.Report, rows_read: int) -> None:
-    bad = report.rows - report.good - sum(report.reasons[reason] for reason in DROPPED)
-    reasons = [item for item in report.reasons.most_common() if item[0] not in DROPPED][:LISTED]
-    listing = ", ".join(f"{count:,} {reason}" for reason, count in reasons)
     if rows_read == 0:
         raise UserError("the corpus holds no rows; check corpus.path")
     if bad > config.max_quarantined * rows_read:
         raise UserError(
             f"{bad:,} of {rows_read:,} rows are bad ({listing}), more than corpus.max_quarantined "
-            f"({config.max_quarantined}) allows; they stand in {report.folder / 'quarantine'}: mend them or raise it"
+            f"({config.max_quarantined}) allows; they stand in {quarantine}: mend them or raise it"
         )
-    if report.good == 0:
-        every = ", ".join(f"{count:,} {reason}" for reason, count in report.reasons.most_common(LISTED))
+    if report.pairs == 0:
+        every = ", ".join(f"{count:,} {reason}" for reason, count in _ranked(report.reasons))
         raise UserError(f"none of {rows_read:,} rows gave a pair ({every}); give pairs that can be told apart")
     if len(report.aspects) < 2:
         raise UserError(
@@ -185,29 +105,57 @@ def _refuse_if_bad(config: CorpusConfig, report: blocks.Report, rows_read: int) 
         )
 
 
-def _result(report: blocks.Report, rules: RowRules, responses: Responses | None) -> StageResult:
-    reasons: Tally[str] = Tally(report.reasons)
-    dropped = {reason: reasons.pop(reason) for reason in DROPPED if reason in reasons}
-    notes = [f"{count:,} rows quarantined: {reason}" for reason, count in reasons.most_common()]
-    repeated = report.repeated if responses is None else responses.repeated
+def _ranked(reasons: dict[str, int]) -> list[tuple[str, int]]:
+    """The commonest reasons, the same whatever order they were counted in."""
+    return sorted(reasons.items(), key=lambda item: (-item[1], item[0]))[:LISTED]
+
+
+def _result(report: Report, rules: RowRules, plan: ShardPlan, digest: str) -> StageResult:
+    aspects = dict(sorted(report.aspects.items()))
+    bad = dict(sorted(report.bad.items()))
+    repeated = plan.responses[1] if plan.responses else report.repeated
+    notes = [f"{count:,} rows quarantined: {reason}" for reason, count in sorted(bad.items(), key=lambda i: -i[1])]
     if repeated:
         notes.append(f"{repeated:,} rows repeat the prompt in their responses; the shared turns were taken off")
     if rules.implicit_prompt:
         notes.append("there is no prompt column; the prompt of a pair is what its responses begin with in common")
     return StageResult(
+        output=CorpusOutput(
+            num_shards=plan.num_shards,
+            pairs=report.pairs,
+            texts=report.texts,
+            aspects=list(aspects),
+            aspect_pairs=aspects,
+            conversational=rules.conversational,
+            rated=sorted(rules.ratings),
+        ),
         rows_in=report.rows,
-        rows_out=report.good,
-        quarantined=sum(reasons.values()),
-        dropped=dropped,
+        rows_out=report.pairs,
+        quarantined=sum(bad.values()),
+        dropped=report.dropped,
         metrics={
-            "aspects": sorted(report.aspects),
-            "aspect_rows": dict(sorted(report.aspects.items())),
-            "quarantine_reasons": dict(sorted(reasons.items())),
+            "aspects": list(aspects),
+            "aspect_rows": aspects,
+            "quarantine_reasons": bad,
             "conversational": rules.conversational,
             "implicit_prompt": rules.implicit_prompt,
             "repeated_prompts": repeated,
             "conflict": report.conflict,
-            **({} if responses is None else {"responses_read": responses.read}),
+            "texts": report.texts,
+            "shards": plan.num_shards,
+            "shards_digest": digest,
+            **({"responses_read": plan.responses[0]} if plan.responses else {}),
         },
         notes=notes,
     )
+
+
+STAGE = Stage(
+    name="corpus",
+    version=2,
+    upstream=(),
+    settings=settings,
+    run=run,
+    load=lambda value: CorpusOutput(**value),
+    shown=("aspect_rows", "quarantine_reasons", "conflict"),
+)

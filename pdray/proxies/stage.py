@@ -10,10 +10,10 @@ from typing import Any
 from pdray.config import RunConfig, fingerprinted
 from pdray.errors import UserError, user_errors
 from pdray.hashing import digest
+from pdray.identity import model_identity
 from pdray.models.folder import check_model_folder
 from pdray.models.positions import check_positions
 from pdray.stages import StageContext, StageResult
-from pdray.store import model_identity
 
 SCRATCH = "work"
 

@@ -1,0 +1,208 @@
+"""The corpus as Ray work: check the rows, plan the shards, bring the rows of each missing shard together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pdray.corpus.check import PLACE, PROMPT_KEY, bad_responses, check_pairs, check_responses, pair_responses
+from pdray.corpus.duplicates import SHARD, losers_across_shards, placed_schema
+from pdray.corpus.plan import ShardPlan
+from pdray.corpus.read import RawCorpus
+from pdray.corpus.rows import RowRules
+from pdray.corpus.summary import Summary, empty_summary, summarise
+from pdray.corpus.write import ShardTask, write_shard
+from pdray.errors import UserError, user_errors
+from pdray.progress import Counter, Progress
+from pdray.shards import Outcome, ShardedFolder, error_text
+
+RETRIES = 3
+PARTITION_BYTES = 256 * 2**20  # Arrow cannot sort a string column of 2 GiB, and a task holds three of its partition
+CPU_TEXTS, GPU_TEXTS = 2048, 16384
+
+
+@dataclass(frozen=True)
+class Checked:
+    """The checked rows of a corpus, in Ray's object store.
+
+    Attributes:
+        blocks: references to blocks of the checked schema, none empty.
+        responses: rows read and rows that repeat their prompt, where rows are responses.
+    """
+
+    blocks: list[Any]
+    responses: list[int] | None = None
+
+
+def check_rows(raw: RawCorpus, form: str, rules: RowRules, progress: Progress) -> Checked:
+    """Read and check every row.
+
+    Raises:
+        UserError: a file cannot be read.
+    """
+    with user_errors(), progress.counting("checking rows") as counter:
+        if form == "rated responses":
+            return _check_responses(raw, rules, counter)
+        kwargs = {"rules": rules, "rated": form == "rated pairs", "counter": counter}
+        checked = [_map(dataset, check_pairs, **kwargs) for dataset in raw.datasets]
+        return Checked(_blocks(_union(checked)))
+
+
+def _check_responses(raw: RawCorpus, rules: RowRules, counter: Counter) -> Checked:
+    checked = [_map(dataset, check_responses, rules=rules, counter=counter) for dataset in raw.datasets]
+    blocks = _blocks(_union(checked))
+    if not blocks:
+        return Checked([], [0, 0])
+    responses = _dataset(blocks)
+    pairs = (
+        responses.filter(expr=_is_good())
+        .groupby(PROMPT_KEY)
+        .map_groups(pair_responses, batch_format="pyarrow", fn_kwargs={"rules": rules}, max_retries=RETRIES)
+    )
+    bad = _map(responses, bad_responses, rules=rules)
+    return Checked(_blocks(_union([pairs, bad])), [responses.count(), int(responses.sum("repeated_prompt") or 0)])
+
+
+def _blocks(dataset: Any) -> list[Any]:
+    """Run a data set; references to its blocks that hold rows.
+
+    Ray leaves empty blocks without a schema, and its shuffle fails at a block whose schema is not the others'.
+    """
+    import ray
+
+    blocks = dataset.materialize().to_arrow_refs()
+    rows = ray.remote(max_retries=RETRIES)(_num_rows)
+    return [
+        block for block, count in zip(blocks, ray.get([rows.remote(block) for block in blocks]), strict=True) if count
+    ]
+
+
+def _num_rows(block: pa.Table) -> int:
+    return len(block)
+
+
+def _dataset(blocks: list[Any]) -> Any:
+    import ray.data
+
+    return ray.data.from_arrow_refs(blocks)
+
+
+def _is_good() -> Any:
+    from ray.data.expressions import col
+
+    return col("reason").is_null()
+
+
+def _map(dataset: Any, function: Callable[..., Any], **kwargs: Any) -> Any:
+    return dataset.map_batches(function, batch_format="pyarrow", fn_kwargs=kwargs, max_retries=RETRIES)
+
+
+def _union(datasets: list[Any]) -> Any:
+    return datasets[0].union(*datasets[1:]) if len(datasets) > 1 else datasets[0]  # a union of one is refused by Ray
+
+
+def summarise_rows(checked: Checked, aspects: list[str]) -> Summary:
+    """The summary of all rows; the driver holds that of one block at a time."""
+    import ray
+
+    task = ray.remote(max_retries=RETRIES)(summarise)
+    whole = empty_summary(len(aspects))
+    for part in [task.remote(block, aspects) for block in checked.blocks]:
+        whole = whole.merged(ray.get(part))
+    return whole
+
+
+def default_texts() -> int:
+    """Texts of a shard: a few minutes of work for an engine of this cluster."""
+    import ray
+
+    return GPU_TEXTS if ray.cluster_resources().get("GPU") else CPU_TEXTS
+
+
+def write_missing(
+    missing: Sequence[int],
+    checked: Checked,
+    plan: ShardPlan,
+    rules: RowRules,
+    shards: ShardedFolder,
+    progress: Progress,
+) -> Iterable[Outcome]:
+    """Bring the rows of some shards together and write them; one attempt.
+
+    Args:
+        missing: the shards.
+        checked: all rows of the corpus.
+        plan: where they go.
+        rules: of the corpus.
+        shards: the stage's folder.
+        progress: the user's progress line.
+
+    Raises:
+        UserError: the rows are not those that the plan was made for.
+    """
+    import ray.data
+
+    wanted = pa.array(missing, pa.int32())
+    parts = [ray.data.from_arrow(_heralds(wanted, rules))]
+    num_bytes = 0
+    if checked.blocks:
+        rows = _dataset(checked.blocks)
+        _require_rows(rows.count(), plan, shards)
+        num_bytes = rows.size_bytes()
+        parts.append(_map(rows, place_rows, plan=plan, rules=rules, shards=wanted))
+        if plan.given_ids and plan.num_shards > 1:
+            placed = _map(rows, place_rows, plan=plan, rules=rules, shards=None)
+            with user_errors():
+                losers = _blocks(losers_across_shards(placed, rules, wanted, plan.rows))
+            parts += [_dataset(losers)] if losers else []
+    spans = np.array([plan.spans[aspect] for aspect in sorted(rules.ratings)])
+    with progress.counting("writing shards", len(missing), "shards") as counter:
+        written = (
+            _union(parts)
+            .groupby(SHARD, num_partitions=_num_partitions(len(missing), num_bytes))
+            .map_groups(
+                write_shard,
+                batch_format="pyarrow",
+                fn_kwargs={"task": ShardTask(shards, rules, spans, counter)},
+                max_retries=RETRIES,
+            )
+        )
+        try:
+            with user_errors():
+                return [Outcome(row["shard"], row["error"]) for row in written.take_all()]
+        except ray.exceptions.RayError as error:  # the shards that were finished by then are kept
+            return [Outcome(shard, error_text(error)) for shard in missing]
+
+
+def _require_rows(num_rows: int, plan: ShardPlan, shards: ShardedFolder) -> None:
+    if num_rows != plan.rows:
+        raise UserError(
+            f"the input has {num_rows:,} rows and had {plan.rows:,} when this corpus was begun; delete {shards.folder} "
+            "and run again"
+        )
+
+
+def place_rows(rows: pa.Table, plan: ShardPlan, rules: RowRules, shards: pa.Array | None) -> pa.Table:
+    """Rows of the checked schema with their ``shard``; of some shards only, where these are given."""
+    found = plan.shards_of(rows[PLACE].to_numpy(), rows["pair_id"].to_pylist())
+    placed = rows.append_column(SHARD, pa.array(found, pa.int32())).cast(placed_schema(rules))
+    return placed if shards is None else placed.filter(pc.is_in(placed[SHARD], shards))
+
+
+def _heralds(shards: pa.Array, rules: RowRules) -> pa.Table:
+    """A row for each shard that is no row of the corpus: a shard without any is written too."""
+    schema = placed_schema(rules)
+    return pa.table([*[pa.nulls(len(shards), field.type) for field in schema][:-1], shards], schema=schema)
+
+
+def _num_partitions(num_shards: int, num_bytes: int) -> int:
+    """Partitions of the shuffle: several shards share one where they are small."""
+    import ray
+
+    workers = 2 * int(ray.cluster_resources().get("CPU", 1))
+    return min(num_shards, max(workers, num_bytes // PARTITION_BYTES + 1))
