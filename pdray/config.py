@@ -120,7 +120,11 @@ class ProxiesConfig(Section):
     base_model: str | None = Field(None, description="model folder that each proxy starts from")
     train: Literal["all", "head"] = Field("all", description="train all weights, or the head on a frozen backbone")
     share: Share = Field(1.0, description="share p_r of each aspect's pairs that is used")
-    held_out: float = Field(0.1, gt=0, lt=1, description="share of an aspect's pairs kept for held-out accuracy")
+    max_pairs_per_aspect: Count = Field(20_000, description="most pairs of an aspect to train on")
+    held_out: float = Field(
+        0.1, gt=0, lt=1, description="share of an aspect's pairs kept for held-out accuracy, with prompts of their own"
+    )
+    max_held_out_pairs: Count = Field(2_000, description="most pairs of an aspect to hold out")
     balance_temperature: float | None = Field(1.0, gt=0, description="τ of balanced length sampling; null turns it off")
     length_penalty: float = Field(0.001, ge=0, description="ρ, reward per token of length difference; 0 turns it off")
     length_penalty_form: Literal["eq16", "residual"] = Field(
@@ -129,13 +133,17 @@ class ProxiesConfig(Section):
     length_baseline: bool = Field(
         True, description="also train without the remedies, to report the length bias before and after"
     )
-    epochs: float = Field(1.0, gt=0, description="passes over an aspect's pairs")
-    learning_rate: float = Field(5e-5, gt=0, description="peak learning rate")
-    batch_size: Count = Field(16, description="pairs per step and worker")
-    dtype: Literal["float32", "bfloat16"] = Field("float32", description="compute precision of training and features")
-    num_workers: Count = Field(1, description="Ray Train workers per proxy")
-    cpus_per_worker: float = Field(1, gt=0, description="CPUs per worker", json_schema_extra=HOW)
-    gpus_per_worker: float = Field(0, ge=0, description="GPUs per worker", json_schema_extra=HOW)
+    epochs: float = Field(
+        1.0, gt=0, description="train all: passes over an aspect's pairs (heads are fitted to convergence)"
+    )
+    learning_rate: float = Field(5e-5, gt=0, description="train all: peak learning rate (heads need none)")
+    batch_size: Count = Field(16, description="train all: pairs per step and worker")
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "float32", description="train all: compute precision (features are computed in scores.dtype)"
+    )
+    num_workers: Count = Field(1, description="train all: Ray Train workers per proxy")
+    cpus_per_worker: float = Field(1, gt=0, description="train all: CPUs per worker", json_schema_extra=HOW)
+    gpus_per_worker: float = Field(0, ge=0, description="train all: GPUs per worker", json_schema_extra=HOW)
 
     @model_validator(mode="after")
     def _source(self) -> ProxiesConfig:

@@ -62,6 +62,12 @@ def load_reward_model(base_model: str, tokenizer: Any, seed: int) -> Any:
     return model
 
 
+def is_classifier(base_model: str) -> bool:
+    """Whether a model folder was saved as a sequence classifier, so that every weight of its head has been trained."""
+    config = json.loads((Path(base_model) / "config.json").read_text(encoding="utf-8"))
+    return any(kind.endswith("ForSequenceClassification") for kind in config.get("architectures") or [])
+
+
 @contextlib.contextmanager
 def _quiet_loading() -> Iterator[None]:
     # A new head on a language model is what we ask for; Transformers warns about each of its weights.

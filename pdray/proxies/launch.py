@@ -39,7 +39,10 @@ def fit(job: TrainingJob) -> dict[str, Any]:
             num_workers=proxies.num_workers, use_gpu=proxies.gpus_per_worker > 0, resources_per_worker=resources
         ),
         run_config=RunConfig(
-            name=job.name, storage_path=str(job.scratch), failure_config=FailureConfig(max_failures=0)
+            name=job.name,
+            storage_path=job.scratch.path,
+            storage_filesystem=job.scratch.filesystem,
+            failure_config=FailureConfig(max_failures=0),
         ),
     )
     facts: dict[str, Any] = trainer.fit().return_value
