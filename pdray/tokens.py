@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from pdray.config import ScoresConfig
 from pdray.errors import UserError
 
@@ -146,3 +149,46 @@ class TextEncoder:
 def token_rule(scores: ScoresConfig) -> TokenRule:
     """The rule of a run; half of ``max_tokens`` is the prompt's where nothing else is said."""
     return TokenRule(scores.max_tokens, scores.prompt_tokens or scores.max_tokens // 2, scores.keep_prompt)
+
+
+def count_unknown(tokenizer: Any, columns: list[pa.ChunkedArray]) -> tuple[int, int]:
+    """Tokens that a tokenizer does not know, and all tokens.
+
+    Args:
+        tokenizer: a Hugging Face tokenizer; one without a token for the unknown knows every text.
+        columns: lists of token ids.
+    """
+    unknown = tokenizer.unk_token_id
+    ids = [pc.list_flatten(column) for column in columns]
+    total = sum(map(len, ids))
+    # Some tokenizers name the token that ends or begins every text.
+    marks = {tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.sep_token_id, tokenizer.cls_token_id}
+    if unknown is None or unknown in marks:
+        return 0, total
+    return sum(pc.sum(pc.equal(one, unknown)).as_py() or 0 for one in ids), total
+
+
+def require_known(folder: str, unknown: int, total: int, limit: float) -> None:
+    """Refuse texts most of whose words a tokenizer does not know: their rewards would be those of other texts.
+
+    Args:
+        folder: of the tokenizer.
+        unknown: tokens that it does not know.
+        total: all tokens.
+        limit: largest share of unknown ones.
+
+    Raises:
+        UserError: the share is above the limit.
+    """
+    share = unknown / max(1, total)
+    if share > limit:
+        raise UserError(
+            f"the tokenizer of {folder} does not know {share:.1%} of the tokens of the corpus, above "
+            f"scores.max_unknown_tokens {limit:g}; copy the model's own tokenizer files into that folder, take a model "
+            "that reads the corpus' language, or raise scores.max_unknown_tokens"
+        )
+
+
+def check_unknown_tokens(tokenizer: Any, columns: list[pa.ChunkedArray], limit: float) -> None:
+    """:func:`require_known` for some columns of token ids."""
+    require_known(tokenizer.name_or_path, *count_unknown(tokenizer, columns), limit)

@@ -14,7 +14,7 @@ from pdray.proxies.features import RowsOfPairs
 from pdray.proxies.tasks import run_tasks
 from pdray.schema import TEXTS
 from pdray.shards import Outcome, ShardedFolder, error_text
-from pdray.tokens import TextEncoder, TokenRule
+from pdray.tokens import TextEncoder, TokenRule, count_unknown
 
 ENCODED = "encoded"
 SCHEMA = pa.schema(
@@ -43,7 +43,7 @@ class EncodeJob:
 
     def attempt(self, shards: Sequence[int]) -> Iterator[Outcome]:
         """Encode some shards in Ray tasks, for :func:`pdray.shards.run_rounds`."""
-        jobs: Iterable[tuple[Any, ...]] = ((self, shard, self.rows(shard)) for shard in shards)
+        jobs: Iterable[tuple[Any, ...]] = ((self, shard, self.rows.rows_of(shard)) for shard in shards)
         return (outcome for _, outcome in run_tasks(encode_shard, jobs, SHARD_SECONDS))
 
 
@@ -61,7 +61,8 @@ def encode_shard(job: EncodeJob, shard: int, rows: np.ndarray) -> Outcome:
         encoded = encoder.encode(texts["prompt"].to_pylist(), texts["response"].to_pylist())
         columns = [rows, encoded.ids, encoded.num_tokens, encoded.truncated]
         arrays = [pa.array(column, kind.type) for column, kind in zip(columns, SCHEMA, strict=True)]
-        facts = {"truncated": int(sum(encoded.truncated))}
+        unknown, tokens = count_unknown(encoder.tokenizer, [arrays[1]])
+        facts = {"truncated": int(sum(encoded.truncated)), "unknown": unknown, "tokens": tokens}
         job.target.write(shard, {ENCODED: pa.Table.from_arrays(arrays, schema=SCHEMA)}, int(rows.sum()), facts)
     except UserError:
         raise

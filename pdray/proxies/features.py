@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +13,9 @@ import pyarrow as pa
 from pdray.proxies import length
 from pdray.schema import FEATURES, features_schema
 from pdray.shards import ShardedFolder
-from pdray.tokens import EncodedTexts
+
+if TYPE_CHECKING:
+    from pdray.engines.encode import TextFacts
 
 READERS = 8
 
@@ -28,7 +30,12 @@ class RowsOfPairs:
 
     rows: dict[int, np.ndarray]
 
-    def __call__(self, shard: int) -> np.ndarray:
+    def __call__(self, shard: int, num_texts: int) -> np.ndarray:
+        """As :meth:`rows_of`, whatever the number of texts."""
+        del num_texts
+        return self.rows_of(shard)
+
+    def rows_of(self, shard: int) -> np.ndarray:
         """The rows of a shard."""
         return self.rows.get(shard, np.empty(0, np.int64))
 
@@ -49,26 +56,25 @@ class RowsOfPairs:
 
 
 def feature_table(
-    shard: int, rows: np.ndarray, outputs: np.ndarray, encoded: EncodedTexts
+    shard: int, rows: np.ndarray, outputs: np.ndarray, facts: TextFacts
 ) -> tuple[dict[str, pa.Table], dict[str, Any]]:
     """A shard's features as :func:`pdray.schema.features_schema` describes them; a writer of ``TextPass``.
 
     Args:
         shard: its number.
         rows: (n,) int, ascending.
-        outputs: (n, H) float32.
-        encoded: the texts, with their lengths.
+        outputs: (n, H) float32, NaN for a text that could not be read.
+        facts: lengths of the same texts.
     """
     del shard
     schema = features_schema(outputs.shape[1])
     columns = [
         pa.array(rows, pa.int32()),
         pa.FixedSizeListArray.from_arrays(pa.array(outputs.reshape(-1), pa.float32()), outputs.shape[1]),
-        pa.array(encoded.num_tokens, pa.int32()),
-        pa.array(encoded.truncated, pa.bool_()),
+        pa.array(facts.num_tokens, pa.int32()),
+        pa.array(facts.truncated, pa.bool_()),
     ]
-    facts = {"truncated": int(sum(encoded.truncated)), "non_finite": int((~np.isfinite(outputs)).any(1).sum())}
-    return {FEATURES: pa.Table.from_arrays(columns, schema=schema)}, facts
+    return {FEATURES: pa.Table.from_arrays(columns, schema=schema)}, {}
 
 
 @dataclass(frozen=True)
@@ -84,10 +90,20 @@ class PairFeatures:
     rejected: np.ndarray
     length_difference: np.ndarray
 
+    def finite(self) -> np.ndarray:
+        """Which pairs have features of both texts, (n,) bool."""
+        known: np.ndarray = np.isfinite(self.chosen).all(1) & np.isfinite(self.rejected).all(1)
+        return known
+
+    def take(self, rows: np.ndarray) -> PairFeatures:
+        """Some of the pairs, by a mask or by positions."""
+        return PairFeatures(self.chosen[rows], self.rejected[rows], self.length_difference[rows])
+
     @property
     def difference(self) -> np.ndarray:
         """(n, H) float64."""
-        return self.chosen.astype(np.float64) - self.rejected
+        difference: np.ndarray = self.chosen.astype(np.float64) - self.rejected
+        return difference
 
     def spread(self) -> np.ndarray:
         """(H,) float64, standard deviation of each feature over all texts; 1 for a feature that never changes."""

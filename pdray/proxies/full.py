@@ -17,7 +17,7 @@ from pdray.schema import ProxiesOutput, RewardModel
 from pdray.shards import ShardedFolder, run_rounds
 from pdray.stages import StageContext
 from pdray.storage import StoragePath
-from pdray.tokens import token_rule
+from pdray.tokens import require_known, token_rule
 
 SCRATCH, DONE = "work", "trained"
 TASK_SECONDS = 3600.0
@@ -63,8 +63,12 @@ def _encode(ctx: StageContext, chosen: list[AspectPairs]) -> tuple[ShardedFolder
     target = ShardedFolder(ctx.folder / SCRATCH / "texts", ctx.fingerprint, corpus.num_shards)
     rows = RowsOfPairs.of([one.used for one in chosen])
     job = EncodeJob(ctx.config.proxies.base_model, token_rule(ctx.config.scores), corpus, target, rows)
-    markers = run_rounds(target, job.attempt, ctx.progress.note)
-    return target, sum(marker.facts["truncated"] for marker in markers.values())
+    markers = run_rounds(target, job.attempt, ctx.progress.note).values()
+    truncated, unknown, tokens = (
+        sum(marker.facts[fact] for marker in markers) for fact in ("truncated", "unknown", "tokens")
+    )
+    require_known(job.base_model, unknown, tokens, ctx.config.scores.max_unknown_tokens)
+    return target, truncated
 
 
 def _train(ctx: StageContext, missing: list[AspectPairs], encoded: ShardedFolder, limit: int) -> None:

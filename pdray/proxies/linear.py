@@ -14,12 +14,12 @@ from pdray.errors import UserError
 from pdray.proxies import length, quality
 from pdray.proxies.backbone import Backbone, write_heads, write_identity
 from pdray.proxies.data import trains_baseline
-from pdray.proxies.features import RowsOfPairs, feature_table, final_margins, read_pairs
+from pdray.proxies.features import PairFeatures, RowsOfPairs, feature_table, final_margins, read_pairs
 from pdray.proxies.fit import Pairs, fit_cross_validated, fit_head
 from pdray.proxies.pairs import AspectPairs
 from pdray.proxies.tasks import run_tasks
 from pdray.schema import ProxiesOutput, RewardModel
-from pdray.shards import Marker, ShardedFolder
+from pdray.shards import ShardedFolder
 from pdray.stages import StageContext
 from pdray.tokens import token_rule
 
@@ -51,16 +51,16 @@ def fit_aspect(job: HeadJob) -> tuple[np.ndarray, dict[str, Any]]:
         (H,) float32, the head on raw features; what the manifest says of it.
     """
     start, proxies = time.monotonic(), job.proxies
-    train = read_pairs(job.features, job.pairs.train, job.num_features)
+    train, groups = _readable(job, job.pairs.train)
+    held_out, _ = _readable(job, job.pairs.held_out)
     spread, length_difference = train.spread(), train.length_difference
     pairs = Pairs(
         train.difference / spread,
         length.training_margin(length_difference, proxies.length_penalty, proxies.length_penalty_form),
         length.balance_weights(length_difference, proxies.balance_temperature),
     )
-    fit = fit_cross_validated(pairs, job.pairs.train["prompt_hash"].to_numpy())
+    fit = fit_cross_validated(pairs, groups)
     head = (fit.weights / spread).astype(np.float32)
-    held_out = read_pairs(job.features, job.pairs.held_out, job.num_features)
     margin = final_margins(held_out, head, length.scoring_penalty(proxies.length_penalty, proxies.length_penalty_form))
     baseline = None
     if trains_baseline(proxies):
@@ -68,6 +68,7 @@ def fit_aspect(job: HeadJob) -> tuple[np.ndarray, dict[str, Any]]:
         baseline = final_margins(held_out, fit_head(plain, fit.l2).weights / spread, 0.0)
     facts = {
         "train_pairs": len(pairs.margin),
+        "unread_pairs": len(job.pairs.used) - len(pairs.margin) - len(margin),
         **quality.held_out_facts(margin, held_out.length_difference, baseline),
         "l2": fit.l2,
         "iterations": fit.iterations,
@@ -78,11 +79,28 @@ def fit_aspect(job: HeadJob) -> tuple[np.ndarray, dict[str, Any]]:
     return head, facts
 
 
+def _readable(job: HeadJob, pairs: pa.Table) -> tuple[PairFeatures, np.ndarray]:
+    """The features of the pairs whose texts could both be read, and the hash of the prompt of each.
+
+    Raises:
+        UserError: of some texts no pair is left.
+    """
+    features = read_pairs(job.features, pairs, job.num_features)
+    known, prompts = features.finite(), pairs["prompt_hash"].to_numpy()
+    if len(np.unique(prompts[known])) < min(2, len(np.unique(prompts))):
+        raise UserError(
+            f"the aspect {job.pairs.aspect!r} has {known.sum()} pairs left of {len(known)} whose texts have finite "
+            "features; use scores.dtype float32, or another proxies.base_model"
+        )
+    return features.take(known), prompts[known]
+
+
 def agreement_of(
     heads: np.ndarray, held_out: pa.Table, features: ShardedFolder, penalty: float
 ) -> list[list[float | None]]:
     """How much the heads' margins go together on held-out pairs, (κ, κ); see :mod:`pdray.proxies.quality`."""
     pairs = read_pairs(features, held_out, heads.shape[1])
+    pairs = pairs.take(pairs.finite())
     margins = np.stack([final_margins(pairs, head, penalty) for head in heads], axis=1)
     return [
         [round(float(value), 4) if np.isfinite(value) else None for value in row] for row in quality.agreement(margins)
@@ -141,17 +159,7 @@ def _write_features(ctx: StageContext, chosen: list[AspectPairs]) -> tuple[Shard
         scores=ctx.config.scores,
     )
     result = run_text_pass(text_pass, ctx.progress, "features")
-    return target, {"texts": rows.count, **_checked(result.markers, ctx.config.scores.dtype), **result.rates}
-
-
-def _checked(markers: dict[int, Marker], dtype: str) -> dict[str, int]:
-    totals = {name: sum(marker.facts[name] for marker in markers.values()) for name in ("truncated", "non_finite")}
-    if totals["non_finite"]:
-        raise UserError(
-            f"{totals['non_finite']:,} texts have features that are not finite in scores.dtype {dtype}; use float32, "
-            "or another proxies.base_model"
-        )
-    return {"truncated": totals["truncated"]}
+    return target, {"texts": rows.count, "truncated": result.total("truncated"), **result.rates}
 
 
 def _fit_all(ctx: StageContext, jobs: list[HeadJob]) -> tuple[np.ndarray, list[dict[str, Any]]]:

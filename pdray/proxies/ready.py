@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from pdray.proxies.base import check_ready_model
 from pdray.schema import ProxiesOutput, RewardModel
 from pdray.stages import StageContext, StageResult
 
 
 def ready_models(ctx: StageContext) -> StageResult:
-    """Check the folders of ``proxies.models`` and hand over those that the corpus needs.
-
-    Raises:
-        UserError: a folder holds no reward model.
-    """
+    """Hand over those of ``proxies.models`` that the corpus needs; the stage's ``check`` has seen them."""
     corpus, models = ctx.upstream.corpus, ctx.config.proxies.models
     assert corpus is not None and models is not None
-    for aspect in corpus.aspects:
-        check_ready_model(aspect, models[aspect])
     return StageResult(
         ProxiesOutput(
             [RewardModel(models[aspect], [aspect]) for aspect in corpus.aspects], dict.fromkeys(corpus.aspects, 0.0)

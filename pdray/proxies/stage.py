@@ -7,7 +7,8 @@ from typing import Any
 
 from pdray.config import RunConfig, fingerprinted
 from pdray.errors import UserError, user_errors
-from pdray.positions import check_positions
+from pdray.models.folder import check_model_folder
+from pdray.models.positions import check_positions
 from pdray.proxies.quality import chance_notes
 from pdray.schema import CorpusOutput, ProxiesOutput
 from pdray.stages import Stage, StageContext, StageResult, Upstream
@@ -30,12 +31,15 @@ def settings(config: RunConfig) -> dict[str, Any]:
 
 
 def check(config: RunConfig, upstream: Upstream) -> None:
-    """Refuse texts that are longer than the base model reads, and aspects without a ready model.
+    """Refuse model folders that are not whole, texts that are longer than the base model reads, aspects without model.
 
     Raises:
-        UserError: one of these.
+        UserError: one of these; see :func:`~pdray.models.folder.check_model_folder`.
     """
+    for aspect, folder in (config.proxies.models or {}).items():
+        check_model_folder(f"proxies.models.{aspect}", folder, "reward")
     if config.proxies.base_model is not None:
+        check_model_folder("proxies.base_model", config.proxies.base_model, "backbone")
         check_positions("scores.max_tokens", config.scores.max_tokens, config.proxies.base_model)
     if config.proxies.models is not None and upstream.corpus is not None:
         _check_aspects(config.proxies.models, upstream.corpus)
@@ -80,14 +84,18 @@ def _train(ctx: StageContext) -> StageResult:
     look = look_with_ray(ctx.upstream.shards("corpus"), ctx.config.seed)
     chosen = choose_pairs(look, corpus.aspect_pairs, proxies)
     output, metrics = (train_heads if proxies.train == "head" else train_models)(ctx, chosen)
-    used = sum(len(one.train) + len(one.held_out) for one in chosen)
+    unread = sum(facts.get("unread_pairs", 0) for facts in metrics["aspects"].values())
+    used = sum(len(one.used) for one in chosen) - unread
     for one in chosen:
         metrics["aspects"][one.aspect]["length_penalty"] = output.length_penalty[one.aspect]
     return StageResult(
         output,
         rows_in=corpus.pairs,
         rows_out=used,
-        dropped={"beyond proxies.share and the caps, or of a held-out prompt": corpus.pairs - used},
+        dropped={
+            "beyond proxies.share and the caps, or of a held-out prompt": corpus.pairs - used - unread,
+            "with a text that could not be read": unread,
+        },
         metrics={"trained": True, "train": proxies.train, **metrics},
         notes=_notes(metrics, ctx.config.scores.max_tokens),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,9 @@ class PassResult:
     markers: dict[int, Any]
     rates: dict[str, float]
 
+    def total(self, fact: str) -> int:
+        return sum(marker.facts[fact] for marker in self.markers.values())
+
 
 def run_text_pass(text_pass: TextPass, progress: Any, what: str) -> PassResult:
     from transformers import AutoModelForSequenceClassification
@@ -43,12 +46,14 @@ def run_text_pass(text_pass: TextPass, progress: Any, what: str) -> PassResult:
     for shard in range(text_pass.target.num_shards):
         if shard in done:
             continue
-        rows = text_pass.rows(shard)
-        texts = text_pass.corpus.read("texts", shard).take(rows)
+        texts = text_pass.corpus.read("texts", shard)
+        rows = text_pass.rows(shard, len(texts))
+        texts = texts.take(rows)
         encoded = encoder.encode(texts["prompt"].to_pylist(), texts["response"].to_pylist())
         outputs = logits(model, encoded.ids, tokenizer.pad_token_id).astype(np.float32)
-        tables, facts = text_pass.write(shard, rows, outputs, encoded)
-        text_pass.target.write(shard, tables, 0, facts)
+        known = SimpleNamespace(num_tokens=np.array(encoded.num_tokens), truncated=np.array(encoded.truncated))
+        tables, facts = text_pass.write(shard, rows, outputs, known)
+        text_pass.target.write(shard, tables, 0, facts | {"truncated": sum(encoded.truncated)})
     return PassResult(text_pass.target.done(), {"texts_per_second": 0.0})
 
 
