@@ -19,16 +19,19 @@ class Backbone:
     Attributes:
         num_features: H, what the final linear layer reads.
         head: name of that layer in the safetensors file.
+        scale: what the layer reads is so many times the logits of the identity head, a power of two.
     """
 
     num_features: int
     head: str
+    scale: float
 
 
 def write_identity(base_model: str, seed: int, folder: StoragePath) -> Backbone:
-    """Write a sequence classifier whose H logits are the features: its final layer is the identity, times 1/ε.
+    """Write a sequence classifier whose H logits are the features: its final layer is the identity.
 
-    Any engine that gives the raw logits of a classifier then gives features.
+    Any engine that gives the raw logits of a classifier then gives features. Where the layer reads ε times the hidden
+    state, its weights are 1/ε, so that engines are compared on numbers of the usual size.
 
     Args:
         base_model: model folder.
@@ -41,11 +44,11 @@ def write_identity(base_model: str, seed: int, folder: StoragePath) -> Backbone:
     """
     from pdray.proxies.heads import final_linear, set_head
 
-    model, tokenizer, divisor = _load(base_model, seed)
+    model, tokenizer, scale = _load(base_model, seed)
     size = final_linear(model)[1].in_features
-    name = set_head(model, np.eye(size) / divisor, [f"feature_{index}" for index in range(size)])
+    name = set_head(model, np.eye(size) / scale, [f"feature_{index}" for index in range(size)])
     save_model(model, tokenizer, folder)
-    return Backbone(size, name)
+    return Backbone(size, name, scale)
 
 
 def write_heads(base_model: str, seed: int, weights: np.ndarray, aspects: list[str], folder: StoragePath) -> None:
@@ -54,14 +57,14 @@ def write_heads(base_model: str, seed: int, weights: np.ndarray, aspects: list[s
     Args:
         base_model: as in :func:`write_identity`.
         seed: as in :func:`write_identity`.
-        weights: (κ, H) heads that read features.
+        weights: (κ, H) heads, on what the final layer reads.
         aspects: of the heads, in order.
         folder: where to write.
     """
     from pdray.proxies.heads import set_head
 
-    model, tokenizer, divisor = _load(base_model, seed)
-    set_head(model, np.asarray(weights) / divisor, aspects)
+    model, tokenizer, _ = _load(base_model, seed)
+    set_head(model, weights, aspects)
     save_model(model, tokenizer, folder)
 
 

@@ -55,26 +55,36 @@ class RowsOfPairs:
         return sum(map(len, self.rows.values()))
 
 
-def feature_table(
-    shard: int, rows: np.ndarray, outputs: np.ndarray, facts: TextFacts
-) -> tuple[dict[str, pa.Table], dict[str, Any]]:
-    """A shard's features as :func:`pdray.schema.features_schema` describes them; a writer of ``TextPass``.
+@dataclass(frozen=True)
+class FeatureWriter:
+    """Makes the features of a shard, see :func:`pdray.schema.features_schema`; a writer of ``TextPass``.
 
-    Args:
-        shard: its number.
-        rows: (n,) int, ascending.
-        outputs: (n, H) float32, NaN for a text that could not be read.
-        facts: lengths of the same texts.
+    Attributes:
+        scale: of :class:`pdray.proxies.backbone.Backbone`.
     """
-    del shard
-    schema = features_schema(outputs.shape[1])
-    columns = [
-        pa.array(rows, pa.int32()),
-        pa.FixedSizeListArray.from_arrays(pa.array(outputs.reshape(-1), pa.float32()), outputs.shape[1]),
-        pa.array(facts.num_tokens, pa.int32()),
-        pa.array(facts.truncated, pa.bool_()),
-    ]
-    return {FEATURES: pa.Table.from_arrays(columns, schema=schema)}, {}
+
+    scale: float
+
+    def __call__(
+        self, shard: int, rows: np.ndarray, outputs: np.ndarray, facts: TextFacts
+    ) -> tuple[dict[str, pa.Table], dict[str, Any]]:
+        """The table, and no facts of its own.
+
+        Args:
+            shard: its number.
+            rows: (n,) int, ascending.
+            outputs: (n, H) float32, NaN for a text that could not be read.
+            facts: lengths of the same texts.
+        """
+        schema = features_schema(outputs.shape[1])
+        values = pa.array((outputs * np.float32(self.scale)).reshape(-1), pa.float32())
+        columns = [
+            pa.array(rows, pa.int32()),
+            pa.FixedSizeListArray.from_arrays(values, outputs.shape[1]),
+            pa.array(facts.num_tokens, pa.int32()),
+            pa.array(facts.truncated, pa.bool_()),
+        ]
+        return {FEATURES: pa.Table.from_arrays(columns, schema=schema)}, {}
 
 
 @dataclass(frozen=True)

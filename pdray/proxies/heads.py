@@ -2,8 +2,8 @@
 
 Encoders of the BERT family put a dense layer with tanh between the hidden state of the first token and the final layer.
 In a folder that is no classifier those weights were never trained to classify, and a tanh near its limits forgets
-what it read. There the dense layer becomes ε times the identity and the final weights are divided by ε: tanh(εx)/ε is
-x up to x³ε²/3, so that the head reads the hidden state itself. Which layers this can be done to is not looked up by
+what it read. There the dense layer becomes ε times the identity: tanh(εx) is εx up to (εx)³/3, so that the head reads
+the hidden state itself, times ε. Which layers this can be done to is not looked up by
 name but tried: a layer whose output is not ε times its input then keeps its weights, as do those of a folder that
 is a classifier, and the head reads what they make of the hidden state.
 """
@@ -51,7 +51,7 @@ def pass_through(model: Any) -> float:
         model: a sequence classifier in float32, whose dense layer is changed in place.
 
     Returns:
-        what the final weights have to be divided by: :data:`EPSILON`, or 1 where nothing was changed.
+        what the final layer then reads, as a multiple of the hidden state: :data:`EPSILON`; 1 where nothing was changed.
     """
     model.eval()
     for dense in _layers_between(model):

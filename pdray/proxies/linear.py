@@ -14,7 +14,7 @@ from pdray.errors import UserError
 from pdray.proxies import length, quality
 from pdray.proxies.backbone import Backbone, write_heads, write_identity
 from pdray.proxies.data import trains_baseline
-from pdray.proxies.features import PairFeatures, RowsOfPairs, feature_table, final_margins, read_pairs
+from pdray.proxies.features import FeatureWriter, PairFeatures, RowsOfPairs, final_margins, read_pairs
 from pdray.proxies.fit import Pairs, fit_cross_validated, fit_head
 from pdray.proxies.pairs import AspectPairs
 from pdray.proxies.tasks import run_tasks
@@ -122,7 +122,7 @@ def train_heads(ctx: StageContext, chosen: list[AspectPairs]) -> tuple[ProxiesOu
     penalty = length.scoring_penalty(proxies.length_penalty, proxies.length_penalty_form)
     identity = ctx.folder / IDENTITY
     backbone: Backbone = _one_task(write_identity, proxies.base_model, ctx.config.seed, identity)
-    features, feature_metrics = _write_features(ctx, chosen)
+    features, feature_metrics = _write_features(ctx, chosen, backbone.scale)
     heads, facts = _fit_all(ctx, [HeadJob(one, features, backbone.num_features, proxies) for one in chosen])
     model = ctx.folder / MODEL
     _one_task(write_heads, proxies.base_model, ctx.config.seed, heads, aspects, model)
@@ -143,7 +143,7 @@ def _one_task(function: Any, *arguments: Any) -> Any:
     return next(iter(run_tasks(function, [arguments], TASK_SECONDS)))[1]
 
 
-def _write_features(ctx: StageContext, chosen: list[AspectPairs]) -> tuple[ShardedFolder, dict[str, Any]]:
+def _write_features(ctx: StageContext, chosen: list[AspectPairs], scale: float) -> tuple[ShardedFolder, dict[str, Any]]:
     from pdray.engines.shards import TextPass, run_text_pass
 
     corpus = ctx.upstream.shards("corpus")
@@ -155,7 +155,7 @@ def _write_features(ctx: StageContext, chosen: list[AspectPairs]) -> tuple[Shard
         corpus=corpus,
         target=target,
         rows=rows,
-        write=feature_table,
+        write=FeatureWriter(scale),
         scores=ctx.config.scores,
     )
     result = run_text_pass(text_pass, ctx.progress, "features")

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pdray.proxies.features import PairFeatures, RowsOfPairs, feature_table, final_margins, read_pairs
+from pdray.proxies.features import PairFeatures, FeatureWriter, RowsOfPairs, final_margins, read_pairs
 from pdray.shards import ShardedFolder
 from pdray.storage import StoragePath
 
@@ -34,7 +34,7 @@ def test_each_pair_gets_its_own_features(tmp_path: Path) -> None:
         own = rows(shard, 100)
         outputs = np.array([value_of(shard, row) for row in own], np.float32).reshape(-1, 2)
         facts = SimpleNamespace(num_tokens=own.astype(np.int32), truncated=np.zeros(len(own), bool))
-        shards.write(shard, *feature_table(shard, own, outputs, facts)[:1], 0, {})  # type: ignore[arg-type]
+        shards.write(shard, *FeatureWriter(0.5)(shard, own, 2 * outputs, facts)[:1], 0, {})  # type: ignore[arg-type]
     found = read_pairs(shards, PAIRS, 2)
     assert found.chosen.tolist() == [value_of(1, 7), value_of(0, 2), value_of(1, 3)]
     assert found.rejected.tolist() == [value_of(1, 3), value_of(0, 5), value_of(1, 9)]

@@ -39,7 +39,8 @@ def test_logits_of_the_identity_head_are_what_the_final_layer_reads(tmp_path: Pa
     scale = final.weight[0, 0].item()
     assert scale in (1.0, 1 / EPSILON)
     vector = read[0][0, -1] if read[0].ndim == 3 else read[0][0]  # a decoder's layer reads every token
-    np.testing.assert_array_equal(features[0], vector.double().numpy() * scale)
+    assert backbone.scale == 1 / scale
+    np.testing.assert_array_equal(features[0] * backbone.scale, vector.double().numpy())
 
 
 @pytest.mark.parametrize("build", BASES)
@@ -47,15 +48,16 @@ def test_one_model_with_all_labels_gives_the_rewards_of_models_with_one(
     tmp_path: Path, build: Callable[..., Any]
 ) -> None:
     base = str(build(tmp_path / "base"))
-    size = write_identity(base, 0, StoragePath(str(tmp_path / "identity"))).num_features
-    weights = np.random.default_rng(0).normal(size=(3, size)).astype(np.float32) / size
+    backbone = write_identity(base, 0, StoragePath(str(tmp_path / "identity")))
+    size = backbone.num_features
+    weights = np.random.default_rng(0).normal(size=(3, size)).astype(np.float32) / size / backbone.scale
     aspects = ["helpful", "honest", "kind"]
     write_heads(base, 0, weights, aspects, StoragePath(str(tmp_path / "all")))
     model, pad = load(str(tmp_path / "all"))
     together = logits(model, TEXTS, pad)
     assert [model.config.id2label[index] for index in range(3)] == aspects
     assert np.ptp(together, axis=0).min() > 1e-3  # else any two would be equal
-    features = logits(load(str(tmp_path / "identity"))[0], TEXTS, pad)
+    features = logits(load(str(tmp_path / "identity"))[0], TEXTS, pad) * backbone.scale
     np.testing.assert_allclose(together, features @ weights.T, atol=1e-5)
     for index, aspect in enumerate(aspects):
         folder = tmp_path / aspect
