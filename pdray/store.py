@@ -7,7 +7,9 @@
         ...
       logs/latest/ray.log          what Ray, vLLM and the trainers said
 
-Knows nothing of what a stage computes. Everything is plain files that a person can list and delete.
+Knows nothing of what a stage computes. Everything is plain files that a person can list and delete. A run folder
+that is made here is its owner's alone (mode 0700), as corpora may be confidential; one that exists keeps its mode, so
+``chmod`` opens a run to a group.
 """
 
 from __future__ import annotations
@@ -82,12 +84,16 @@ class RunStore:
         """What the last start of this run recorded: config and stage folders.
 
         Raises:
-            UserError: no run was ever started here.
+            UserError: no run was ever started here, or it is another user's.
         """
         try:
             state: dict[str, Any] = (self.root / RUN_STATE).read_json()
         except (FileNotFoundError, NotADirectoryError):
             raise UserError(f"no run in {self.root}; start one with: pdray run run.yaml") from None
+        except PermissionError:
+            raise UserError(
+                f"{self.root} may not be read; its owner opens it to a group with: chmod -R g+rX {self.root}"
+            ) from None
         except ValueError:
             raise UserError(f"{self.root / RUN_STATE} is damaged; run pdray run again to write it anew") from None
         return state
