@@ -115,10 +115,13 @@ class RewardModel:
     Attributes:
         path: of its folder, below the run folder, or absolute for one that the user brought.
         aspects: of its labels, in the order of its head; None for a label that no pair needs.
+        head: name of the final linear layer in its safetensors, ``score`` or ``classifier``; empty where it is not
+            known, as in models that the user brought.
     """
 
     path: str
     aspects: list[str | None]
+    head: str = ""
 
 
 @dataclass(frozen=True)
@@ -128,15 +131,19 @@ class ProxiesOutput:
     Attributes:
         models: together they have every aspect of the corpus once.
         length_penalty: aspect -> ρ, reward per token that the margin subtracts (eq. 17).
+        features: width H of the features in ``proxies/features``, what the head of the one model reads; None where
+            there is no such table.
     """
 
     models: list[RewardModel]
     length_penalty: dict[str, float]
+    features: int | None = None
 
     @staticmethod
     def load(value: dict[str, Any]) -> ProxiesOutput:
         """From JSON."""
-        return ProxiesOutput([RewardModel(**model) for model in value["models"]], value["length_penalty"])
+        models = [RewardModel(**model) for model in value["models"]]
+        return ProxiesOutput(models, value["length_penalty"], value["features"])
 
 
 @dataclass(frozen=True)

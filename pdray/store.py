@@ -118,6 +118,16 @@ class RunStore:
         return Lease(self.root).is_held()
 
 
+def make_run_folder(root: Path) -> None:
+    """Make a run folder that only its owner may enter, unless it exists."""
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def owner_only(path: str, flags: int) -> int:
+    """Opener of files that only their owner may read and write."""
+    return os.open(path, flags, 0o600)
+
+
 def read_manifest(folder: StoragePath) -> dict[str, Any] | None:
     """The manifest of a complete stage folder, or None."""
     try:
