@@ -257,6 +257,13 @@ class ScoresConfig(Section):
         description="seconds that a worker may take over some ten thousand tokens, before it is ended and replaced",
         json_schema_extra=HOW,
     )
+    max_unknown_tokens: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="largest share of the texts' tokens that a proxy's tokenizer may not know",
+        json_schema_extra=HOW,
+    )
     num_actors: Count | None = Field(
         None, description="scoring actors; null: as many as the cluster holds", json_schema_extra=HOW
     )

@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 
 from pdray.engines.engine import TokenIds
-from pdray.tokens import TextEncoder, TokenRule
+from pdray.models.loading import load_tokenizer_files
+from pdray.tokens import TextEncoder, TokenRule, check_unknown_tokens
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -68,16 +69,11 @@ class ModelEncoder:
     """
 
     def __init__(self, folders: list[Path], rule: TokenRule) -> None:
-        from transformers import AutoTokenizer
-
         self._encoders: dict[str, TextEncoder] = {}
         self._identities = [tokenizer_identity(folder) for folder in folders]
         for identity, folder in zip(self._identities, folders, strict=True):
             if identity not in self._encoders:
-                tokenizer = AutoTokenizer.from_pretrained(
-                    str(folder), local_files_only=True, use_safetensors=True, trust_remote_code=False
-                )
-                self._encoders[identity] = TextEncoder(tokenizer, rule)
+                self._encoders[identity] = TextEncoder(load_tokenizer_files(str(folder)), rule)
 
     def encode(self, texts: pa.Table) -> Encoded:
         """Encode the ``prompt`` and ``response`` of a table.
@@ -93,6 +89,16 @@ class ModelEncoder:
             ids=[by_identity[identity].ids for identity in self._identities],
             facts=TextFacts(np.array(first.num_tokens, np.int32), np.asarray(truncated.any(axis=0))),
         )
+
+    def check_unknown(self, encoded: Encoded, limit: float) -> None:
+        """Refuse texts that this has encoded where a tokenizer does not know more than a share of the tokens.
+
+        Raises:
+            UserError: see :func:`~pdray.tokens.check_unknown_tokens`.
+        """
+        for identity, ids in dict(zip(self._identities, encoded.ids, strict=True)).items():
+            lists = pa.chunked_array([pa.array(ids, pa.large_list(pa.int32()))])
+            check_unknown_tokens(self._encoders[identity].tokenizer, [lists], limit)
 
 
 def tokenizer_identity(folder: str | Path) -> str:

@@ -81,6 +81,7 @@ def reference_rewards(
     folders: list[StoragePath],
     digests: list[str],
     rule: TokenRule,
+    max_unknown: float,
     options: EngineOptions,
     resources: dict[str, float],
 ) -> Rewards:
@@ -93,28 +94,39 @@ def reference_rewards(
         folders: model folders.
         digests: of their content, for copies on the nodes.
         rule: how a text is cut.
+        max_unknown: largest share of tokens that a tokenizer may not know.
         options: of the engine that will be compared.
         resources: ``num_cpus`` and ``num_gpus`` of the task.
 
     Returns:
         (texts, outputs of all models) float32.
+
+    Raises:
+        UserError: a folder lacks weights, or its tokenizer does not know the words of the texts.
     """
     import ray
 
     task = ray.remote(max_calls=1, max_retries=2, **resources)(_reference)
     with user_errors():
-        rewards: Rewards = ray.get(task.remote(sample, folders, digests, rule, options))
+        rewards: Rewards = ray.get(task.remote(sample, folders, digests, rule, max_unknown, options))
     return rewards
 
 
 def _reference(
-    sample: pa.Table, folders: list[StoragePath], digests: list[str], rule: TokenRule, options: EngineOptions
+    sample: pa.Table,
+    folders: list[StoragePath],
+    digests: list[str],
+    rule: TokenRule,
+    max_unknown: float,
+    options: EngineOptions,
 ) -> Rewards:
     from pdray.engines.transformers_engine import TransformersEngine
 
     limit_threads(options.threads)
     copies = [node_copy(folder, digest) for folder, digest in zip(folders, digests, strict=True)]
-    encoded = ModelEncoder(copies, rule).encode(sample)
+    encoder = ModelEncoder(copies, rule)
+    encoded = encoder.encode(sample)
+    encoder.check_unknown(encoded, max_unknown)
     plain = replace(options, dtype="float32")
     parts = [
         TransformersEngine(str(copy), plain, batch_tokens=1).score(ids)

@@ -177,8 +177,10 @@ class Pool:
     def _reference(self, sample: Any, digests: list[str], options: EngineOptions, width: int) -> np.ndarray:
         if not len(sample):
             return np.empty((0, width), np.float32)
-        text_pass = self._pass
-        return reference_rewards(sample, text_pass.models, digests, text_pass.rule, options, self._size.resources)
+        text_pass, limit = self._pass, self._pass.scores.max_unknown_tokens
+        return reference_rewards(
+            sample, text_pass.models, digests, text_pass.rule, limit, options, self._size.resources
+        )
 
     def leave_out_killers(self, failed: dict[int, str]) -> bool:
         """Find the texts that end their process, in shards whose workers were lost in every round.

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from pdray.engines.engine import EngineOptions, Rewards, TokenIds
+from pdray.models.loading import load_weights
 
 CPU_BATCH_TOKENS = 4096
 GPU_BATCH_TOKENS = 65536
@@ -19,6 +20,9 @@ class TransformersEngine:
         model_path: Hugging Face folder.
         options: see :class:`~pdray.engines.engine.EngineOptions`.
         batch_tokens: padded tokens per forward pass; None fits the device, 1 scores text by text.
+
+    Raises:
+        UserError: the folder lacks weights of the model, its head among them, or has them in other sizes.
     """
 
     def __init__(self, model_path: str, options: EngineOptions, batch_tokens: int | None = None) -> None:
@@ -26,14 +30,15 @@ class TransformersEngine:
         from transformers import AutoModelForSequenceClassification
 
         self._device = "cuda" if options.num_gpus > 0 else "cpu"
-        model = AutoModelForSequenceClassification.from_pretrained(
+        model = load_weights(
+            f"a reward model is {model_path}",
             model_path,
+            AutoModelForSequenceClassification,
             dtype=getattr(torch, options.dtype),
-            local_files_only=True,
-            use_safetensors=True,
-            trust_remote_code=False,
+            # The reference of a model that vLLM splits does not fit on one GPU either.
+            **({"device_map": "auto"} if options.num_gpus > 1 else {}),
         )
-        self._model = model.to(self._device).eval()
+        self._model = (model if options.num_gpus > 1 else model.to(self._device)).eval()
         padding = model.config.get_text_config().pad_token_id
         self._padding = padding or 0
         fitting = GPU_BATCH_TOKENS if options.num_gpus > 0 else CPU_BATCH_TOKENS
