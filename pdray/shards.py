@@ -15,6 +15,8 @@ import contextlib
 import faulthandler
 import hashlib
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -227,18 +229,35 @@ def run_rounds(
     return done
 
 
+_ends: dict[object, float] = {}
+_ends_lock = threading.Lock()
+
+
 @contextlib.contextmanager
 def deadline(seconds: float) -> Iterator[None]:
     """End this process if the block takes longer, whatever it hangs in; Ray sees a lost worker.
 
     The watchdog is a thread of the interpreter that needs no lock of Python's, so native code that never returns is
-    ended as well; where each thread stood goes to the worker's log.
+    ended as well; where each thread stood goes to the worker's log. Several threads may each have a deadline.
     """
-    faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__)
+    key = object()
+    with _ends_lock:
+        _ends[key] = time.monotonic() + seconds
+        _watch_the_first()
     try:
         yield
     finally:
-        faulthandler.cancel_dump_traceback_later()
+        with _ends_lock:
+            del _ends[key]
+            _watch_the_first()
+
+
+def _watch_the_first() -> None:
+    """A process has one watchdog: set it to the deadline that comes first."""
+    faulthandler.cancel_dump_traceback_later()
+    if _ends:
+        left = max(0.001, min(_ends.values()) - time.monotonic())
+        faulthandler.dump_traceback_later(left, exit=True, file=sys.__stderr__ or sys.stderr)
 
 
 def error_text(error: BaseException) -> str:

@@ -7,7 +7,9 @@
         ...
       logs/latest/ray.log          what Ray, vLLM and the trainers said
 
-Knows nothing of what a stage computes. Everything is plain files that a person can list and delete.
+Knows nothing of what a stage computes. Everything is plain files that a person can list and delete. A run folder
+that is made here is its owner's alone (mode 0700), as corpora may be confidential; one that exists keeps its mode, so
+``chmod`` opens a run to a group.
 """
 
 from __future__ import annotations
@@ -82,12 +84,16 @@ class RunStore:
         """What the last start of this run recorded: config and stage folders.
 
         Raises:
-            UserError: no run was ever started here.
+            UserError: no run was ever started here, or it is another user's.
         """
         try:
             state: dict[str, Any] = (self.root / RUN_STATE).read_json()
         except (FileNotFoundError, NotADirectoryError):
             raise UserError(f"no run in {self.root}; start one with: pdray run run.yaml") from None
+        except PermissionError:
+            raise UserError(
+                f"{self.root} may not be read; its owner opens it to a group with: chmod -R g+rX {self.root}"
+            ) from None
         except ValueError:
             raise UserError(f"{self.root / RUN_STATE} is damaged; run pdray run again to write it anew") from None
         return state
@@ -110,6 +116,16 @@ class RunStore:
     def is_locked(self) -> bool:
         """Whether a live process holds the run folder."""
         return Lease(self.root).is_held()
+
+
+def make_run_folder(root: Path) -> None:
+    """Make a run folder that only its owner may enter, unless it exists."""
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def owner_only(path: str, flags: int) -> int:
+    """Opener of files that only their owner may read and write."""
+    return os.open(path, flags, 0o600)
 
 
 def read_manifest(folder: StoragePath) -> dict[str, Any] | None:

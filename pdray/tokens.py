@@ -76,8 +76,8 @@ class TextEncoder:
         special = len(self.prefix) + len(self.suffix)
         if rule.max_tokens <= rule.prompt_tokens + special:
             raise UserError(
-                f"max_tokens is {rule.max_tokens}, which {rule.prompt_tokens} prompt tokens and {special} special tokens "
-                "fill; raise it or lower scores.prompt_tokens"
+                f"max_tokens is {rule.max_tokens}, which {rule.prompt_tokens} prompt tokens and {special} special "
+                "tokens fill; raise it or lower scores.prompt_tokens"
             )
 
     def encode(self, prompts: list[Any], responses: list[Any]) -> EncodedTexts:
