@@ -45,7 +45,7 @@ def train_models(ctx: StageContext, chosen: list[AspectPairs]) -> tuple[ProxiesO
     """
     from pdray.proxies.launch import trainings_at_once
 
-    limit = trainings_at_once(ctx.config.proxies)
+    limit = trainings_at_once(ctx.config.proxies, ctx.progress.note)
     encoded, truncated = _encode(ctx, chosen)
     missing = [one for one in chosen if read_done(ctx.folder, one.aspect) is None]
     _train(ctx, missing, encoded, limit)

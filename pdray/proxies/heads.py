@@ -51,7 +51,7 @@ def pass_through(model: Any) -> float:
         model: a sequence classifier in float32, whose dense layer is changed in place.
 
     Returns:
-        what the final layer then reads, as a multiple of the hidden state: :data:`EPSILON`; 1 where nothing was changed.
+        what the final layer then reads, as a multiple of the hidden state: :data:`EPSILON`; else 1.
     """
     model.eval()
     for dense in _layers_between(model):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from pdray.config import RunConfig, fingerprinted
+from pdray.config import MultiHeadModel, RunConfig, ScoresConfig, fingerprinted
 from pdray.errors import UserError, user_errors
 from pdray.models.folder import check_model_folder
 from pdray.models.positions import check_positions
@@ -19,15 +19,18 @@ from pdray.tokens import token_rule
 def settings(config: RunConfig) -> dict[str, Any]:
     """What decides the proxies: their section, the seed, how texts are cut, the models, and what computes features."""
     proxies = config.proxies
-    folders = proxies.models or {"base_model": proxies.base_model or ""}
     trains_heads = proxies.models is None and proxies.train == "head"
     return {
         "proxies": fingerprinted(proxies),
         "seed": config.seed,
         "tokens": asdict(token_rule(config.scores)),
-        "models": {name: model_identity(folder) for name, folder in sorted(folders.items())},
-        "features": {"engine": config.scores.engine, "dtype": config.scores.dtype} if trains_heads else None,
+        "models": {name: model_identity(folder) for name, folder in sorted(proxies.folders.items())},
+        "features": _feature_settings(config.scores) if trains_heads else None,
     }
+
+
+def _feature_settings(scores: ScoresConfig) -> dict[str, Any]:
+    return {"engine": scores.engine, "engine_args": scores.engine_args, "dtype": scores.resolved_dtype}
 
 
 def check(config: RunConfig, upstream: Upstream) -> None:
@@ -36,17 +39,17 @@ def check(config: RunConfig, upstream: Upstream) -> None:
     Raises:
         UserError: one of these; see :func:`~pdray.models.folder.check_model_folder`.
     """
-    for aspect, folder in (config.proxies.models or {}).items():
-        check_model_folder(f"proxies.models.{aspect}", folder, "reward")
-    if config.proxies.base_model is not None:
-        check_model_folder("proxies.base_model", config.proxies.base_model, "backbone")
-        check_positions("scores.max_tokens", config.scores.max_tokens, config.proxies.base_model)
-    if config.proxies.models is not None and upstream.corpus is not None:
-        _check_aspects(config.proxies.models, upstream.corpus)
+    models = config.proxies.models
+    label = max(models.labels.values()) if isinstance(models, MultiHeadModel) else None
+    for name, folder in config.proxies.folders.items():
+        check_model_folder(name, folder, "backbone" if models is None else "reward", label)
+        check_positions("scores.max_tokens", config.scores.max_tokens, folder)
+    if models is not None and upstream.corpus is not None:
+        _check_aspects(config.proxies.model_aspects, upstream.corpus)
 
 
-def _check_aspects(models: dict[str, str], corpus: CorpusOutput) -> None:
-    missing = sorted(set(corpus.aspects) - set(models))
+def _check_aspects(aspects: list[str], corpus: CorpusOutput) -> None:
+    missing = sorted(set(corpus.aspects) - set(aspects))
     if missing:
         raise UserError(
             f"proxies.models has no model for {', '.join(missing)}, which the corpus holds; add it, or set "

@@ -191,5 +191,5 @@ def test_a_tokenizer_that_does_not_know_the_words_is_refused(tmp_path: Path, cor
 
 
 def test_more_workers_than_the_cluster_holds(tmp_path: Path, corpus: Upstream, bert: str) -> None:
-    with pytest.raises(UserError, match=r"needs 3 workers .* holds 2; lower proxies.num_workers"):
+    with pytest.raises(UserError, match=r"asks for 3 proxy worker.* holds 2; lower proxies.num_workers"):
         run_stage(STAGE, tmp_path, upstream=corpus, **sections(base_model=bert, **ALL | {"num_workers": 3}))

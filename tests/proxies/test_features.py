@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pdray.proxies.features import PairFeatures, FeatureWriter, RowsOfPairs, final_margins, read_pairs
+from pdray.proxies.features import FeatureWriter, PairFeatures, RowsOfPairs, final_margins, read_pairs
 from pdray.shards import ShardedFolder
 from pdray.storage import StoragePath
 

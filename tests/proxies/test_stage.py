@@ -31,6 +31,28 @@ def test_ready_models_skip_training(tmp_path: Path) -> None:
     assert result.notes == ["no pair has the aspect other; its model is not used"]
 
 
+def test_one_ready_model_with_a_label_for_each_aspect(tmp_path: Path) -> None:
+    path = str(tiny_bert(tmp_path / "model", num_labels=4))
+    models = {"path": path, "labels": {"helpful": 0, "Kind Words": 3, "other": 1}}
+    upstream = write_corpus(tmp_path, make_rows(20))
+    result = run_stage(STAGE, tmp_path, upstream=upstream, **sections(models=models))
+    assert isinstance(result.output, ProxiesOutput)
+    assert result.output.models == [RewardModel(path, ["helpful", None, None, "Kind Words"])]
+    assert result.metrics["aspects"]["helpful"] == {"path": path}
+    assert STAGE.check is not None
+    STAGE.check(context(STAGE, tmp_path, **sections(models=models)).config, upstream)
+    models = {"path": path, "labels": {"helpful": 0, "Kind Words": 4}}
+    with pytest.raises(UserError, match=r"^proxies.models.path is .* has 4 labels, .* asks for label 4"):
+        STAGE.check(context(STAGE, tmp_path, **sections(models=models)).config, upstream)
+
+
+def test_a_model_of_several_labels_for_one_aspect_is_refused(tmp_path: Path) -> None:
+    models = {aspect: str(tiny_bert(tmp_path / "model", num_labels=4)) for aspect in ASPECTS}
+    assert STAGE.check is not None
+    with pytest.raises(UserError, match=r"^proxies.models.Kind Words is .* has 4 labels, but a reward is one number"):
+        STAGE.check(context(STAGE, tmp_path, **sections(models=models)).config, Upstream())
+
+
 def test_the_hand_over_survives_json() -> None:
     output = ProxiesOutput([RewardModel("proxies-1/model", ["a", None], "score")], {"a": 0.5}, 64, 3)
     assert STAGE.load(json.loads(json.dumps(to_json(output)))) == output
@@ -72,7 +94,8 @@ def test_settings_follow_the_result_and_not_the_machine(tmp_path: Path) -> None:
     assert settings({"prompt_tokens": 64}) != before
     assert settings({"engine": "transformers"}) == before  # it trains; only features come from the engine
     assert settings({"engine": "transformers"}, train="head") != settings(train="head")
-    assert settings({"batch_size": 1}, train="head") == settings(train="head")
+    assert settings({"gpus_per_actor": 1}, train="head") != settings(train="head")  # auto is bfloat16 there
+    assert settings({"num_actors": 1}, train="head") == settings(train="head")
     config = tmp_path / "model" / "config.json"
     config.write_text(config.read_text() + "\n")
     assert settings() != before
