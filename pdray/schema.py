@@ -135,13 +135,12 @@ class RewardModel:
     Attributes:
         path: of its folder, below the run folder, or absolute for one that the user brought.
         aspects: of its labels, in the order of its head; None for a label that no pair needs.
-        head: name of the final linear layer in its safetensors, ``score`` or ``classifier``; empty where it is not
-            known, as in models that the user brought.
+        head: name of its final linear layer in the safetensors file, where ``features`` are what that layer reads.
     """
 
     path: str
     aspects: list[str | None]
-    head: str = ""
+    head: str | None = None
 
 
 @dataclass(frozen=True)

@@ -121,10 +121,10 @@ class ShardScorer:
                 "texts": len(rows),
                 "tokens": tokens,
                 "truncated": int(facts.truncated.sum()),
-                "non_finite": int((~np.isfinite(outputs)).sum()) - len(failed) * outputs.shape[1],
-                "failed": [[int(row), reason] for row, reason in sorted(failed.items())],
+                "non_finite": int((~np.isfinite(outputs)).sum()),
                 "seconds": round(ended - began, 3),
             }
+            more["failed"] = sorted([*more.get("failed", []), *([int(row), failed[row]] for row in failed)])
             text_pass.target.write(shard, tables, marker.ids_sum, counts | more)
         return {"texts": len(rows), "tokens": tokens, "began": began, "ended": time.time()}
 

@@ -175,8 +175,8 @@ def measure(parity: pa.Table) -> Figures:
     columns = [parity[name].to_numpy().astype(np.float64).reshape(shape) for name in ("reward", "reference", "error")]
     ranks, spreads = [], []
     for rewards, reference, error in zip(*columns, strict=True):
-        deviation = float(np.std(reference))
-        if len(reference) >= FEW and np.isfinite(reference).all() and deviation > 0:
+        deviation = float(np.std(reference)) if np.isfinite(reference).all() else 0.0
+        if len(reference) >= FEW and deviation > 0:
             ranks.append(rank_correlation(rewards, reference))
             spreads.append(float(error.max()) / deviation)
     return Figures(float(columns[2].max()), min(ranks, default=None), max(spreads, default=None))

@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from pdray.config import ScoresConfig
 from pdray.engines.actor import ShardScorer, Work, without_sample
-from pdray.engines.engine import EngineOptions
+from pdray.engines.engine import EngineOptions, Rewards
 from pdray.engines.failures import TooManyFailedError, find_killers
 from pdray.engines.parity import reference_rewards, take_sample
 from pdray.engines.shards import TextPass, rows_of
@@ -160,27 +161,18 @@ class Pool:
             options = engine_options(scores, self._size, len(text_pass.models))
             num_labels = [label_count(folder) for folder in text_pass.models]
             sample = take_sample(text_pass.corpus, text_pass.rows, scores.parity_rows)
-            digests = [_digest(folder) for folder in text_pass.models]
             self._work = Work(
                 text_pass=text_pass,
-                digests=digests,
+                digests=[copy_key(folder) for folder in text_pass.models],
                 num_labels=num_labels,
                 options=options,
                 most_failed=self._most,
                 left_out={},
                 sample=sample,
-                reference=self._reference(sample, digests, options, sum(num_labels)),
+                reference=reference_of(text_pass, sample),
                 call_tokens=CALL_TOKENS["gpu" if self._size.gpus else "cpu"],
             )
         return self._work
-
-    def _reference(self, sample: Any, digests: list[str], options: EngineOptions, width: int) -> np.ndarray:
-        if not len(sample):
-            return np.empty((0, width), np.float32)
-        text_pass, limit = self._pass, self._pass.scores.max_unknown_tokens
-        return reference_rewards(
-            sample, text_pass.models, digests, text_pass.rule, limit, options, self._size.resources
-        )
 
     def leave_out_killers(self, failed: dict[int, str]) -> bool:
         """Find the texts that end their process, in shards whose workers were lost in every round.
@@ -250,6 +242,26 @@ class Prober:
             ray.kill(self._actor)
 
 
+def reference_of(text_pass: TextPass, sample: pa.Table) -> Rewards:
+    """What Transformers in float32 gives for sampled texts, see :func:`~pdray.engines.parity.reference_rewards`.
+
+    Raises:
+        UserError: a folder lacks weights, or its tokenizer does not know the words of the texts.
+    """
+    scores, size = text_pass.scores, actor_size(text_pass.scores, living_nodes())
+    if not len(sample):
+        return np.empty((0, sum(map(label_count, text_pass.models))), np.float32)
+    return reference_rewards(
+        sample,
+        text_pass.models,
+        [copy_key(folder) for folder in text_pass.models],
+        text_pass.rule,
+        scores.max_unknown_tokens,
+        engine_options(scores, size, len(text_pass.models)),
+        size.resources,
+    )
+
+
 @contextmanager
 def _tolerant() -> Iterator[None]:
     """Ray Data goes on when a block is lost, for the executions inside: the next round takes its shard."""
@@ -270,5 +282,6 @@ def label_count(folder: StoragePath) -> int:
     return len(config.get("id2label") or range(config.get("num_labels", 2)))
 
 
-def _digest(folder: StoragePath) -> str:
+def copy_key(folder: StoragePath) -> str:
+    """What tells one model folder on object storage from another, for its copies on the nodes."""
     return digest(folder.uri, *(f"{name} {size}" for name, size in sorted(folder.sizes().items())))

@@ -38,7 +38,8 @@ class ShardWriter(Protocol):
             facts: of the same n texts: ``num_tokens`` (n,) int32 and ``truncated`` (n,) bool.
 
         Returns:
-            tables by name, and facts for the marker, for :meth:`pdray.shards.ShardedFolder.write`.
+            tables by name, and facts for the marker, for :meth:`pdray.shards.ShardedFolder.write`. They take the
+            place of the pass's own facts, but for ``failed``, to which the pass adds.
         """
         ...
 
@@ -83,8 +84,8 @@ class PassResult:
     """What a pass did.
 
     Attributes:
-        markers: of every shard. Their facts hold ``texts`` and ``tokens`` that were computed, ``truncated`` and
-            ``non_finite`` among them, ``failed`` as [row, reason] and ``seconds``, beside what the writer added.
+        markers: of every shard. Their facts hold ``texts`` and ``tokens`` that were computed, ``truncated`` texts and
+            ``non_finite`` outputs among them, ``failed`` as [row, reason] and ``seconds``, and what the writer added.
         seconds: from the first text that this process computed to the last; 0 where all shards were there.
         texts: computed by this process.
         tokens: of those, over all models.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -30,15 +31,16 @@ class TransformersEngine:
         from transformers import AutoModelForSequenceClassification
 
         self._device = "cuda" if options.num_gpus > 0 else "cpu"
+        # The reference of a model that vLLM splits does not fit on one GPU either.
+        spread: dict[str, Any] = {"device_map": "auto"} if options.num_gpus > 1 else {}
         model = load_weights(
             f"a reward model is {model_path}",
             model_path,
             AutoModelForSequenceClassification,
             dtype=getattr(torch, options.dtype),
-            # The reference of a model that vLLM splits does not fit on one GPU either.
-            **({"device_map": "auto"} if options.num_gpus > 1 else {}),
+            **spread,
         )
-        self._model = (model if options.num_gpus > 1 else model.to(self._device)).eval()
+        self._model = (model if spread else model.to(self._device)).eval()
         padding = model.config.get_text_config().pad_token_id
         self._padding = padding or 0
         fitting = GPU_BATCH_TOKENS if options.num_gpus > 0 else CPU_BATCH_TOKENS

@@ -1,97 +1,78 @@
-"""The proxies of a run as the scoring stage needs them, checked before anything is loaded."""
+"""The reward models of a run as the scoring stage needs them, checked before anything is loaded."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from pdray.errors import UserError
-from pdray.models.positions import check_positions
-
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer.model",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "chat_template.jinja",
-)
+from pdray.models.positions import max_positions
+from pdray.paths import is_remote
+from pdray.schema import ProxiesOutput
+from pdray.storage import StoragePath
 
 
 @dataclass(frozen=True)
-class Proxy:
-    """One reward model.
+class RewardModels:
+    """The models of a run.
 
     Attributes:
-        path: Hugging Face folder.
-        aspects: the aspect of each label of its head.
-        tokenizer: index of its tokenizer among the distinct ones of the run.
+        folders: of each.
+        outputs: the aspect of each output over all models, in order; None for one that no pair needs.
     """
 
-    path: str
-    aspects: tuple[str, ...]
-    tokenizer: int
-
-
-@dataclass(frozen=True)
-class ProxySet:
-    """The reward models of a run, by first aspect, and the folders of their distinct tokenizers.
-
-    The first tokenizer is that of the first aspect in sorted order; it also counts response lengths.
-    """
-
-    proxies: tuple[Proxy, ...]
-    tokenizers: tuple[str, ...]
+    folders: list[StoragePath]
+    outputs: list[str | None]
 
     @property
     def aspects(self) -> list[str]:
-        """Every aspect that some proxy scores, sorted."""
-        return sorted(aspect for proxy in self.proxies for aspect in proxy.aspects)
+        """The aspects that are scored, sorted."""
+        return sorted(aspect for aspect in self.outputs if aspect is not None)
+
+    @property
+    def columns(self) -> list[int]:
+        """The output of each aspect, in the order of :attr:`aspects`."""
+        return [self.outputs.index(aspect) for aspect in self.aspects]
+
+    @property
+    def labels(self) -> list[str]:
+        """A name for each output."""
+        return [aspect or f"label {number}, which no pair needs" for number, aspect in enumerate(self.outputs)]
 
 
-def find_proxies(aspects: dict[str, dict[str, Any]], max_tokens: int) -> ProxySet:
-    """Read the proxies from the manifest of the proxies stage.
+def find_models(output: ProxiesOutput, run: StoragePath, max_tokens: int) -> RewardModels:
+    """What the proxies stage handed over, with its folders found and read.
 
     Args:
-        aspects: aspect -> {"path": folder of a sequence classifier with one label, ...}.
-        max_tokens: tokens per text that the stage will ask for.
+        output: of the proxies stage.
+        run: the run folder.
+        max_tokens: tokens per text that will be asked for.
 
     Raises:
-        UserError: a model has other than one label, or fewer positions than ``max_tokens``.
+        UserError: a model has another number of labels than it was handed over with, or fewer positions than
+            ``max_tokens``.
     """
-    proxies: list[Proxy] = []
-    tokenizers: dict[str, str] = {}
-    for aspect in sorted(aspects):
-        path = str(aspects[aspect]["path"])
-        _check_model(aspect, path, max_tokens)
-        identity = tokenizer_identity(path)
-        tokenizers.setdefault(identity, path)
-        proxies.append(Proxy(path, (aspect,), list(tokenizers).index(identity)))
-    return ProxySet(tuple(proxies), tuple(tokenizers.values()))
+    folders = [model_folder(model.path, run) for model in output.models]
+    for folder, model in zip(folders, output.models, strict=True):
+        config = (folder / "config.json").read_json()
+        # Transformers writes the labels only where there are not two.
+        labels = len(config.get("id2label") or range(config.get("num_labels", 2)))
+        if labels != len(model.aspects):
+            raise UserError(
+                f"the reward model {folder} has {labels} labels, but {len(model.aspects)} were expected "
+                f"({', '.join(str(aspect) for aspect in model.aspects)}); it was changed since: run the proxies again"
+            )
+        positions = max_positions(config)
+        if positions is not None and max_tokens > positions:
+            raise UserError(
+                f"scores.max_tokens is {max_tokens}, but {folder} reads at most {positions} tokens; "
+                f"set scores.max_tokens to {positions} or less"
+            )
+    outputs = [aspect for model in output.models for aspect in model.aspects]
+    named = [aspect for aspect in outputs if aspect is not None]
+    assert len(set(named)) == len(named), f"an aspect has two models: {named}"
+    return RewardModels(folders, outputs)
 
 
-def _check_model(aspect: str, path: str, max_tokens: int) -> None:
-    config = json.loads((Path(path) / "config.json").read_text(encoding="utf-8"))
-    labels = len(config.get("id2label") or range(config.get("num_labels", 2)))
-    if labels != 1:
-        raise UserError(
-            f"the proxy for {aspect} at {path} has {labels} labels, but a reward model has one; "
-            "set proxies.models to a sequence classifier saved with num_labels=1"
-        )
-    check_positions("scores.max_tokens", max_tokens, path)
-
-
-def tokenizer_identity(folder: str) -> str:
-    """sha256 over the tokenizer files of a model folder: equal means equal token ids for any text."""
-    digest = hashlib.sha256()
-    for name in TOKENIZER_FILES:
-        path = Path(folder) / name
-        if path.is_file():
-            content = path.read_bytes()
-            digest.update(f"{name} {len(content)} ".encode() + content)
-    return digest.hexdigest()
+def model_folder(path: str, run: StoragePath) -> StoragePath:
+    """A model folder of a hand-over: below the run folder, unless it is absolute or remote."""
+    return StoragePath(path) if is_remote(path) or path.startswith("/") else run / path
