@@ -10,7 +10,7 @@ rate nor epochs: there is one optimum, and it is found.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -49,6 +49,7 @@ class Fit:
         iterations: of L-BFGS.
         gradient: largest entry of the gradient at the end.
         losses: mean validation loss of each of :data:`STRENGTHS`, where they were compared.
+        accuracy: on validation pairs, of the strength that was taken.
     """
 
     weights: np.ndarray
@@ -56,6 +57,7 @@ class Fit:
     iterations: int
     gradient: float
     losses: tuple[float, ...] = ()
+    accuracy: float | None = None
 
     @property
     def converged(self) -> bool:
@@ -102,21 +104,43 @@ def fold_of(groups: np.ndarray, folds: int = FOLDS) -> np.ndarray:
     return result
 
 
-def fit_cross_validated(pairs: Pairs, groups: np.ndarray) -> Fit:
-    """Fit a head with the strength whose validation loss over folds of whole groups is smallest.
+def validate(pairs: Pairs, groups: np.ndarray) -> np.ndarray:
+    """Cross-validation over folds of whole groups.
 
     Args:
-        pairs: n of them, of two groups at least.
-        groups: (n,) uint64, the prompt of each pair.
+        pairs: n of them.
+        groups: (n,) uint64, at least two different ones.
+
+    Returns:
+        (strengths, 2) mean loss and accuracy on pairs that a fit has not seen.
     """
     fold = fold_of(groups, min(FOLDS, len(np.unique(groups))))
-    losses = np.zeros(len(STRENGTHS))
+    totals = np.zeros((len(STRENGTHS), 2))
     for held_out in range(fold.max() + 1):
-        train, validation = pairs.take(fold != held_out), pairs.take(fold == held_out)
+        train, unseen = pairs.take(fold != held_out), pairs.take(fold == held_out)
         weights = None
         for index, l2 in enumerate(STRENGTHS):
             weights = fit_head(train, l2, weights).weights
-            losses[index] += bradley_terry(weights, validation, 0.0)[0] * validation.weight.sum()
-    losses /= pairs.weight.sum()
-    best = fit_head(pairs, STRENGTHS[int(losses.argmin())])  # of equal losses the stronger one
-    return Fit(best.weights, best.l2, best.iterations, best.gradient, tuple(losses.tolist()))
+            right = (unseen.difference @ weights > unseen.margin).astype(np.float64)
+            shares = bradley_terry(weights, unseen, 0.0)[0], np.average(right, weights=unseen.weight)
+            totals[index] += unseen.weight.sum() * np.array(shares)
+    return totals / pairs.weight.sum()
+
+
+def fit_cross_validated(pairs: Pairs, prompts: np.ndarray, seen_share: float) -> Fit:
+    """Fit a head with the strength that is best for the pairs that it will score.
+
+    Those are the pairs of the other aspects. A share of them has prompts, and often texts, that stand in pairs of this
+    aspect too: folds of single pairs are like them. The rest has new prompts, like folds of whole prompts. The strength
+    has the smallest validation loss over both kinds in that proportion.
+
+    Args:
+        pairs: n of them, of two prompts at least.
+        prompts: (n,) uint64, the prompt of each pair.
+        seen_share: share of the other aspects' pairs whose prompt is among them.
+    """
+    kinds = ((seen_share, np.arange(len(prompts), dtype=np.uint64)), (1.0 - seen_share, prompts))
+    validation = sum(share * validate(pairs, groups) for share, groups in kinds if share > 0)
+    best = int(validation[:, 0].argmin())  # of equal losses the stronger one
+    fit = fit_head(pairs, STRENGTHS[best])
+    return replace(fit, accuracy=float(validation[best, 1]), losses=tuple(validation[:, 0].tolist()))

@@ -16,7 +16,7 @@ from pdray.proxies.backbone import Backbone, write_heads, write_identity
 from pdray.proxies.data import trains_baseline
 from pdray.proxies.features import FeatureWriter, PairFeatures, RowsOfPairs, final_margins, read_pairs
 from pdray.proxies.fit import Pairs, fit_cross_validated, fit_head
-from pdray.proxies.pairs import AspectPairs
+from pdray.proxies.pairs import AspectPairs, seen_shares
 from pdray.proxies.tasks import run_tasks
 from pdray.schema import ProxiesOutput, RewardModel
 from pdray.shards import ShardedFolder
@@ -36,12 +36,14 @@ class HeadJob:
         features: shards of this stage.
         num_features: H.
         proxies: the settings of the stage.
+        seen_share: of :func:`pdray.proxies.pairs.seen_shares`.
     """
 
     pairs: AspectPairs
     features: ShardedFolder
     num_features: int
     proxies: ProxiesConfig
+    seen_share: float
 
 
 def fit_aspect(job: HeadJob) -> tuple[np.ndarray, dict[str, Any]]:
@@ -51,7 +53,7 @@ def fit_aspect(job: HeadJob) -> tuple[np.ndarray, dict[str, Any]]:
         (H,) float32, the head on raw features; what the manifest says of it.
     """
     start, proxies = time.monotonic(), job.proxies
-    train, groups = _readable(job, job.pairs.train)
+    train, prompts = _readable(job, job.pairs.train)
     held_out, _ = _readable(job, job.pairs.held_out)
     spread, length_difference = train.spread(), train.length_difference
     pairs = Pairs(
@@ -59,7 +61,7 @@ def fit_aspect(job: HeadJob) -> tuple[np.ndarray, dict[str, Any]]:
         length.training_margin(length_difference, proxies.length_penalty, proxies.length_penalty_form),
         length.balance_weights(length_difference, proxies.balance_temperature),
     )
-    fit = fit_cross_validated(pairs, groups)
+    fit = fit_cross_validated(pairs, prompts, job.seen_share)
     head = (fit.weights / spread).astype(np.float32)
     margin = final_margins(held_out, head, length.scoring_penalty(proxies.length_penalty, proxies.length_penalty_form))
     baseline = None
@@ -70,6 +72,8 @@ def fit_aspect(job: HeadJob) -> tuple[np.ndarray, dict[str, Any]]:
         "train_pairs": len(pairs.margin),
         "unread_pairs": len(job.pairs.used) - len(pairs.margin) - len(margin),
         **quality.held_out_facts(margin, held_out.length_difference, baseline),
+        "seen_share": round(job.seen_share, 4),
+        "validation_accuracy": fit.accuracy,
         "l2": fit.l2,
         "iterations": fit.iterations,
         "gradient": fit.gradient,
@@ -123,7 +127,13 @@ def train_heads(ctx: StageContext, chosen: list[AspectPairs]) -> tuple[ProxiesOu
     identity = ctx.folder / IDENTITY
     backbone: Backbone = _one_task(write_identity, proxies.base_model, ctx.config.seed, identity)
     features, feature_metrics = _write_features(ctx, chosen, backbone.scale)
-    heads, facts = _fit_all(ctx, [HeadJob(one, features, backbone.num_features, proxies) for one in chosen])
+    heads, facts = _fit_all(
+        ctx,
+        [
+            HeadJob(one, features, backbone.num_features, proxies, seen)
+            for one, seen in zip(chosen, seen_shares(chosen), strict=True)
+        ],
+    )
     model = ctx.folder / MODEL
     _one_task(write_heads, proxies.base_model, ctx.config.seed, heads, aspects, model)
     held_out = pa.concat_tables([one.held_out for one in chosen])

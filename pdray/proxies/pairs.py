@@ -174,6 +174,17 @@ def choose_pairs(look: Look, totals: dict[str, int], proxies: ProxiesConfig) -> 
     return chosen
 
 
+def seen_shares(chosen: list[AspectPairs]) -> list[float]:
+    """For each aspect, the share of the other aspects' used pairs whose prompt it is trained on."""
+    shares = []
+    for one in chosen:
+        others = [other.used["prompt_hash"] for other in chosen if other is not one]
+        hashes = np.concatenate([column.to_numpy() for column in others]) if others else np.empty(0, np.uint64)
+        seen = np.isin(hashes, one.train["prompt_hash"].to_numpy())
+        shares.append(float(seen.mean()) if len(seen) else 0.0)
+    return shares
+
+
 def _part(share: float, total: int) -> int:
     return int(share * total + 0.5)
 

@@ -57,14 +57,19 @@ def held_out_facts(
 
 
 def chance_notes(aspects: dict[str, dict[str, Any]]) -> list[str]:
-    """A sentence for every aspect whose proxy is not better than a coin."""
+    """A sentence for every aspect whose proxy is not better than a coin on prompts that it has not seen."""
     return [
-        f"the proxy of {aspect} is not better than chance: it is right on {facts['held_out_accuracy']:.1%} of "
-        f"{facts['held_out_pairs']:,} held-out pairs (95% interval {facts['held_out_interval'][0]:.1%} to "
-        f"{facts['held_out_interval'][1]:.1%}); its margins add noise to the divergence"
+        f"the proxy of {aspect} is not better than chance on new prompts: it is right on "
+        f"{facts['held_out_accuracy']:.1%} of {facts['held_out_pairs']:,} held-out pairs (95% interval "
+        f"{facts['held_out_interval'][0]:.1%} to {facts['held_out_interval'][1]:.1%}){_on_the_corpus(facts)}"
         for aspect, facts in aspects.items()
         if facts["held_out_interval"] is not None and facts["held_out_interval"][0] <= 0.5
     ]
+
+
+def _on_the_corpus(facts: dict[str, Any]) -> str:
+    share = facts.get("validation_accuracy")
+    return "" if share is None else f"; in cross-validation as on the other aspects' pairs, on {share:.1%}"
 
 
 def agreement(margins: np.ndarray) -> np.ndarray:

@@ -77,18 +77,20 @@ def test_repeated_texts_of_a_prompt_do_not_make_strength_look_harmless() -> None
     """Forty features that name the prompt: useless elsewhere, and only folds of whole prompts show it."""
     draw = np.random.default_rng(1)
     prompt = np.arange(400) % 40
-    label = draw.choice([-1.0, 1.0], 40)
-    names = np.zeros((400, 40))
-    names[np.arange(400), prompt] = label[prompt] + 0.1 * draw.normal(size=400)
-    pairs = Pairs(names * draw.choice([1.0, 1.0], 400)[:, None], np.zeros(400), np.ones(400))
-    pairs = Pairs(pairs.difference - 0.5 * draw.normal(size=(400, 40)), pairs.margin, pairs.weight)
-    by_prompt = fit_cross_validated(pairs, prompt.astype(np.uint64))
-    by_pair = fit_cross_validated(pairs, np.arange(400).astype(np.uint64))
-    assert by_prompt.l2 > by_pair.l2
+    difference = 0.05 * draw.normal(size=(400, 40))
+    difference[np.arange(400), prompt] += draw.choice([-1.0, 1.0], 40)[prompt]
+    pairs = Pairs(difference, np.zeros(400), np.ones(400))
+    new = fit_cross_validated(pairs, prompt.astype(np.uint64), 0.0)
+    seen = fit_cross_validated(pairs, prompt.astype(np.uint64), 1.0)
+    assert new.l2 > seen.l2
+    assert new.accuracy is not None and seen.accuracy is not None
+    assert new.accuracy < 0.6 < 0.8 < seen.accuracy
+    half = fit_cross_validated(pairs, prompt.astype(np.uint64), 0.5)
+    np.testing.assert_allclose(half.losses, np.add(new.losses, seen.losses) / 2)
 
 
 def test_strength_has_the_smallest_validation_loss_and_the_fit_is_on_all_pairs() -> None:
     pairs = make_pairs(noise=3.0)
-    fit = fit_cross_validated(pairs, np.arange(300).astype(np.uint64))
+    fit = fit_cross_validated(pairs, np.arange(300).astype(np.uint64), 0.0)
     assert fit.l2 == STRENGTHS[int(np.argmin(fit.losses))]
     np.testing.assert_array_equal(fit.weights, fit_head(pairs, fit.l2).weights)

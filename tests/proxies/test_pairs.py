@@ -95,6 +95,16 @@ def test_a_shard_returns_no_more_than_is_asked_for(corpus: Upstream) -> None:
     assert first_bound(1_000_000, 20_000) == int(module.HASHES * 0.03)
 
 
+def test_shares_of_pairs_with_known_prompts() -> None:
+    def aspect(name: str, train: list[int], held_out: list[int]) -> AspectPairs:
+        tables = [pa.table({"prompt_hash": pa.array(one, pa.uint64())}) for one in (train, held_out)]
+        return AspectPairs(name, 9, *tables)
+
+    chosen = [aspect("a", [1, 1, 2], [3]), aspect("b", [2, 4], [3]), aspect("c", [1], [])]
+    assert module.seen_shares(chosen) == [2 / 4, 1 / 5, 2 / 7]
+    assert module.seen_shares(chosen[:1]) == [0.0]
+
+
 def test_messages_are_prompts_too(tmp_path: Path) -> None:
     rows = [
         {

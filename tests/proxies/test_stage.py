@@ -155,4 +155,4 @@ def head_job(root: Path, unread: tuple[int, ...]) -> tuple[linear.HeadJob, pa.Ta
         }
     )
     aspect = AspectPairs("helpful", 40, pairs, pairs.slice(20, 5))
-    return linear.HeadJob(aspect, shards, 4, ProxiesConfig(base_model="x")), pairs
+    return linear.HeadJob(aspect, shards, 4, ProxiesConfig(base_model="x"), 0.5), pairs
