@@ -17,13 +17,35 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 
 from pdray.errors import UserError
 from pdray.paths import absolute, expand, holds_secret, is_remote, without_secret
 
 HOW: dict[str, Any] = {"fingerprint": False}
+
+# vllm.LLM argument -> what decides it here
+ENGINE_ARGS_OF_OURS = {
+    "model": "proxies",
+    "runner": "always pooling",
+    "trust_remote_code": "always false",
+    "load_format": "always safetensors",
+    "dtype": "scores.dtype",
+    "max_model_len": "scores.max_tokens",
+    "tensor_parallel_size": "scores.gpus_per_actor",
+    "gpu_memory_utilization": "scores.memory_share",
+    "kv_cache_memory_bytes": "scores.cpu_cache_gib",
+}
 
 Share = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -114,16 +136,48 @@ class CorpusConfig(Section):
         return [self.path] if isinstance(self.path, str) else list(self.path or [])
 
 
+class MultiHeadModel(Section):
+    """One ready reward model that scores several aspects."""
+
+    path: str = Field(description="model folder, a sequence classifier")
+    labels: dict[str, Annotated[int, Field(ge=0)]] = Field(description="aspect -> number of its label, from 0")
+
+    @field_validator("labels")
+    @classmethod
+    def _distinct(cls, labels: dict[str, int]) -> dict[str, int]:
+        if len(set(labels.values())) < len(labels):
+            raise ValueError("two aspects have the same label; give each its own")
+        return labels
+
+
+def _kind_of_models(value: Any) -> str:
+    several = isinstance(value, MultiHeadModel) or (isinstance(value, dict) and isinstance(value.get("labels"), dict))
+    return MULTI_HEAD if several else MODEL_EACH
+
+
+MULTI_HEAD, MODEL_EACH = "one model for all", "one model each"
+ReadyModels = Annotated[
+    Annotated[dict[str, str], Tag(MODEL_EACH)] | Annotated[MultiHeadModel, Tag(MULTI_HEAD)],
+    Discriminator(_kind_of_models),
+]
+
+
 class ProxiesConfig(Section):
     """The proxy reward models, one per aspect (METHOD: eq. 11 and the length remedies)."""
 
-    models: dict[str, str] | None = Field(
-        None, description="ready reward models, aspect -> folder; set this to skip training"
+    models: ReadyModels | None = Field(
+        None,
+        description="ready reward models, aspect -> folder, or {path: FOLDER, labels: {aspect: number}} for one with a "
+        "label per aspect; set this to skip training",
     )
     base_model: str | None = Field(None, description="model folder that each proxy starts from")
     train: Literal["all", "head"] = Field("all", description="train all weights, or the head on a frozen backbone")
     share: Share = Field(1.0, description="share p_r of each aspect's pairs that is used")
-    held_out: float = Field(0.1, gt=0, lt=1, description="share of an aspect's pairs kept for held-out accuracy")
+    max_pairs_per_aspect: Count = Field(20_000, description="most pairs of an aspect to train on")
+    held_out: float = Field(
+        0.1, gt=0, lt=1, description="share of an aspect's pairs kept for held-out accuracy, with prompts of their own"
+    )
+    max_held_out_pairs: Count = Field(2_000, description="most pairs of an aspect to hold out")
     balance_temperature: float | None = Field(1.0, gt=0, description="τ of balanced length sampling; null turns it off")
     length_penalty: float = Field(0.001, ge=0, description="ρ, reward per token of length difference; 0 turns it off")
     length_penalty_form: Literal["eq16", "residual"] = Field(
@@ -132,28 +186,52 @@ class ProxiesConfig(Section):
     length_baseline: bool = Field(
         True, description="also train without the remedies, to report the length bias before and after"
     )
-    epochs: float = Field(1.0, gt=0, description="passes over an aspect's pairs")
-    learning_rate: float = Field(5e-5, gt=0, description="peak learning rate")
-    batch_size: Count = Field(16, description="pairs per step and worker")
-    dtype: Literal["float32", "bfloat16"] = Field("float32", description="compute precision of training and features")
-    num_workers: Count = Field(1, description="Ray Train workers per proxy")
-    cpus_per_worker: float = Field(1, gt=0, description="CPUs per worker", json_schema_extra=HOW)
-    gpus_per_worker: float = Field(0, ge=0, description="GPUs per worker", json_schema_extra=HOW)
+    epochs: float = Field(
+        1.0, gt=0, description="train all: passes over an aspect's pairs (heads are fitted to convergence)"
+    )
+    learning_rate: float = Field(5e-5, gt=0, description="train all: peak learning rate (heads need none)")
+    batch_size: Count = Field(16, description="train all: pairs per step and worker")
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "float32", description="train all: compute precision (features are computed in scores.dtype)"
+    )
+    num_workers: Count = Field(1, description="train all: Ray Train workers per proxy")
+    cpus_per_worker: float = Field(1, gt=0, description="train all: CPUs per worker", json_schema_extra=HOW)
+    gpus_per_worker: float = Field(0, ge=0, description="train all: GPUs per worker", json_schema_extra=HOW)
 
     @model_validator(mode="after")
     def _source(self) -> ProxiesConfig:
         if (self.models is None) == (self.base_model is None):
             raise ValueError("set exactly one of base_model (to train proxies) and models (to bring your own)")
-        if self.models is not None and len(self.models) < 2:
+        if self.models is not None and len(self.model_aspects) < 2:
             raise ValueError("preference divergence compares aspects, so name a model for at least two")
         return self
 
+    @property
+    def model_aspects(self) -> list[str]:
+        """The aspects that the ready models score, sorted; empty where models are trained."""
+        models = self.models.labels if isinstance(self.models, MultiHeadModel) else self.models
+        return sorted(models or {})
+
+    @property
+    def folders(self) -> dict[str, str]:
+        """The model folders that the section names, by the name of their setting."""
+        if self.base_model is not None:
+            return {"proxies.base_model": self.base_model}
+        if isinstance(self.models, MultiHeadModel):
+            return {"proxies.models.path": self.models.path}
+        return {f"proxies.models.{aspect}": folder for aspect, folder in (self.models or {}).items()}
+
 
 class ScoresConfig(Section):
-    """How the proxies score the corpus."""
+    """How reward models read texts: in scoring, and where a frozen backbone computes features."""
 
     engine: Literal["vllm", "transformers"] = Field("vllm", description="inference engine; there is no silent switch")
-    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="weights and activations")
+    engine_args: dict[str, Any] = Field(
+        default_factory=dict, description="passed on to vllm.LLM, for example quantization or enforce_eager"
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="weights and activations; auto: bfloat16 where gpus_per_actor is above 0, else float32"
+    )
     max_tokens: Annotated[int, Field(ge=8)] = Field(
         512, description="tokens of prompt and response together, in scoring and in training the proxies"
     )
@@ -163,8 +241,33 @@ class ScoresConfig(Section):
     keep_prompt: Literal["end", "start"] = Field(
         "end", description="which side of a prompt survives when it is longer than prompt_tokens"
     )
-    parity_rows: Count = Field(32, description="pairs on which the engine is compared with Transformers first")
-    parity_tolerance: float = Field(0.001, gt=0, description="largest reward difference that the comparison accepts")
+    parity_rows: Count = Field(
+        32, description="texts on which every engine is compared with Transformers first", json_schema_extra=HOW
+    )
+    parity_tolerance: float = Field(
+        0.001,
+        gt=0,
+        description="largest reward difference that the comparison accepts in float32",
+        json_schema_extra=HOW,
+    )
+    parity_rank: Share = Field(
+        0.9, description="lowest rank correlation that it accepts in other dtypes", json_schema_extra=HOW
+    )
+    parity_spread: float = Field(
+        0.25,
+        gt=0,
+        description="largest difference that it accepts in other dtypes, in standard deviations of the reward",
+        json_schema_extra=HOW,
+    )
+    max_failed: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.001, description="largest share of texts that may fail to be scored", json_schema_extra=HOW
+    )
+    step_timeout: float = Field(
+        600,
+        gt=0,
+        description="seconds that a worker may take over some ten thousand tokens, before it is ended and replaced",
+        json_schema_extra=HOW,
+    )
     max_unknown_tokens: float = Field(
         0.1,
         ge=0,
@@ -172,16 +275,48 @@ class ScoresConfig(Section):
         description="largest share of the texts' tokens that a proxy's tokenizer may not know",
         json_schema_extra=HOW,
     )
-    batch_size: Count = Field(64, description="pairs per actor call", json_schema_extra=HOW)
     num_actors: Count | None = Field(
         None, description="scoring actors; null: as many as the cluster holds", json_schema_extra=HOW
     )
-    cpus_per_actor: float = Field(1, gt=0, description="CPUs per actor", json_schema_extra=HOW)
-    gpus_per_actor: float = Field(0, ge=0, description="GPUs per actor", json_schema_extra=HOW)
+    cpus_per_actor: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="CPUs per actor; null: a node's CPUs, or 1 beside a GPU", json_schema_extra=HOW
+    )
+    gpus_per_actor: float = Field(
+        0, ge=0, description="GPUs per actor; above 1, vLLM splits a model over them", json_schema_extra=HOW
+    )
     memory_share: Share = Field(
         0.8, description="share of the actor's GPU memory that all its engines use", json_schema_extra=HOW
     )
     cpu_cache_gib: float = Field(1.0, gt=0, description="KV cache per engine on CPU, GiB", json_schema_extra=HOW)
+
+    @field_validator("gpus_per_actor")
+    @classmethod
+    def _whole_gpus(cls, gpus: float) -> float:
+        if gpus > 1 and gpus != int(gpus):
+            raise ValueError(f"{gpus:g} is above 1 and no whole number; set it to {int(gpus)} or {int(gpus) + 1}")
+        return gpus
+
+    @model_validator(mode="after")
+    def _engine_fits(self) -> ScoresConfig:
+        if self.engine == "transformers" and self.gpus_per_actor > 1:
+            raise ValueError(
+                f"gpus_per_actor is {self.gpus_per_actor:g}, but only vllm splits a model over GPUs; set it to 1"
+            )
+        if self.engine == "transformers" and self.engine_args:
+            raise ValueError("engine_args are settings of vllm, and engine is transformers; remove them")
+        owned = sorted(set(self.engine_args) & set(ENGINE_ARGS_OF_OURS))
+        if owned:
+            raise ValueError(
+                f"engine_args.{owned[0]} has a setting of its own ({ENGINE_ARGS_OF_OURS[owned[0]]}); set that one"
+            )
+        return self
+
+    @property
+    def resolved_dtype(self) -> str:
+        """The dtype that ``auto`` stands for; it depends on the config alone, so it can be fingerprinted."""
+        if self.dtype != "auto":
+            return self.dtype
+        return "bfloat16" if self.gpus_per_actor > 0 else "float32"
 
 
 class SelectionConfig(Section):
@@ -255,7 +390,7 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> RunConfig:
-        aspects, models = self.corpus.aspects, self.proxies.models
+        aspects, models = self.corpus.aspects, self.proxies.model_aspects
         if aspects and models and set(aspects) - set(models):
             missing = ", ".join(sorted(set(aspects) - set(models)))
             raise ValueError(
@@ -369,7 +504,7 @@ def _field_at(location: tuple[Any, ...]) -> tuple[type[Section], Any]:
 
 
 def _sentence(error: Any) -> str:
-    location = tuple(part for part in error["loc"] if part not in ("str", "list[str]"))
+    location = tuple(part for part in error["loc"] if part not in ("str", "list[str]", MULTI_HEAD, MODEL_EACH))
     name = ".".join(str(part) for part in location) or "the configuration"
     section, field = _field_at(location)
     message = error["msg"].removeprefix("Value error, ").removeprefix("Input ").removeprefix("should ")
@@ -387,7 +522,11 @@ def _sentence(error: Any) -> str:
 
 def _with_absolute_paths(config: RunConfig) -> RunConfig:
     proxies, alignment = config.proxies, config.alignment
-    models = {aspect: absolute(path) for aspect, path in (proxies.models or {}).items()} or None
+    models: Any = proxies.models
+    if isinstance(models, MultiHeadModel):
+        models = models.model_copy(update={"path": absolute(models.path)})
+    elif models is not None:
+        models = {aspect: absolute(path) for aspect, path in models.items()}
     base_model = absolute(proxies.base_model) if proxies.base_model else None
     patterns = [absolute(pattern) for pattern in config.corpus.patterns] or None
     hub = config.corpus.hub
@@ -413,9 +552,7 @@ def _check_paths(config: RunConfig) -> None:
     for pattern in config.corpus.patterns:
         if not is_remote(pattern) and not expand(pattern):
             raise UserError(f"corpus.path matches no file: {pattern}; correct the path or the glob")
-    models = {f"proxies.models.{aspect}": path for aspect, path in (config.proxies.models or {}).items()}
-    if config.proxies.base_model:
-        models["proxies.base_model"] = config.proxies.base_model
+    models = config.proxies.folders
     if config.alignment:
         models["alignment.policy"] = config.alignment.policy
     for name, path in models.items():

@@ -16,6 +16,7 @@ MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])
 TEXTS = "texts"
 PAIRS = "pairs"
 KEPT = "kept"
+FEATURES = "features"
 
 
 def text_type(conversational: bool) -> pa.DataType:
@@ -82,6 +83,25 @@ def kept_schema(conversational: bool) -> pa.Schema:
     return pa.schema([("pair_id", pa.string()), *texts, ("aspect", pa.string())])
 
 
+def features_schema(num_features: int) -> pa.Schema:
+    """``proxies/features``: what the final layer of the frozen proxies reads, for some texts of a shard.
+
+    ``row`` is the row number in ``corpus/texts``, ascending; ``num_tokens`` and ``truncated`` are those of
+    ``scores/texts``.
+
+    Args:
+        num_features: H.
+    """
+    return pa.schema(
+        [
+            ("row", pa.int32()),
+            ("feature", pa.list_(pa.float32(), num_features)),
+            ("num_tokens", pa.int32()),
+            ("truncated", pa.bool_()),
+        ]
+    )
+
+
 RANKED = pa.schema([("pair_id", pa.string()), ("pd", pa.float64()), ("rank", pa.int64())])
 
 
@@ -115,10 +135,12 @@ class RewardModel:
     Attributes:
         path: of its folder, below the run folder, or absolute for one that the user brought.
         aspects: of its labels, in the order of its head; None for a label that no pair needs.
+        head: name of its final linear layer in the safetensors file, where ``features`` are what that layer reads.
     """
 
     path: str
     aspects: list[str | None]
+    head: str | None = None
 
 
 @dataclass(frozen=True)
@@ -128,15 +150,19 @@ class ProxiesOutput:
     Attributes:
         models: together they have every aspect of the corpus once.
         length_penalty: aspect -> ρ, reward per token that the margin subtracts (eq. 17).
+        features: H where the stage wrote ``features`` (see :func:`features_schema`), which its only model's head reads.
+        num_shards: S of the features, as in the corpus; 0 without features.
     """
 
     models: list[RewardModel]
     length_penalty: dict[str, float]
+    features: int | None = None
+    num_shards: int = 0
 
     @staticmethod
     def load(value: dict[str, Any]) -> ProxiesOutput:
         """From JSON."""
-        return ProxiesOutput([RewardModel(**model) for model in value["models"]], value["length_penalty"])
+        return ProxiesOutput(**value | {"models": [RewardModel(**model) for model in value["models"]]})
 
 
 @dataclass(frozen=True)

@@ -76,8 +76,8 @@ class TextEncoder:
         special = len(self.prefix) + len(self.suffix)
         if rule.max_tokens <= rule.prompt_tokens + special:
             raise UserError(
-                f"max_tokens is {rule.max_tokens}, which {rule.prompt_tokens} prompt tokens and {special} special tokens "
-                "fill; raise it or lower scores.prompt_tokens"
+                f"max_tokens is {rule.max_tokens}, which {rule.prompt_tokens} prompt tokens and {special} special "
+                "tokens fill; raise it or lower scores.prompt_tokens"
             )
 
     def encode(self, prompts: list[Any], responses: list[Any]) -> EncodedTexts:
@@ -151,28 +151,44 @@ def token_rule(scores: ScoresConfig) -> TokenRule:
     return TokenRule(scores.max_tokens, scores.prompt_tokens or scores.max_tokens // 2, scores.keep_prompt)
 
 
-def check_unknown_tokens(tokenizer: Any, columns: list[pa.ChunkedArray], limit: float) -> None:
-    """Refuse texts most of whose words a tokenizer does not know: their rewards would be those of other texts.
+def count_unknown(tokenizer: Any, columns: list[pa.ChunkedArray]) -> tuple[int, int]:
+    """Tokens that a tokenizer does not know, and all tokens.
 
     Args:
         tokenizer: a Hugging Face tokenizer; one without a token for the unknown knows every text.
         columns: lists of token ids.
-        limit: largest share of unknown tokens among all tokens.
+    """
+    unknown = tokenizer.unk_token_id
+    ids = [pc.list_flatten(column) for column in columns]
+    total = sum(map(len, ids))
+    # Some tokenizers name the token that ends or begins every text.
+    marks = {tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.sep_token_id, tokenizer.cls_token_id}
+    if unknown is None or unknown in marks:
+        return 0, total
+    return sum(pc.sum(pc.equal(one, unknown)).as_py() or 0 for one in ids), total
+
+
+def require_known(folder: str, unknown: int, total: int, limit: float) -> None:
+    """Refuse texts most of whose words a tokenizer does not know: their rewards would be those of other texts.
+
+    Args:
+        folder: of the tokenizer.
+        unknown: tokens that it does not know.
+        total: all tokens.
+        limit: largest share of unknown ones.
 
     Raises:
         UserError: the share is above the limit.
     """
-    unknown = tokenizer.unk_token_id
-    # Some tokenizers name the token that ends or begins every text.
-    marks = {tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.sep_token_id, tokenizer.cls_token_id}
-    if unknown is None or unknown in marks:
-        return
-    ids = [pc.list_flatten(column) for column in columns]
-    found = sum(pc.sum(pc.equal(one, unknown)).as_py() or 0 for one in ids)
-    share = found / max(1, sum(map(len, ids)))
+    share = unknown / max(1, total)
     if share > limit:
         raise UserError(
-            f"the tokenizer of {tokenizer.name_or_path} does not know {share:.1%} of the tokens of the corpus, above "
+            f"the tokenizer of {folder} does not know {share:.1%} of the tokens of the corpus, above "
             f"scores.max_unknown_tokens {limit:g}; copy the model's own tokenizer files into that folder, take a model "
             "that reads the corpus' language, or raise scores.max_unknown_tokens"
         )
+
+
+def check_unknown_tokens(tokenizer: Any, columns: list[pa.ChunkedArray], limit: float) -> None:
+    """:func:`require_known` for some columns of token ids."""
+    require_known(tokenizer.name_or_path, *count_unknown(tokenizer, columns), limit)

@@ -72,6 +72,36 @@ def tiny_bert(folder: Path, seed: int = 0, num_labels: int = 1, max_positions: i
     return Path(folder)
 
 
+def tiny_encoder(folder: Path) -> Path:
+    """Write a two-layer BERT without a classifier, and its tokenizer, into a folder."""
+    from transformers import BertForSequenceClassification
+
+    tiny_bert(folder)
+    BertForSequenceClassification.from_pretrained(folder).bert.save_pretrained(folder)
+    return Path(folder)
+
+
+def tiny_roberta(folder: Path) -> Path:
+    """Write a two-layer RoBERTa encoder with random weights, and its tokenizer, into a folder."""
+    import torch
+    from transformers import RobertaConfig, RobertaModel
+
+    tiny_tokenizer(folder, "bert")
+    torch.manual_seed(0)
+    config = RobertaConfig(
+        vocab_size=_vocabulary_size(folder),
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=128,
+        max_position_embeddings=130,
+        pad_token_id=0,
+        initializer_range=0.2,
+    )
+    RobertaModel(config, add_pooling_layer=False).save_pretrained(folder)
+    return Path(folder)
+
+
 def tiny_llama_lm(folder: Path, seed: int = 0, max_positions: int = 256, chat: bool = True) -> Path:
     """Write a two-layer Llama language model with random weights, and its tokenizer, into a folder."""
     import torch

@@ -15,7 +15,7 @@ REWARD_ENDING = "ForSequenceClassification"
 POLICY_ENDINGS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 
 
-def check_model_folder(setting: str, folder: str, kind: Kind) -> None:
+def check_model_folder(setting: str, folder: str, kind: Kind, label: int | None = None) -> None:
     """Refuse a folder that would load as something else than its files say, or not at all.
 
     Whether the weights are those of the architecture is known only when they are loaded: see
@@ -24,7 +24,8 @@ def check_model_folder(setting: str, folder: str, kind: Kind) -> None:
     Args:
         setting: name of the setting, for the message.
         folder: the model folder.
-        kind: what it has to be: anything with weights, a reward model with one label, or a language model.
+        kind: what it has to be: anything with weights, a reward model, or a language model.
+        label: the largest label of a reward model that is used; None where it has to have one label and no more.
 
     Raises:
         UserError: naming the setting, the folder, the rule and the cure.
@@ -32,6 +33,8 @@ def check_model_folder(setting: str, folder: str, kind: Kind) -> None:
     name = f"{setting} is {folder}"
     config = read_config(name, folder)
     _check_kind(name, config, kind)
+    if kind == "reward":
+        _check_labels(name, num_labels(config), label)
     _refuse_code(name, "config.json", config)
     tokenizer_config = Path(folder) / "tokenizer_config.json"
     if tokenizer_config.exists():
@@ -89,11 +92,23 @@ def _check_kind(name: str, config: dict[str, Any], kind: Kind) -> None:
         raise UserError(
             f"{name}, {shown}, but a reward model is a …{REWARD_ENDING}; name a folder that was saved as one"
         )
-    # Transformers writes the labels only where there are not two.
-    num_labels = len(config.get("id2label") or {}) or config.get("num_labels", 2)
-    if num_labels != 1:
+
+
+def num_labels(config: dict[str, Any]) -> int:
+    """Labels of a classifier, from its config.json; Transformers writes them only where there are not two."""
+    return len(config.get("id2label") or {}) or int(config.get("num_labels", 2))
+
+
+def _check_labels(name: str, labels: int, label: int | None) -> None:
+    if label is None and labels != 1:
         raise UserError(
-            f"{name}, whose head has {num_labels} labels, but a reward is one number; name a model with num_labels 1"
+            f"{name}, whose head has {labels} labels, but a reward is one number; name a model with num_labels 1, or "
+            "set proxies.models to {path: FOLDER, labels: {aspect: number}}"
+        )
+    if label is not None and label >= labels:
+        raise UserError(
+            f"{name}, whose head has {labels} labels, numbered from 0, but proxies.models.labels asks for label "
+            f"{label}; correct the number, or name another model"
         )
 
 

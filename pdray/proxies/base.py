@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pdray.errors import UserError
+from pdray.models.folder import REWARD_ENDING, read_config
 from pdray.models.loading import load_config, load_tokenizer_files, load_weights
 from pdray.models.vocabulary import require_embeddings
 
@@ -66,8 +67,14 @@ def load_reward_model(base_model: str, tokenizer: Any, seed: int) -> Any:
     return model
 
 
+def is_classifier(base_model: str) -> bool:
+    """Whether a model folder was saved as a sequence classifier, so that every weight of its head has been trained."""
+    kinds = read_config(f"proxies.base_model is {base_model}", base_model).get("architectures") or []
+    return any(kind.endswith(REWARD_ENDING) for kind in kinds)
+
+
 def save_proxy(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Write an ordinary Hugging Face folder: safetensors, config with num_labels 1 and pad token, tokenizer."""
+    """Write an ordinary Hugging Face folder: safetensors, config with labels and pad token, tokenizer."""
     model.config.dtype = model.dtype
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

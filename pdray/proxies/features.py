@@ -1,137 +1,158 @@
-"""One pass of the frozen backbone over every different text, shared by all aspects and their baselines."""
+"""Features of the texts of used pairs: written shard by shard, read back as differences."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import pairwise
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-CHUNK = 512  # texts per file; fixed, so that batches and with them the features do not depend on the cluster
-BATCH = 32
-CHECKED_TEXTS = 4
+from pdray.proxies import length
+from pdray.schema import FEATURES, features_schema
+from pdray.shards import ShardedFolder
+
+if TYPE_CHECKING:
+    from pdray.engines.encode import TextFacts
+
+READERS = 8
 
 
 @dataclass(frozen=True)
-class Features:
-    """Where the features are.
+class RowsOfPairs:
+    """Chooses the texts of some pairs; picklable, a row chooser of :class:`pdray.engines.shards.TextPass`.
 
     Attributes:
-        num_texts: T, different token sequences.
-        num_references: texts of all tables together, repeated ones counted.
-        files: one .npy of (≤ CHUNK, H) float32 per chunk, in row order.
+        rows: shard -> (n,) int64 rows in ``corpus/texts``, ascending.
     """
 
-    num_texts: int
-    num_references: int
-    files: tuple[str, ...]
+    rows: dict[int, np.ndarray]
 
-    def load(self) -> np.ndarray:
-        """(T, H) float32."""
-        return np.concatenate([np.load(file) for file in self.files])
+    def __call__(self, shard: int, num_texts: int) -> np.ndarray:
+        """As :meth:`rows_of`, whatever the number of texts."""
+        del num_texts
+        return self.rows_of(shard)
 
+    def rows_of(self, shard: int) -> np.ndarray:
+        """The rows of a shard."""
+        return self.rows.get(shard, np.empty(0, np.int64))
 
-def index_texts(tables: list[str], folder: Path) -> Features:
-    """Number the different texts of some tables and put the numbers in the place of their token ids.
+    @staticmethod
+    def of(tables: Iterable[pa.Table]) -> RowsOfPairs:
+        """The texts of all pairs of some tables of :func:`pdray.proxies.pairs.candidates`, each once."""
+        pairs = pa.concat_tables([table.select(["shard", "chosen_row", "rejected_row"]) for table in tables])
+        shards = np.tile(pairs["shard"].to_numpy(), 2)
+        rows = np.concatenate([pairs["chosen_row"].to_numpy(), pairs["rejected_row"].to_numpy()])
+        return RowsOfPairs(
+            {int(shard): np.unique(rows[shards == shard]).astype(np.int64) for shard in np.unique(shards)}
+        )
 
-    Texts are numbered by length and then by content, so that batches hold texts of like length.
-
-    Args:
-        tables: parquet files from :func:`pdray.proxies.data.prepare_aspect`, rewritten in place.
-        folder: gets ``00000.parquet``, … with the token ids of ``CHUNK`` texts each.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    loaded = [pq.read_table(path) for path in tables]
-    keys = [{name: _keys(table[name]) for name in ("chosen_ids", "rejected_ids")} for table in loaded]
-    references = [key for columns in keys for column in columns.values() for key in column]
-    texts = sorted(set(references), key=lambda key: (len(key), key))
-    number = {key: row for row, key in enumerate(texts)}
-    for path, table, columns in zip(tables, loaded, keys, strict=True):
-        for name, column in columns.items():
-            rows = pa.array([[number[key]] for key in column], pa.list_(pa.int32()))
-            table = table.set_column(table.schema.get_field_index(name), name, rows)
-        pq.write_table(table, path)
-    files = []
-    for start in range(0, len(texts), CHUNK):
-        ids = [np.frombuffer(key, dtype=np.int32) for key in texts[start : start + CHUNK]]
-        chunk = folder / f"{start // CHUNK:05}.parquet"
-        pq.write_table(pa.table({"ids": pa.array(ids, pa.list_(pa.int32()))}), chunk)
-        files.append(str(chunk.with_suffix(".npy")))
-    return Features(len(texts), len(references), tuple(files))
+    @property
+    def count(self) -> int:
+        """Texts of all shards."""
+        return sum(map(len, self.rows.values()))
 
 
-def _keys(column: pa.ChunkedArray) -> list[bytes]:
-    lists = column.combine_chunks()
-    values, offsets = lists.values.to_numpy(), lists.offsets.to_numpy()
-    return [values[start:end].tobytes() for start, end in pairwise(offsets)]
-
-
+@dataclass(frozen=True)
 class FeatureWriter:
-    """A Ray Data actor: holds the backbone and turns files of texts into files of features.
+    """Makes the features of a shard, see :func:`pdray.schema.features_schema`; a writer of ``TextPass``.
 
-    Args:
-        base_model: model folder.
-        seed: as in training, so that the check runs on the head that is trained.
-        num_threads: CPU threads.
-        use_gpu: whether to compute on the GPU that Ray gave this actor.
-        counter: progress in texts.
+    Attributes:
+        scale: of :class:`pdray.proxies.backbone.Backbone`.
     """
 
-    def __init__(self, base_model: str, seed: int, num_threads: int, use_gpu: bool, counter: Any) -> None:
-        import torch
+    scale: float
 
-        from pdray.proxies.base import load_reward_model, load_tokenizer
+    def __call__(
+        self, shard: int, rows: np.ndarray, outputs: np.ndarray, facts: TextFacts
+    ) -> tuple[dict[str, pa.Table], dict[str, Any]]:
+        """The table, and no facts of its own.
 
-        torch.set_num_threads(num_threads)
-        self.tokenizer = load_tokenizer(base_model)
-        self.model = load_reward_model(base_model, self.tokenizer, seed).eval().to("cuda" if use_gpu else "cpu")
-        self.counter = counter
-
-    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """``file``: names of feature files to write; the texts lie beside them.
-
-        Raises:
-            UserError: the head of this kind of model does not work on features.
+        Args:
+            shard: its number.
+            rows: (n,) int, ascending.
+            outputs: (n, H) float32, NaN for a text that could not be read.
+            facts: lengths of the same texts.
         """
-        return {"texts": np.array([self._write(Path(file)) for file in batch["file"]])}
-
-    def _write(self, file: Path) -> int:
-        from pdray.proxies.heads import check_features, compute_features
-
-        pad = self.tokenizer.pad_token_id
-        texts = pq.read_table(file.with_suffix(".parquet"))["ids"].to_pylist()
-        check_features(self.model, texts[:: max(1, len(texts) // CHECKED_TEXTS)][:CHECKED_TEXTS], pad)
-        parts = []
-        for start in range(0, len(texts), BATCH):
-            parts.append(compute_features(self.model, texts[start : start + BATCH], pad))
-            self.counter.add(len(parts[-1]))
-        np.save(file, np.concatenate(parts))
-        return len(texts)
+        schema = features_schema(outputs.shape[1])
+        values = pa.array((outputs * np.float32(self.scale)).reshape(-1), pa.float32())
+        columns = [
+            pa.array(rows, pa.int32()),
+            pa.FixedSizeListArray.from_arrays(values, outputs.shape[1]),
+            pa.array(facts.num_tokens, pa.int32()),
+            pa.array(facts.truncated, pa.bool_()),
+        ]
+        return {FEATURES: pa.Table.from_arrays(columns, schema=schema)}, {}
 
 
-def compute_all(features: Features, writer: dict[str, Any], num_actors: int, resources: dict[str, float]) -> None:
-    """Run the backbone over all texts with Ray Data.
+@dataclass(frozen=True)
+class PairFeatures:
+    """The features of n pairs.
+
+    Attributes:
+        chosen, rejected: (n, H) float32.
+        length_difference: (n,) int64, tokens of the whole responses.
+    """
+
+    chosen: np.ndarray
+    rejected: np.ndarray
+    length_difference: np.ndarray
+
+    def finite(self) -> np.ndarray:
+        """Which pairs have features of both texts, (n,) bool."""
+        known: np.ndarray = np.isfinite(self.chosen).all(1) & np.isfinite(self.rejected).all(1)
+        return known
+
+    def take(self, rows: np.ndarray) -> PairFeatures:
+        """Some of the pairs, by a mask or by positions."""
+        return PairFeatures(self.chosen[rows], self.rejected[rows], self.length_difference[rows])
+
+    @property
+    def difference(self) -> np.ndarray:
+        """(n, H) float64."""
+        difference: np.ndarray = self.chosen.astype(np.float64) - self.rejected
+        return difference
+
+    def spread(self) -> np.ndarray:
+        """(H,) float64, standard deviation of each feature over all texts; 1 for a feature that never changes."""
+        count = 2 * len(self.chosen)
+        mean = (self.chosen.sum(0, dtype=np.float64) + self.rejected.sum(0, dtype=np.float64)) / count
+        variance = sum(((side - mean) ** 2).sum(0) for side in (self.chosen, self.rejected)) / count
+        spread: np.ndarray = np.sqrt(variance)
+        spread[spread == 0] = 1.0
+        return spread
+
+
+def read_pairs(features: ShardedFolder, pairs: pa.Table, num_features: int) -> PairFeatures:
+    """The features of some pairs, in their order.
 
     Args:
-        features: what :func:`index_texts` returned.
-        writer: arguments of :class:`FeatureWriter`.
-        num_actors: actors that the cluster holds.
-        resources: ``num_cpus`` and ``num_gpus`` of an actor.
+        features: shards of the proxies stage.
+        pairs: ``shard``, ``chosen_row`` and ``rejected_row``.
+        num_features: H.
     """
-    import ray
+    shards = pairs["shard"].to_numpy()
+    sides = {name: pairs[f"{name}_row"].to_numpy() for name in ("chosen", "rejected")}
+    values = {name: np.empty((len(pairs), num_features), np.float32) for name in sides}
+    tokens = {name: np.empty(len(pairs), np.int64) for name in sides}
 
-    chunks = ray.data.from_items([{"file": file} for file in features.files], override_num_blocks=len(features.files))
-    written = chunks.map_batches(
-        FeatureWriter,
-        fn_constructor_kwargs=writer,
-        batch_size=1,
-        # A pool of fixed size: one that grows by itself stays at one actor while a chunk takes this long.
-        compute=ray.data.ActorPoolStrategy(size=min(num_actors, len(features.files))),
-        **resources,
-    )
-    done = sum(row["texts"] for row in written.iter_rows())
-    assert done == features.num_texts, (done, features.num_texts)
+    def read(shard: int) -> None:
+        table = features.read(FEATURES, shard, ["row", "feature", "num_tokens"]).combine_chunks()
+        known, lengths = table["row"].to_numpy(), table["num_tokens"].to_numpy()
+        matrix = table["feature"].chunk(0).flatten().to_numpy().reshape(-1, num_features)
+        here = np.flatnonzero(shards == shard)
+        for name, rows in sides.items():
+            places = np.searchsorted(known, rows[here])
+            assert (known[places] == rows[here]).all(), f"shard {shard} lacks features of pairs that are used"
+            values[name][here], tokens[name][here] = matrix[places], lengths[places]
+
+    with ThreadPoolExecutor(READERS) as pool:
+        list(pool.map(read, np.unique(shards).tolist()))
+    return PairFeatures(values["chosen"], values["rejected"], tokens["chosen"] - tokens["rejected"])
+
+
+def final_margins(pairs: PairFeatures, head: np.ndarray, penalty: float) -> np.ndarray:
+    """Δr − ρΔlen (eq. 17) of each pair under a head, (n,) float64."""
+    return length.final_margin(pairs.difference @ head, pairs.length_difference, penalty)

@@ -1,89 +1,127 @@
-"""Training a head without its backbone: the backbone runs once per text, its output is looked up afterwards.
+"""The head of a sequence classifier: what its final linear layer reads is the feature, the layer is the proxy.
 
-A frozen backbone gives a text the same hidden states in every epoch. A classifier reads them at one token:
-the last one in a decoder, the first one in a BERT-type encoder. That vector is the feature. The head is all
-that the classifier computes from it: ``score`` in a Llama, pooler and ``classifier`` in a BERT.
+Encoders of the BERT family put a dense layer with tanh between the hidden state of the first token and the final layer.
+In a folder that is no classifier those weights were never trained to classify, and a tanh near its limits forgets
+what it read. There the dense layer becomes ε times the identity: tanh(εx) is εx up to (εx)³/3, so that the head reads
+the hidden state itself, times ε. Which layers this can be done to is not looked up by
+name but tried: a layer whose output is not ε times its input then keeps its weights, as do those of a folder that
+is a classifier, and the head reads what they make of the hidden state.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from transformers.modeling_outputs import BaseModelOutputWithPoolingAndCrossAttentions as BackboneOutput
 
 from pdray.errors import UserError
 
-TOLERANCE = 1e-3  # of the reward; float32 kernels differ by less, a wrong token by far more
+EPSILON = 2.0**-10  # a power of two: dividing by it rounds nothing
+PROBE_TOKENS = 5
+PROBE_TOLERANCE = 1e-3  # of the largest value; a tanh is off by far less, any other activation by far more
 
 
-class FeatureTable(nn.Module):
-    """Stands where the backbone was: ``input_ids`` (B, 1) are rows of a table of features (T, H).
+def final_linear(model: Any) -> tuple[str, nn.Linear]:
+    """Name and module of the layer that makes the logits: the last linear layer outside the backbone.
 
-    Args:
-        features: (T, H) float32.
-        pooler: the backbone's own pooler, which belongs to the head, or None.
+    Raises:
+        UserError: the classifier has none.
     """
+    backbone = f"{model.base_model_prefix}."
+    layers = [
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and not name.startswith(backbone)
+    ]
+    if not layers or layers[-1][1].out_features != model.config.num_labels:
+        raise UserError(
+            f"proxies.train is 'head', but a {type(model).__name__} does not end in one linear layer; set "
+            "proxies.train to 'all'"
+        )
+    return layers[-1]
 
-    features: torch.Tensor
 
-    def __init__(self, features: torch.Tensor, pooler: nn.Module | None) -> None:
-        super().__init__()
-        self.register_buffer("features", features, persistent=False)
-        self.pooler = pooler
-
-    def forward(self, input_ids: torch.Tensor, **_: Any) -> BackboneOutput:
-        """Hidden states (B, 1, H) and, with a pooler, its output (B, H)."""
-        hidden = self.features[input_ids]
-        pooled = self.pooler(hidden) if self.pooler is not None else None
-        return BackboneOutput(last_hidden_state=hidden, pooler_output=pooled)
-
-
-def swap_backbone(model: Any, features: torch.Tensor) -> nn.Module:
-    """Put a table of features in the place of the backbone; the model then reads row numbers and is all head.
+def pass_through(model: Any) -> float:
+    """Let the final layer read the hidden state, where a dense layer with tanh lies in between.
 
     Args:
-        model: a sequence classifier.
-        features: (T, H) float32.
+        model: a sequence classifier in float32, whose dense layer is changed in place.
 
     Returns:
-        the backbone, for :func:`restore_backbone`; its pooler, if any, is shared and trained.
+        what the final layer then reads, as a multiple of the hidden state: :data:`EPSILON`; else 1.
     """
-    backbone: nn.Module = getattr(model, model.base_model_prefix)
-    pooler = getattr(backbone, "pooler", None)
-    setattr(model, model.base_model_prefix, FeatureTable(features, pooler))
-    return backbone
+    model.eval()
+    for dense in _layers_between(model):
+        kept = {name: value.clone() for name, value in dense.state_dict().items()}
+        with torch.no_grad():
+            dense.weight.copy_(EPSILON * torch.eye(dense.in_features))
+            if dense.bias is not None:
+                dense.bias.zero_()
+        if _passes(model, dense):
+            return EPSILON
+        dense.load_state_dict(kept)
+    return 1.0
 
 
-def restore_backbone(model: Any, backbone: nn.Module) -> None:
-    """Undo :func:`swap_backbone`; the trained head stays."""
-    setattr(model, model.base_model_prefix, backbone)
+def _layers_between(model: Any) -> Iterator[nn.Linear]:
+    """Square linear layers that may lie between the encoder and the final layer."""
+    final = final_linear(model)[1]
+    pooler = getattr(getattr(model, model.base_model_prefix), "pooler", None)
+    outside = [module for name, module in model.named_modules() if not name.startswith(f"{model.base_model_prefix}.")]
+    for module in [*(pooler.modules() if pooler is not None else []), *outside]:
+        if isinstance(module, nn.Linear) and module is not final and module.in_features == module.out_features:
+            yield module
 
 
 @torch.inference_mode()
-def compute_features(model: Any, texts: list[list[int]], pad_token_id: int) -> np.ndarray:
-    """Hidden state of each text at the token that the head reads.
+def _passes(model: Any, dense: nn.Linear) -> bool:
+    read: dict[str, torch.Tensor] = {}
+
+    def remember(name: str) -> Any:
+        def hook(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+            read[name] = inputs[0].detach().float()
+
+        return hook
+
+    watched = {"dense": dense, "final": final_linear(model)[1]}
+    handles = [module.register_forward_pre_hook(remember(name)) for name, module in watched.items()]
+    try:
+        model(input_ids=torch.arange(PROBE_TOKENS)[None] % model.config.get_text_config().vocab_size)
+    finally:
+        for handle in handles:
+            handle.remove()
+    hidden, feature = read.get("dense"), read.get("final")
+    if hidden is None or feature is None or hidden.shape != feature.shape:
+        return False
+    return bool((feature / EPSILON - hidden).abs().max() <= PROBE_TOLERANCE * hidden.abs().max())
+
+
+def set_head(model: Any, weights: np.ndarray, labels: list[str]) -> str:
+    """Give a sequence classifier a linear head without bias.
 
     Args:
-        model: a sequence classifier in eval mode.
-        texts: token ids, a batch of B.
-        pad_token_id: padding on the right.
+        model: changed in place; its config gets the labels.
+        weights: (num_labels, H) float32.
+        labels: their names, in order.
 
     Returns:
-        (B, H) float32.
+        the name of the final layer, as in the safetensors file.
     """
-    input_ids, mask = pad_right(texts, pad_token_id, model.device)
-    backbone = getattr(model, model.base_model_prefix)
-    hidden = backbone(input_ids=input_ids, attention_mask=mask).last_hidden_state
-    position = mask.sum(1) - 1 if reads_last_token(model) else torch.zeros_like(mask[:, 0])
-    return np.asarray(hidden[torch.arange(len(texts), device=model.device), position].float().cpu())
-
-
-def reads_last_token(model: Any) -> bool:
-    """Whether the head reads the last token, as in a decoder, and not the first."""
-    return hasattr(model, "score")
+    name, old = final_linear(model)
+    head = nn.Linear(old.in_features, len(labels), bias=old.bias is not None, dtype=torch.float32)
+    with torch.no_grad():
+        head.weight.copy_(torch.from_numpy(np.ascontiguousarray(weights, dtype=np.float32)))
+        if head.bias is not None:
+            head.bias.zero_()
+    parent, _, leaf = name.rpartition(".")
+    setattr(model.get_submodule(parent), leaf, head)
+    model.config.num_labels = model.num_labels = len(labels)
+    model.config.id2label = dict(enumerate(labels))
+    model.config.label2id = {label: index for index, label in enumerate(labels)}
+    return name
 
 
 def pad_right(texts: list[list[int]], pad_token_id: int, device: Any = "cpu") -> tuple[torch.Tensor, torch.Tensor]:
@@ -98,37 +136,13 @@ def pad_right(texts: list[list[int]], pad_token_id: int, device: Any = "cpu") ->
 
 
 @torch.inference_mode()
-def rewards(model: Any, texts: list[list[int]], pad_token_id: int, batch_size: int = 32) -> np.ndarray:
-    """Raw logit of each text, (n,) float64; batches are made of texts of like length."""
+def logits(model: Any, texts: list[list[int]], pad_token_id: int, batch_size: int = 32) -> np.ndarray:
+    """Raw logits of each text, (n, num_labels) float64; batches are made of texts of like length."""
     model.eval()
-    result = np.empty(len(texts))
+    result = np.empty((len(texts), model.config.num_labels))
     order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
     for start in range(0, len(order), batch_size):
         batch = order[start : start + batch_size]
         input_ids, mask = pad_right([texts[index] for index in batch], pad_token_id, model.device)
-        result[batch] = model(input_ids=input_ids, attention_mask=mask).logits[:, 0].double().cpu().numpy()
+        result[batch] = model(input_ids=input_ids, attention_mask=mask).logits.double().cpu().numpy()
     return result
-
-
-def check_features(model: Any, texts: list[list[int]], pad_token_id: int) -> None:
-    """Prove on a few texts that the head on features gives the rewards of the whole model.
-
-    Raises:
-        UserError: it does not, so this kind of model cannot be trained head only.
-    """
-    whole = rewards(model, texts, pad_token_id)
-    backbone = swap_backbone(model, torch.as_tensor(compute_features(model, texts, pad_token_id), device=model.device))
-    try:
-        head_only = rewards(model, [[row] for row in range(len(texts))], pad_token_id)
-    except (TypeError, AttributeError, IndexError) as error:
-        head_only = np.full(len(texts), np.nan)
-        reason = f"{type(error).__name__}: {error}"
-    else:
-        reason = f"rewards differ by {np.abs(whole - head_only).max():.2g}"
-    finally:
-        restore_backbone(model, backbone)
-    if not np.allclose(whole, head_only, atol=TOLERANCE, rtol=TOLERANCE):
-        raise UserError(
-            f"proxies.train is 'head', but the head of a {type(model).__name__} reads more than one token's hidden "
-            f"state ({reason}); set proxies.train to 'all'"
-        )

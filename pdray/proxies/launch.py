@@ -8,9 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from pdray.config import ProxiesConfig
-from pdray.errors import UserError
 from pdray.proxies.training import TrainingJob, train_worker
-from pdray.runtime import living_nodes, worker_places
+from pdray.runtime import Need, find_places
 
 Job = TypeVar("Job")
 Outcome = TypeVar("Outcome")
@@ -42,7 +41,10 @@ def fit(job: TrainingJob) -> dict[str, Any]:
             num_workers=proxies.num_workers, use_gpu=proxies.gpus_per_worker > 0, resources_per_worker=resources
         ),
         run_config=RunConfig(
-            name=job.name, storage_path=str(job.scratch), failure_config=FailureConfig(max_failures=0)
+            name=job.name,
+            storage_path=job.scratch.path,
+            storage_filesystem=job.scratch.filesystem,
+            failure_config=FailureConfig(max_failures=0),
         ),
     )
     facts: dict[str, Any] = trainer.fit().return_value
@@ -53,24 +55,20 @@ def _train_loop(config: dict[str, Any]) -> dict[str, Any]:
     return train_worker(config["job"])
 
 
-def trainings_at_once(proxies: ProxiesConfig) -> int:
-    """How many proxies the cluster trains side by side.
+def trainings_at_once(proxies: ProxiesConfig, note: Callable[[str], None]) -> int:
+    """How many proxies the cluster trains side by side; one where it waits for nodes.
 
     Raises:
-        UserError: it does not hold the workers of one.
+        UserError: it does not hold the workers of one, and will never be larger.
     """
-    import ray
-
-    places = worker_places(living_nodes(), proxies.cpus_per_worker, proxies.gpus_per_worker)
-    if places < proxies.num_workers:
-        total = ray.cluster_resources()
-        raise UserError(
-            f"a proxy needs {proxies.num_workers} workers with {proxies.cpus_per_worker:g} CPUs and "
-            f"{proxies.gpus_per_worker:g} GPUs each, but the cluster with {total.get('CPU', 0):g} CPUs and "
-            f"{total.get('GPU', 0):g} GPUs holds {places}; lower proxies.num_workers, cpus_per_worker or "
-            "gpus_per_worker, or add nodes"
-        )
-    return places // proxies.num_workers
+    need = Need(
+        "proxy worker",
+        proxies.cpus_per_worker,
+        proxies.gpus_per_worker,
+        proxies.num_workers,
+        "proxies.num_workers, proxies.cpus_per_worker or proxies.gpus_per_worker",
+    )
+    return max(1, find_places(need, note) // proxies.num_workers)
 
 
 def side_by_side(function: Callable[[Job], Outcome], jobs: Sequence[Job], limit: int) -> list[Outcome]:

@@ -30,17 +30,6 @@ def hash_order(pair_ids: list[str], seed: int, purpose: str) -> np.ndarray:
     return np.array(sorted(range(len(pair_ids)), key=lambda i: (hashes[i], pair_ids[i])), dtype=np.int64)
 
 
-def split_held_out(pair_ids: list[str], share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Split pairs into training and held-out ones; the held-out count is ``share`` of n, rounded half up.
-
-    Returns:
-        positions of the training pairs and of the held-out pairs, each in hash order.
-    """
-    order = hash_order(pair_ids, seed, "held-out")
-    num_held_out = int(np.floor(share * len(pair_ids) + 0.5))
-    return order[num_held_out:], order[:num_held_out]
-
-
 def balanced_share(fraction_longer: float, temperature: float) -> float:
     """Share of draws that go to D⁺, the pairs whose chosen response is at least as long.
 
@@ -53,6 +42,27 @@ def balanced_share(fraction_longer: float, temperature: float) -> float:
     """
     difference = (1.0 - 2.0 * fraction_longer) / temperature
     return float(1.0 / (1.0 + np.exp(min(difference, 700.0))))
+
+
+def balance_weights(length_difference: np.ndarray, temperature: float | None) -> np.ndarray:
+    """How often balanced sampling draws each of n pairs, in the mean of n draws: f̂⁺/f⁺ for D⁺ and f̂⁻/f⁻ for D⁻.
+
+    A convex fit on weighted pairs is the fit on infinitely many balanced draws of them; :func:`draw` is for
+    trainers that take no weights. An empty side leaves all weights at 1.
+
+    Args:
+        length_difference: (n,) tokens, len(chosen) − len(rejected).
+        temperature: τ, or None for weights of 1.
+
+    Returns:
+        (n,) float64 that sum to n.
+    """
+    is_longer = np.asarray(length_difference) >= 0
+    fraction = float(is_longer.mean()) if len(is_longer) else 0.0
+    if temperature is None or fraction in (0.0, 1.0):
+        return np.ones(len(is_longer))
+    share = balanced_share(fraction, temperature)
+    return np.where(is_longer, share / fraction, (1.0 - share) / (1.0 - fraction))
 
 
 def draw(
@@ -90,7 +100,7 @@ def _cycled(order: np.ndarray, count: int) -> np.ndarray:
 
 
 def training_margin(length_difference: np.ndarray, penalty: float, form: Form) -> np.ndarray:
-    """What RewardTrainer subtracts from Δr inside −log σ(Δr − margin).
+    """What the loss subtracts from Δr: −log σ(Δr − margin).
 
     Args:
         length_difference: (n,) tokens, Δlen.
@@ -112,19 +122,3 @@ def scoring_penalty(penalty: float, form: Form) -> float:
 def final_margin(reward_margin: np.ndarray, length_difference: np.ndarray, length_penalty: float) -> np.ndarray:
     """The margin that preference divergence uses, Δr − ρΔlen (eq. 17); all arrays (n,)."""
     return np.asarray(reward_margin, dtype=np.float64) - length_penalty * np.asarray(length_difference, np.float64)
-
-
-def accuracy(margin: np.ndarray) -> float | None:
-    """Share of pairs whose chosen response wins; a tie counts half. None without pairs."""
-    if not len(margin):
-        return None
-    return float(np.mean(np.where(margin == 0, 0.5, margin > 0)))
-
-
-def rank_correlation(length_difference: np.ndarray, margin: np.ndarray) -> float | None:
-    """Spearman's rank correlation of Δlen with a margin; None where one is constant, empty or not finite."""
-    from scipy.stats import spearmanr
-
-    if len(margin) < 2 or not np.isfinite(margin).all() or np.ptp(length_difference) == 0 or np.ptp(margin) == 0:
-        return None
-    return float(spearmanr(length_difference, margin).statistic)

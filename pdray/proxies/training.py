@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from pdray.config import ProxiesConfig
 from pdray.errors import UserError
-from pdray.proxies import length
-from pdray.proxies.base import load_reward_model, load_tokenizer, save_proxy
-from pdray.proxies.data import Prepared
-from pdray.proxies.features import Features
+from pdray.proxies import length, quality
+from pdray.proxies.backbone import save_model
+from pdray.proxies.base import load_reward_model, load_tokenizer
+from pdray.proxies.data import BASELINE, HELD_OUT, TRAIN
+from pdray.storage import StoragePath
 
 if TYPE_CHECKING:
     from trl import RewardConfig
@@ -27,8 +27,8 @@ class TrainingJob:
 
     Attributes:
         name: the aspect's folder name.
-        prepared: its tables.
-        features: of the frozen backbone, or None to train all weights.
+        tables: file of each table of :func:`pdray.proxies.data.write_tables`.
+        train_pairs: draws, repeated ones counted as often as they were drawn.
         folder: where the trained proxy goes.
         scratch: for what the trainers leave behind.
         proxies: the settings of the stage.
@@ -37,13 +37,13 @@ class TrainingJob:
     """
 
     name: str
-    prepared: Prepared
-    features: Features | None
-    folder: Path
-    scratch: Path
+    tables: dict[str, StoragePath]
+    train_pairs: int
+    folder: StoragePath
+    scratch: StoragePath
     proxies: ProxiesConfig
     seed: int
-    counter: Any
+    counter: Any = None
 
     def counted_by(self, counter: Any) -> TrainingJob:
         """The same job with a progress line."""
@@ -52,16 +52,15 @@ class TrainingJob:
     @property
     def steps(self) -> int:
         """Optimizer steps of the proxy and its baseline together."""
-        per_epoch = math.ceil(self.prepared.train_pairs / (self.proxies.batch_size * self.proxies.num_workers))
-        runs = len(self.prepared.tables.keys() & {"train", "baseline"})
-        return runs * math.ceil(per_epoch * self.proxies.epochs)
+        per_epoch = math.ceil(self.train_pairs / (self.proxies.batch_size * self.proxies.num_workers))
+        return len(self.tables.keys() & {TRAIN, BASELINE}) * math.ceil(per_epoch * self.proxies.epochs)
 
 
 def train_worker(job: TrainingJob) -> dict[str, Any]:
-    """Train the proxy of an aspect and save it; then its baseline, of which only the length correlation stays.
+    """Train the proxy of an aspect and save it; its baseline before, of which only the length correlation stays.
 
     Returns:
-        on rank 0 ``held_out_accuracy`` and ``length_correlation``; elsewhere an empty dict.
+        on rank 0 what the manifest says of the proxy; elsewhere an empty dict.
 
     Raises:
         UserError: the proxy's rewards are not finite.
@@ -70,12 +69,9 @@ def train_worker(job: TrainingJob) -> dict[str, Any]:
 
     torch.set_num_threads(max(1, int(job.proxies.cpus_per_worker)))
     penalty = length.scoring_penalty(job.proxies.length_penalty, job.proxies.length_penalty_form)
-    difference = pq.read_table(job.prepared.tables["held_out"])["length_difference"].to_numpy()
-    before = None
-    if "baseline" in job.prepared.tables:
-        reward_margin = train_one(job, "baseline", None)
-        before = reward_margin is not None and length.rank_correlation(difference, reward_margin)
-    reward_margin = train_one(job, "train", job.folder)
+    difference = job.tables[HELD_OUT].read_table(["length_difference"])["length_difference"].to_numpy()
+    baseline = train_one(job, BASELINE, None) if BASELINE in job.tables else None
+    reward_margin = train_one(job, TRAIN, job.folder)
     if reward_margin is None:
         return {}
     if not np.isfinite(reward_margin).all():
@@ -84,34 +80,24 @@ def train_worker(job: TrainingJob) -> dict[str, Any]:
             f"proxies.learning_rate, now {job.proxies.learning_rate:g}"
         )
     margin = length.final_margin(reward_margin, difference, penalty)
-    return {
-        "held_out_accuracy": length.accuracy(margin),
-        "length_correlation": {"before": before, "after": length.rank_correlation(difference, margin)},
-    }
+    return {"train_pairs": job.train_pairs, **quality.held_out_facts(margin, difference, baseline)}
 
 
-def train_one(job: TrainingJob, use: str, folder: Path | None) -> np.ndarray | None:
+def train_one(job: TrainingJob, use: str, folder: StoragePath | None) -> np.ndarray | None:
     """Train on the table named ``use`` and save into ``folder``, if given.
 
     Returns:
         (n,) reward margins Δr of the held-out pairs on rank 0, None elsewhere.
     """
-    import torch
     from datasets import Dataset
     from trl import RewardTrainer
 
     base_model = job.proxies.base_model
     assert base_model is not None
     tokenizer = load_tokenizer(base_model)
-    model = load_reward_model(base_model, tokenizer, job.seed)
-    backbone = None
-    if job.features is not None:
-        from pdray.proxies.heads import swap_backbone
-
-        backbone = swap_backbone(model, torch.from_numpy(job.features.load()))
-    table = pq.read_table(job.prepared.tables[use], columns=["chosen_ids", "rejected_ids", "margin"])
+    table = job.tables[use].read_table(["chosen_ids", "rejected_ids", "margin"])
     trainer = RewardTrainer(
-        model=model,
+        model=load_reward_model(base_model, tokenizer, job.seed),
         args=reward_config(job),
         train_dataset=Dataset(table, fingerprint=f"{job.name}-{use}"),  # else datasets pickles the table for one
         processing_class=tokenizer,
@@ -121,23 +107,19 @@ def train_one(job: TrainingJob, use: str, folder: Path | None) -> np.ndarray | N
     if not trainer.is_world_process_zero():
         return None
     model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
-    reward_margin = held_out_margin(model, job.prepared.tables["held_out"], tokenizer.pad_token_id)
+    reward_margin = held_out_margin(model, job.tables[HELD_OUT], tokenizer.pad_token_id)
     if folder is not None:
-        if backbone is not None:
-            from pdray.proxies.heads import restore_backbone
-
-            restore_backbone(model, backbone)
-        save_proxy(model.cpu(), tokenizer, folder)
+        save_model(model.cpu(), tokenizer, folder)
     return reward_margin
 
 
-def held_out_margin(model: Any, table: str, pad_token_id: int) -> np.ndarray:
+def held_out_margin(model: Any, table: StoragePath, pad_token_id: int) -> np.ndarray:
     """Δr of every pair of a table, (n,) float64."""
-    from pdray.proxies.heads import rewards
+    from pdray.proxies.heads import logits
 
-    pairs = pq.read_table(table, columns=["chosen_ids", "rejected_ids"])
+    pairs = table.read_table(["chosen_ids", "rejected_ids"])
     chosen, rejected = pairs["chosen_ids"].to_pylist(), pairs["rejected_ids"].to_pylist()
-    both = rewards(model, chosen + rejected, pad_token_id)
+    both = logits(model, chosen + rejected, pad_token_id)[:, 0]
     margin: np.ndarray = both[: len(chosen)] - both[len(chosen) :]
     return margin
 
@@ -149,18 +131,16 @@ def reward_config(job: TrainingJob) -> RewardConfig:
     proxies = job.proxies
     use_gpu = proxies.gpus_per_worker > 0
     return RewardConfig(
-        output_dir=str(job.scratch),
+        output_dir=tempfile.gettempdir(),  # nothing is saved there
         num_train_epochs=proxies.epochs,
         learning_rate=proxies.learning_rate,
         lr_scheduler_type="linear",
         per_device_train_batch_size=proxies.batch_size,
         seed=job.seed,
-        max_length=None,  # PairEncoder has cut the texts; the trainer would drop the long ones
+        max_length=None,  # TextEncoder has cut the texts; the trainer would drop the long ones
         use_cpu=not use_gpu,
-        bf16=use_gpu and job.features is None,
-        gradient_checkpointing=use_gpu and job.features is None,
-        ddp_find_unused_parameters=False if job.features is not None else None,
-        ddp_broadcast_buffers=False,  # the table of features is a buffer, and the same on every worker
+        bf16=proxies.dtype == "bfloat16",
+        gradient_checkpointing=use_gpu,
         save_strategy="no",
         logging_strategy="no",
         report_to="none",

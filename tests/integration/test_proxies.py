@@ -6,109 +6,190 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.dataset as ds
 import pytest
 
 from pdray.errors import UserError
-from pdray.proxies import stage
-from pdray.stages import StageResult
-from pdray.tokens import PairEncoder
-from tests.proxies.cases import ASPECTS, context, write_corpus
-from tests.tiny import tiny_bert, tiny_llama_lm
+from pdray.proxies import full, linear
+from pdray.proxies.stage import STAGE
+from pdray.schema import ProxiesOutput
+from pdray.stages import StageResult, Upstream
+from pdray.tokens import TextEncoder, TokenRule
+from tests.proxies.cases import ASPECTS, make_rows, sections, write_corpus
+from tests.stages import run_stage
+from tests.tiny import tiny_encoder, tiny_llama_lm
 
 pytestmark = pytest.mark.usefixtures("ray_local")
-HEAD = {"train": "head", "epochs": 20, "learning_rate": 0.01, "batch_size": 8, "max_tokens": 32}
+HEAD = {"train": "head"}
+ALL: dict[str, Any] = {"train": "all", "epochs": 6, "learning_rate": 0.003, "batch_size": 4, "num_workers": 2}
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_corpus(tmp_path_factory.mktemp("corpus"))
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Upstream:
+    return write_corpus(tmp_path_factory.mktemp("corpus"), make_rows())
 
 
 @pytest.fixture(scope="module")
-def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_bert(tmp_path_factory.mktemp("bert"), num_labels=2)
+def bert(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(tiny_encoder(tmp_path_factory.mktemp("bert")))
 
 
-def rewards_of(folder: str, corpus: Path) -> np.ndarray:
-    """Reward margins of every pair, sorted by id, from a folder read as anyone would read it."""
+def margins_of(root: Path, result: StageResult) -> dict[str, np.ndarray]:
+    """Reward margins of every pair, from the folders read as anyone would read them."""
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
-    table = ds.dataset(corpus / "pairs").to_table().sort_by("pair_id")
-    encoded = PairEncoder(tokenizer, 32).encode(*(table[name].to_pylist() for name in ("prompt", "chosen", "rejected")))
-    with torch.no_grad():
-        chosen, rejected = (
-            [model(torch.tensor([ids])).logits.item() for ids in side]
-            for side in (encoded.chosen_ids, encoded.rejected_ids)
+    assert isinstance(result.output, ProxiesOutput)
+    rows, margins = make_rows(), {}
+    for reward_model in result.output.models:
+        folder = root / reward_model.path
+        encoder = TextEncoder(AutoTokenizer.from_pretrained(folder), TokenRule(32, 16))
+        model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+        prompts = [row["prompt"] for row in rows]
+        with torch.no_grad():
+            chosen, rejected = (
+                np.array([model(torch.tensor([ids])).logits[0].tolist() for ids in encoder.encode(prompts, side).ids])
+                for side in ([row["chosen"] for row in rows], [row["rejected"] for row in rows])
+            )
+        assert [model.config.id2label[index] for index in range(len(reward_model.aspects))] in (
+            reward_model.aspects,
+            ["LABEL_0"],
         )
-    return np.subtract(chosen, rejected)
+        margins |= {str(aspect): (chosen - rejected)[:, label] for label, aspect in enumerate(reward_model.aspects)}
+    return margins
 
 
-def check_learned(result: StageResult, corpus: Path) -> None:
-    facts = result.metrics["aspects"]
-    assert list(facts) == ASPECTS
-    table = ds.dataset(corpus / "pairs").to_table(columns=["pair_id", "aspect"]).sort_by("pair_id")
-    labels = np.array(table["aspect"].to_pylist())
-    for aspect, fact in facts.items():
-        margin = rewards_of(fact["path"], corpus)
+def check_learned(root: Path, result: StageResult) -> None:
+    assert list(result.metrics["aspects"]) == ASPECTS
+    labels = np.array([row["aspect"] for row in make_rows()])
+    for aspect, margin in margins_of(root, result).items():
+        facts = result.metrics["aspects"][aspect]
         assert np.mean(margin[labels == aspect] > 0) > 0.9, aspect
-        assert fact["held_out_accuracy"] > 0.7
-        assert (fact["train_pairs"], fact["held_out_pairs"]) == (54, 6)
+        assert facts["held_out_accuracy"] > 0.7
+        low, high = facts["held_out_interval"]
+        assert 0 <= low < facts["held_out_accuracy"] <= high <= 1
+        assert facts["held_out_pairs"] == 6
+    assert result.rows_in == 120 == result.rows_out + sum(result.dropped.values())
 
 
 @pytest.fixture(scope="module")
-def head_run(ray_local: None, tmp_path_factory: pytest.TempPathFactory, corpus: Path, bert: Path) -> StageResult:
-    return stage.run(context(tmp_path_factory.mktemp("head"), corpus, {"base_model": str(bert), **HEAD}))
+def head_run(tmp_path_factory: pytest.TempPathFactory, corpus: Upstream, bert: str) -> tuple[Path, StageResult]:
+    root = tmp_path_factory.mktemp("head")
+    return root, run_stage(STAGE, root, upstream=corpus, **sections(base_model=bert, **HEAD))
 
 
-def test_head_on_a_frozen_encoder(head_run: StageResult, corpus: Path, bert: Path) -> None:
+def test_heads_on_a_frozen_encoder(head_run: tuple[Path, StageResult], bert: str) -> None:
     from safetensors.numpy import load_file
 
-    result = head_run
-    check_learned(result, corpus)
-    assert result.metrics["trained"] is True
-    assert result.rows_in == 120 == result.rows_out + sum(result.dropped.values())
-    features = result.metrics["features"]
-    assert features["texts"] <= 240 < features["references"]  # 120 pairs; the baseline reads the same texts again
+    root, result = head_run
+    check_learned(root, result)
+    output = result.output
+    assert isinstance(output, ProxiesOutput)
+    (model,) = output.models
+    assert (model.path, model.aspects, model.head) == ("proxies-test/model", ASPECTS, "classifier")
+    assert (output.features, output.num_shards) == (64, 3)
+    assert output.length_penalty == dict.fromkeys(ASPECTS, 0.001)
     facts = result.metrics["aspects"]["helpful"]
-    assert facts["length_penalty"] == 0.001
+    assert facts["converged"]
+    assert facts["gradient"] <= 1e-6
     assert -1 <= facts["length_correlation"]["before"] <= 1
-    base, proxy = load_file(bert / "model.safetensors"), load_file(Path(facts["path"]) / "model.safetensors")
-    changed = {name for name in base if base[name].shape != proxy[name].shape or (base[name] != proxy[name]).any()}
-    assert changed == {"bert.pooler.dense.weight", "bert.pooler.dense.bias", "classifier.weight", "classifier.bias"}
-    written = {path.name for path in Path(facts["path"]).parent.iterdir()}
-    assert written == {stage.slug(aspect) for aspect in ASPECTS}
+    (one, other), (again, two) = (result.metrics["agreement"][aspect] for aspect in ASPECTS)
+    assert (one, two) == (1.0, 1.0)
+    assert other == again
+    assert -1 <= other <= 1
+    base, saved = load_file(Path(bert) / "model.safetensors"), load_file(root / model.path / "model.safetensors")
+    assert all((saved[f"bert.{name}"] == base[name]).all() for name in base if not name.startswith("pooler."))
+    assert saved["classifier.weight"].shape == (2, 64)
+    assert not saved["classifier.bias"].any()
+    assert {path.name for path in (root / "proxies-test").iterdir()} >= {"features", "model", "shards"}
+    assert not (root / "proxies-test" / linear.IDENTITY).exists()
 
 
-def test_same_seed_same_weights(tmp_path: Path, head_run: StageResult, corpus: Path, bert: Path) -> None:
-    again = stage.run(context(tmp_path, corpus, {"base_model": str(bert), **HEAD})).metrics["aspects"]["helpful"]
-    first = head_run.metrics["aspects"]["helpful"]
-    one, other = ((Path(fact["path"]) / "model.safetensors").read_bytes() for fact in (first, again))
-    assert one == other
-    assert again["length_correlation"] == first["length_correlation"]
+def test_rewards_of_the_model_are_its_head_on_the_features(
+    head_run: tuple[Path, StageResult], corpus: Upstream
+) -> None:
+    from safetensors.numpy import load_file
+
+    root, result = head_run
+    margins, rows = margins_of(root, result), {row["pair_id"]: index for index, row in enumerate(make_rows())}
+    weights = load_file(root / "proxies-test/model/model.safetensors")["classifier.weight"]
+    from pdray.shards import ShardedFolder
+    from pdray.storage import StoragePath
+
+    features = ShardedFolder(StoragePath(str(root / "proxies-test")), "test", 3)
+    checked = 0
+    for shard in range(3):
+        table, pairs = features.read("features", shard), corpus.shards("corpus").read("pairs", shard)
+        feature = dict(zip(table["row"].to_pylist(), table["feature"].to_pylist(), strict=True))
+        assert list(feature) == sorted(feature)
+        for pair in pairs.to_pylist():
+            if pair["chosen_row"] in feature and pair["rejected_row"] in feature:
+                difference = np.subtract(feature[pair["chosen_row"]], feature[pair["rejected_row"]])
+                expected = [margins[aspect][rows[pair["pair_id"]]] for aspect in ASPECTS]
+                np.testing.assert_allclose(weights @ difference, expected, atol=1e-4)
+                checked += 1
+    assert checked >= result.rows_out
 
 
-def test_all_weights_of_a_decoder_with_two_workers(tmp_path: Path, corpus: Path) -> None:
+def test_same_seed_same_bytes_from_other_shards_and_without_features_done_again(
+    tmp_path: Path, head_run: tuple[Path, StageResult], corpus: Upstream, bert: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that dies while it fits keeps its features; run again, it makes the same bytes as one that never died."""
+
+    def killed(*_: Any) -> None:
+        raise RuntimeError("killed")
+
+    settings = sections(base_model=bert, **HEAD)
+    with monkeypatch.context() as patched:
+        patched.setattr(linear, "_fit_all", killed)
+        with pytest.raises(RuntimeError, match="killed"):
+            run_stage(STAGE, tmp_path, upstream=corpus, **settings)
+    features = tmp_path / "proxies-test" / "features"
+    (features / "shard-00001.parquet").write_bytes(b"damaged")
+    before = {path.name: path.stat().st_mtime_ns for path in features.iterdir()}
+    result = run_stage(STAGE, tmp_path, upstream=corpus, **settings)
+    after = {path.name: path.stat().st_mtime_ns for path in features.iterdir()}
+    assert {name for name in before if before[name] != after[name]} == {"shard-00001.parquet"}
+    root, first = head_run
+    for name in ("model/model.safetensors", "features/shard-00001.parquet"):
+        assert (root / "proxies-test" / name).read_bytes() == (tmp_path / "proxies-test" / name).read_bytes()
+    assert result.metrics["agreement"] == first.metrics["agreement"]
+
+
+def test_all_weights_of_a_decoder_with_two_workers(tmp_path: Path, corpus: Upstream) -> None:
+    base = str(tiny_llama_lm(tmp_path / "base"))
+    settings = sections(base_model=base, length_penalty_form="residual", length_baseline=False, **ALL)
+    result = run_stage(STAGE, tmp_path, upstream=corpus, **settings)
+    check_learned(tmp_path, result)
+    assert isinstance(result.output, ProxiesOutput)
+    assert result.output.length_penalty == dict.fromkeys(ASPECTS, 0.0)
+    assert (result.output.features, result.output.num_shards) == (None, 0)
+    assert result.metrics["aspects"]["helpful"]["length_correlation"]["before"] is None
+    folder = tmp_path / "proxies-test"
+    assert {path.name for path in folder.iterdir()} == {full.DONE, *map(full.slug, ASPECTS)}
+    # An aspect that is whole is not trained again, another one is.
+    weights = {aspect: folder / full.slug(aspect) / "model.safetensors" for aspect in ASPECTS}
+    bytes_before, time_before = weights["Kind Words"].read_bytes(), weights["helpful"].stat().st_mtime_ns
+    weights["Kind Words"].unlink()
+    again = run_stage(STAGE, tmp_path, upstream=corpus, **settings)
+    assert weights["helpful"].stat().st_mtime_ns == time_before
+    assert weights["Kind Words"].read_bytes() == bytes_before
+    assert again.metrics["aspects"]["helpful"] == result.metrics["aspects"]["helpful"]
+
+
+def test_too_few_pairs_reach_the_user_as_one_sentence(tmp_path: Path, bert: str) -> None:
+    few = write_corpus(tmp_path, make_rows(6))
+    with pytest.raises(UserError, match=r"^the aspect 'Kind Words' has 3 pairs, which leaves 3 of 3 prompts"):
+        run_stage(STAGE, tmp_path, upstream=few, **sections(base_model=bert, **HEAD))
+
+
+def test_a_tokenizer_that_does_not_know_the_words_is_refused(tmp_path: Path, corpus: Upstream) -> None:
     base = tiny_llama_lm(tmp_path / "base")
-    proxies: dict[str, Any] = {"base_model": str(base), "train": "all", "epochs": 6, "learning_rate": 0.003}
-    proxies |= {"batch_size": 4, "max_tokens": 32, "num_workers": 2, "length_penalty_form": "residual"}
-    result = stage.run(context(tmp_path, corpus, proxies | {"length_baseline": False}))
-    check_learned(result, corpus)
-    helpful = result.metrics["aspects"]["helpful"]
-    assert helpful["length_penalty"] == 0.0
-    assert helpful["length_correlation"]["before"] is None
-    assert result.metrics["features"] == {}
+    tokenizer = base / "tokenizer.json"
+    tokenizer.write_text(tokenizer.read_text().replace('"people"', '"peoples"').replace('"time"', '"times"'))
+    with pytest.raises(UserError, match=rf"the tokenizer of {base} does not know \d\d\.\d% of the tokens"):
+        run_stage(STAGE, tmp_path, upstream=corpus, **sections(base_model=str(base), **ALL))
 
 
-def test_too_few_pairs_reach_the_user_as_one_sentence(tmp_path: Path, bert: Path) -> None:
-    few = write_corpus(tmp_path / "corpus", pairs=6, files=1)
-    with pytest.raises(UserError, match=r"^the aspect 'Kind Words' has 3 pairs, which leaves 3 to train on and 0 held"):
-        stage.run(context(tmp_path, few, {"base_model": str(bert), **HEAD}))
-
-
-def test_more_workers_than_the_cluster_holds(tmp_path: Path, corpus: Path, bert: Path) -> None:
-    with pytest.raises(UserError, match=r"needs 3 workers .* holds 2; lower proxies.num_workers"):
-        stage.run(context(tmp_path, corpus, {"base_model": str(bert), **HEAD, "num_workers": 3}))
+def test_more_workers_than_the_cluster_holds(tmp_path: Path, corpus: Upstream, bert: str) -> None:
+    with pytest.raises(UserError, match=r"asks for 3 proxy worker.* holds 2; lower proxies.num_workers"):
+        run_stage(STAGE, tmp_path, upstream=corpus, **sections(base_model=bert, **ALL | {"num_workers": 3}))

@@ -13,20 +13,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import ray
-from ray import cloudpickle
-
-from pdray.config import ScoresConfig
-from pdray.errors import UserError
-from pdray.scoring import meter, stage
 from pdray.scoring.encode import PairTokenizer
 from pdray.scoring.engine import EngineOptions
 from pdray.scoring.proxies import Proxy, ProxySet
 from pdray.scoring.resources import place
+from pdray.scoring.survey import survey_ids
+from ray import cloudpickle
+from tests.scoring.doubles import MortalEngine, SquashedEngine
+
+from pdray.config import ScoresConfig
+from pdray.errors import UserError
+from pdray.scoring import meter, stage
 from pdray.scoring.stage import _check_output, _notes, make_plan
-from pdray.survey import survey_ids
 from tests.scoring import doubles
 from tests.scoring.cases import ASPECTS, as_messages, make_pairs, score, write_corpus
-from tests.scoring.doubles import MortalEngine, SquashedEngine
 from tests.tiny import tiny_bert, tiny_llama_reward
 
 pytestmark = pytest.mark.usefixtures("ray_local")

@@ -10,13 +10,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from pdray.scoring.engine import EngineOptions
+from pdray.scoring.transformers_engine import TransformersEngine
 
 from pdray.alignment import worker
 from pdray.errors import UserError
 from pdray.models.loading import check_weights, load_tokenizer_files
 from pdray.proxies.base import load_reward_model, load_tokenizer
-from pdray.scoring.engine import EngineOptions
-from pdray.scoring.transformers_engine import TransformersEngine
 from tests import dpo_case
 from tests.models.cases import drop_weights, edit_json, edit_weights
 from tests.tiny import tiny_bert, tiny_llama_lm, tiny_llama_reward, tiny_opt_lm

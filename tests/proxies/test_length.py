@@ -64,20 +64,6 @@ def test_draw_depends_on_ids_and_seed_not_on_row_order() -> None:
     assert [IDS[index] for index in length.draw(IDS, difference, 40, 1.0, seed=1)] != first
 
 
-def test_split_is_disjoint_complete_and_rounded() -> None:
-    train, held_out = length.split_held_out(IDS, 0.1, seed=0)
-    assert (len(train), len(held_out)) == (90, 10)
-    assert sorted([*train, *held_out]) == list(range(100))
-    assert len(length.split_held_out(IDS[:5], 0.1, seed=0)[1]) == 1  # 0.5 rounds up
-    assert len(length.split_held_out(IDS[:4], 0.1, seed=0)[1]) == 0
-
-
-def test_sampling_order_is_independent_of_the_split() -> None:
-    train, _ = length.split_held_out(IDS, 0.1, seed=0)
-    order = length.draw([IDS[index] for index in train], np.ones(90), 90, None, seed=0)
-    assert list(order) != list(range(90))
-
-
 def test_margins_of_both_forms() -> None:
     difference = np.array([100, -50, 0])
     assert length.training_margin(difference, 0.01, "eq16").tolist() == [1.0, -0.5, 0.0]
@@ -89,18 +75,3 @@ def test_margins_of_both_forms() -> None:
 def test_final_margin_subtracts_the_penalty() -> None:
     margin = length.final_margin(np.array([2.0, 0.1, 0.3]), np.array([100, 50, -20]), 0.01)
     np.testing.assert_allclose(margin, [1.0, -0.4, 0.5])  # eq. 17
-    assert length.accuracy(margin) == pytest.approx(2 / 3)
-
-
-def test_accuracy_counts_a_tie_half() -> None:
-    assert length.accuracy(np.array([1.0, 0.0, -1.0, 0.0])) == 0.5
-    assert length.accuracy(np.array([])) is None
-
-
-def test_rank_correlation() -> None:
-    # ranks 1 2 3 4 and 1 3 2 4: 1 − 6·2/(4·15) = 0.8
-    assert length.rank_correlation(np.array([1, 2, 3, 4]), np.array([0.1, 9.0, 0.2, 10.0])) == pytest.approx(0.8)
-    assert length.rank_correlation(np.array([1, 1, 1]), np.array([1.0, 2.0, 3.0])) is None
-    assert length.rank_correlation(np.array([1, 2]), np.array([3.0, 3.0])) is None
-    assert length.rank_correlation(np.array([1]), np.array([3.0])) is None
-    assert length.rank_correlation(np.array([1, 2, 3]), np.array([1.0, np.nan, 3.0])) is None

@@ -1,78 +1,107 @@
-"""A small corpus for the scores stage, and the stage run on it."""
+"""A small corpus in shards, reward models, and the scores stage run on them."""
 
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 
 from pdray.config import ScoresConfig
-from pdray.scoring import stage
-from pdray.scoring.engine import EngineLoader, load_engine
-from pdray.stages import StageResult
-from tests.stages import run_stage
+from pdray.engines.engine import EngineLoader, load_engine
+from pdray.schema import CorpusOutput, ProxiesOutput, RewardModel, pairs_schema, text_type, texts_schema
+from pdray.scoring.stage import STAGE, run
+from pdray.shards import ShardedFolder
+from pdray.stages import StageResult, Upstream
+from pdray.storage import StoragePath
+from tests.stages import finished, run_stage
 from tests.tiny import WORDS
 
 ASPECTS = ["clarity", "honesty", "tone"]
 
 
-def make_pairs(num_pairs: int, seed: int = 0) -> list[dict[str, Any]]:
+def make_texts(num_texts: int, seed: int = 0, poison: int | None = None) -> list[tuple[str, str]]:
+    """Distinct (prompt, response), several to a prompt, sorted; the text of number ``poison`` holds the word 7."""
     rng = random.Random(seed)
     words = WORDS.split()
 
     def text(low: int, high: int) -> str:
         return " ".join(rng.choices(words, k=rng.randint(low, high)))
 
-    return [
-        {
-            "pair_id": f"pair-{index:04}",
-            "prompt": text(3, 30),
-            "chosen": text(1, 20),
-            "rejected": text(1, 20),
-            "aspect": rng.choice(ASPECTS),
-            "conflict": rng.choice([None, True, False]),
-            "overall": 1,
+    prompts = [text(3, 30) for _ in range(num_texts // 3 + 1)]
+    texts = sorted({(prompts[index // 3], text(2, 20)) for index in range(num_texts)})
+    assert len(texts) == num_texts
+    if poison is not None:
+        prompt, response = texts[poison]
+        texts[poison] = prompt, f"{response} 7"
+    return texts
+
+
+def as_messages(texts: list[tuple[str, str]]) -> list[tuple[Any, Any]]:
+    return [([{"role": "user", "content": p}], [{"role": "assistant", "content": r}]) for p, r in texts]
+
+
+def write_corpus(root: Path, shards: list[list[tuple[Any, Any]]], conversational: bool = False) -> Upstream:
+    """The corpus stage, finished, with these texts in its shards and some pairs of neighbours."""
+    folder = StoragePath(str(root / "corpus-test"))
+    sharded = ShardedFolder(folder, "test", len(shards))
+    kind = text_type(conversational)
+    num_pairs = 0
+    for shard, texts in enumerate(shards):
+        columns = [pa.array([text[side] for text in texts], kind) for side in (0, 1)]
+        rows = list(range(len(texts) - 1))
+        pairs = {
+            "pair_id": [f"{shard}-{row}" for row in rows],
+            "aspect": [ASPECTS[row % 3] for row in rows],
+            "chosen_row": rows,
+            "rejected_row": [row + 1 for row in rows],
+            "overall": [None] * len(rows),
+            "source": [None] * len(rows),
         }
-        for index in range(num_pairs)
-    ]
+        num_pairs += len(rows)
+        tables = {
+            "texts": pa.table(columns, schema=texts_schema(conversational)),
+            "pairs": pa.table(pairs, schema=pairs_schema([])),
+        }
+        sharded.write(shard, tables, ids_sum=shard + 7, facts={})
+    output = CorpusOutput(
+        num_shards=len(shards),
+        pairs=num_pairs,
+        texts=sum(map(len, shards)),
+        aspects=ASPECTS,
+        aspect_pairs=dict.fromkeys(ASPECTS, num_pairs // 3),
+        conversational=conversational,
+    )
+    return finished("corpus", folder, output)
 
 
-def as_messages(pairs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The pairs as a chat corpus that carries nothing optional."""
-    roles = {"prompt": "user", "chosen": "assistant", "rejected": "assistant"}
-    return [
-        {"pair_id": pair["pair_id"], "aspect": pair["aspect"]}
-        | {name: [{"role": role, "content": pair[name]}] for name, role in roles.items()}
-        for pair in pairs
-    ]
+def proxies_of(root: Path, *models: RewardModel, **output: Any) -> Upstream:
+    """The proxies stage, finished, with these models."""
+    penalty = {aspect: 0.0 for model in models for aspect in model.aspects if aspect}
+    return finished("proxies", StoragePath(str(root / "proxies-test")), ProxiesOutput(list(models), penalty, **output))
 
 
-def write_corpus(folder: Path, pairs: list[dict[str, Any]], num_files: int = 1) -> Path:
-    (folder / "pairs").mkdir(parents=True)
-    table = pa.Table.from_pylist(pairs)
-    bounds = [len(pairs) * i // num_files for i in range(num_files + 1)]
-    for index in range(num_files):
-        part = table.slice(bounds[index], bounds[index + 1] - bounds[index])
-        pq.write_table(part, folder / "pairs" / f"{index}.parquet", row_group_size=37)
-    return folder
+def one_each(folders: dict[str, Path]) -> list[RewardModel]:
+    return [RewardModel(str(folder), [aspect]) for aspect, folder in folders.items()]
 
 
 def score(
-    folder: Path, corpus: Path, models: dict[str, Path], load: EngineLoader = load_engine, **scores: Any
-) -> tuple[StageResult, pa.Table]:
-    """Run the stage; its result and the scores sorted by pair_id."""
-    config = ScoresConfig.model_validate({"max_tokens": 48, "parity_rows": 6, "batch_size": 16} | scores)
-    rows = ds.dataset(corpus / "pairs").count_rows()
-    manifests = {
-        "corpus": {"rows_out": rows},
-        "proxies": {"metrics": {"aspects": {aspect: {"path": str(path)} for aspect, path in models.items()}}},
-    }
-    module = SimpleNamespace(run=partial(stage.run, load=load))
-    result = run_stage(module, folder, {"corpus": corpus}, manifests, scores=config)
-    return result, ds.dataset(folder / "scores").to_table().sort_by("pair_id")
+    root: Path, upstream: Upstream, load: EngineLoader = load_engine, name: str = "", **scores: Any
+) -> tuple[StageResult, ShardedFolder]:
+    """Run the stage; its result and its shards."""
+    settings: dict[str, Any] = {"max_tokens": 48, "prompt_tokens": 24, "parity_rows": 6, "engine": "transformers"}
+    config = ScoresConfig.model_validate(settings | scores)
+    stage = replace(STAGE, run=partial(run, load=load))
+    result = run_stage(stage, root, name, upstream, scores=config)
+    num_shards = upstream.corpus.num_shards if upstream.corpus else 0
+    return result, ShardedFolder(StoragePath(str(root / f"scores-{name or 'test'}")), "test", num_shards)
+
+
+def rewards_of(shards: ShardedFolder, aspect: str) -> np.ndarray:
+    """Rewards of every text, shard after shard."""
+    tables = [shards.read("texts", shard) for shard in range(shards.num_shards)]
+    return np.concatenate([table[f"reward.{aspect}"].to_numpy() for table in tables])

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from pdray.engines.engine import EngineOptions, Rewards, TokenIds
 from pdray.errors import UserError
-from pdray.scoring.engine import EngineOptions, Rewards, TokenIds
 
 # vLLM's own processes load 20 times slower and hide from Ray; its thread binding puts every actor on the same cores.
 ENVIRONMENT = {
@@ -26,7 +27,7 @@ class VllmEngine:
 
     Args:
         model_path: Hugging Face folder.
-        options: see :class:`~pdray.scoring.engine.EngineOptions`.
+        options: see :class:`~pdray.engines.engine.EngineOptions`.
 
     Raises:
         UserError: vLLM is not installed.
@@ -43,21 +44,24 @@ class VllmEngine:
             ) from error
         self._padding = padding_id(model_path)
         self._params = PoolingParams(use_activation=False)
-        self._llm = LLM(
-            model=model_path,
-            trust_remote_code=False,
-            load_format="safetensors",
-            runner="pooling",
-            dtype=options.dtype,
-            max_model_len=options.max_tokens,
-            enforce_eager=True,
-            disable_log_stats=True,
-            gpu_memory_utilization=options.memory_share,
-            kv_cache_memory_bytes=None if options.use_gpu else options.cpu_cache_bytes,
-        )
+        arguments: dict[str, Any] = {
+            "model": model_path,
+            "runner": "pooling",
+            "dtype": options.dtype,
+            "max_model_len": options.max_tokens,
+            "load_format": "safetensors",
+            "trust_remote_code": False,
+            "disable_log_stats": True,
+            "gpu_memory_utilization": options.memory_share,
+            "kv_cache_memory_bytes": None if options.num_gpus else options.cpu_cache_bytes,
+        }
+        if options.num_gpus > 1:
+            # Left alone, vLLM asks Ray for GPUs of its own beside those that this actor holds.
+            arguments |= {"tensor_parallel_size": int(options.num_gpus), "distributed_executor_backend": "mp"}
+        self._llm = LLM(**(arguments | options.engine_args))
 
     def score(self, token_ids: TokenIds) -> Rewards:
-        """See :class:`~pdray.scoring.engine.RewardEngine`."""
+        """See :class:`~pdray.engines.engine.RewardEngine`."""
         from vllm.inputs import TokensPrompt
 
         prompts = [TokensPrompt(prompt_token_ids=without_padding(ids, self._padding)) for ids in token_ids]

@@ -1,10 +1,10 @@
-"""What scores token ids: one protocol, engines chosen by the config alone."""
+"""What turns token ids into rewards: one protocol, engines chosen by the config alone."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +20,8 @@ class RewardEngine(Protocol):
         """Raw head outputs of whole texts, no activation.
 
         Args:
-            token_ids: one list per text, special tokens included. Neighbours that share a prefix (chosen and
-                rejected of one pair) let a decoder engine reuse it.
+            token_ids: one list per text, special tokens included. Neighbours that share a prefix (the responses to
+                one prompt) let a decoder engine reuse it.
 
         Returns:
             (num_texts, num_labels) float32, in the order of the texts.
@@ -38,18 +38,20 @@ class EngineOptions:
         dtype: weights and activations.
         max_tokens: most tokens per text, special tokens included.
         threads: CPU threads of the process that holds the engine.
-        use_gpu: whether Ray gave that process a GPU.
+        num_gpus: GPUs that Ray gave that process; 0 is a CPU.
         memory_share: share of the whole GPU's memory for this engine alone.
         cpu_cache_bytes: KV cache of this engine on a CPU.
+        engine_args: further arguments of ``vllm.LLM``.
     """
 
     engine: Literal["vllm", "transformers"]
     dtype: str
     max_tokens: int
     threads: int = 1
-    use_gpu: bool = False
+    num_gpus: float = 0
     memory_share: float = 0.8
     cpu_cache_bytes: int = 2**30
+    engine_args: dict[str, Any] = field(default_factory=dict)
 
 
 class EngineLoader(Protocol):
@@ -66,10 +68,10 @@ def load_engine(model_path: str, options: EngineOptions) -> RewardEngine:
     """
     limit_threads(options.threads)
     if options.engine == "vllm":
-        from pdray.scoring.vllm_engine import VllmEngine
+        from pdray.engines.vllm_engine import VllmEngine
 
         return VllmEngine(model_path, options)
-    from pdray.scoring.transformers_engine import TransformersEngine
+    from pdray.engines.transformers_engine import TransformersEngine
 
     return TransformersEngine(model_path, options)
 

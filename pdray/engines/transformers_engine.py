@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
+from pdray.engines.engine import EngineOptions, Rewards, TokenIds
 from pdray.models.loading import load_weights
-from pdray.scoring.engine import EngineOptions, Rewards, TokenIds
 
 CPU_BATCH_TOKENS = 4096
 GPU_BATCH_TOKENS = 65536
@@ -18,7 +19,7 @@ class TransformersEngine:
 
     Args:
         model_path: Hugging Face folder.
-        options: see :class:`~pdray.scoring.engine.EngineOptions`.
+        options: see :class:`~pdray.engines.engine.EngineOptions`.
         batch_tokens: padded tokens per forward pass; None fits the device, 1 scores text by text.
 
     Raises:
@@ -29,22 +30,25 @@ class TransformersEngine:
         import torch
         from transformers import AutoModelForSequenceClassification
 
-        self._device = "cuda" if options.use_gpu else "cpu"
+        self._device = "cuda" if options.num_gpus > 0 else "cpu"
+        # The reference of a model that vLLM splits does not fit on one GPU either.
+        spread: dict[str, Any] = {"device_map": "auto"} if options.num_gpus > 1 else {}
         model = load_weights(
             f"a reward model is {model_path}",
             model_path,
             AutoModelForSequenceClassification,
             dtype=getattr(torch, options.dtype),
+            **spread,
         )
-        self._model = model.to(self._device).eval()
+        self._model = (model if spread else model.to(self._device)).eval()
         padding = model.config.get_text_config().pad_token_id
         self._padding = padding or 0
-        fitting = GPU_BATCH_TOKENS if options.use_gpu else CPU_BATCH_TOKENS
+        fitting = GPU_BATCH_TOKENS if options.num_gpus > 0 else CPU_BATCH_TOKENS
         # A decoder head without a padding token cannot find the end of a padded text.
         self._batch_tokens = 1 if padding is None else (batch_tokens or fitting)
 
     def score(self, token_ids: TokenIds) -> Rewards:
-        """See :class:`~pdray.scoring.engine.RewardEngine`."""
+        """See :class:`~pdray.engines.engine.RewardEngine`."""
         rewards = np.empty((len(token_ids), self._model.config.num_labels), dtype=np.float32)
         for rows in length_batches([len(ids) for ids in token_ids], self._batch_tokens):
             rewards[rows] = self._forward([token_ids[row] for row in rows])

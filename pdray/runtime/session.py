@@ -19,6 +19,7 @@ WORKER_ENV = {
 }
 # Left alone, the workers of a training listen where the host's name points to.
 ONE_NODE_ENV = WORKER_ENV | {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
+_state = {"started here": False}
 LOOPBACK_SWITCH = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 # A Unix socket's path ends at 107 bytes: TMPDIR, /pdray-XXXXXXXX/ray, /session_<26>_<pid of 7>, /sockets/plasma_store.1
 LONGEST_TMPDIR = 107 - 19 - 43 - 23
@@ -57,6 +58,7 @@ def ray_session(cluster: ClusterConfig) -> Iterator[None]:
                 f"no Ray cluster answers at cluster.address {address!r} ({error}); start one with cluster/local.sh up, "
                 "or set cluster.address to null for a local Ray"
             ) from None
+        _state["started here"] = address is None
         tune_ray_data()
         yield
 
@@ -113,19 +115,9 @@ def living_nodes() -> list[dict[str, float]]:
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
-def worker_places(nodes: list[dict[str, float]], cpus: float, gpus: float) -> int:
-    """How many workers fit on some nodes at once.
-
-    Args:
-        nodes: resources of each node, as ``{"CPU": 4.0, "GPU": 1.0}``.
-        cpus: CPUs of a worker.
-        gpus: GPUs of a worker.
-    """
-    epsilon = 1e-9
-    return sum(
-        int(min(node.get("CPU", 0.0) / cpus, node.get("GPU", 0.0) / gpus if gpus else float("inf")) + epsilon)
-        for node in nodes
-    )
+def may_grow() -> bool:
+    """Whether the cluster may get nodes that it does not have now: only a Ray that was started here never does."""
+    return not _state["started here"]
 
 
 def driver_node() -> Any:

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pdray.engines.engine import EngineOptions, TokenIds, load_engine
+from pdray.engines.transformers_engine import TransformersEngine, length_batches
+from pdray.engines.vllm_engine import padding_id, without_padding
 from pdray.errors import UserError
-from pdray.scoring.engine import EngineOptions, TokenIds, load_engine
-from pdray.scoring.transformers_engine import TransformersEngine, length_batches
-from pdray.scoring.vllm_engine import padding_id, without_padding
 from tests.tiny import tiny_bert, tiny_llama_reward
 
 OPTIONS = EngineOptions("transformers", "float32", 64)

@@ -1,0 +1,253 @@
+"""The worker of a pass: holds the engines, takes shards one after the other, writes what comes out."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pdray.engines.encode import Encoded, ModelEncoder, TextFacts
+from pdray.engines.engine import EngineOptions, RewardEngine, Rewards
+from pdray.engines.failures import as_matrix, score_around
+from pdray.engines.parity import compare, require_parity
+from pdray.engines.shards import PARITY, TextPass
+from pdray.errors import UserError
+from pdray.schema import TEXTS
+from pdray.shards import deadline, error_text
+from pdray.storage import node_copy
+
+ENCODED_AT_ONCE = 256  # texts
+LOAD_SECONDS = 1800.0
+FAILED_BEFORE = "its process ended or hung whenever it was scored"
+
+
+@dataclass(frozen=True)
+class Work:
+    """All that a worker of a pass needs; picklable.
+
+    Attributes:
+        text_pass: the pass.
+        digests: of the model folders, for copies on the nodes.
+        num_labels: outputs of each model.
+        options: how each engine is loaded.
+        most_failed: texts that may fail.
+        left_out: shard -> rows that are not to be tried.
+        sample: see :func:`~pdray.engines.parity.take_sample`.
+        reference: rewards of the sample from Transformers.
+        call_tokens: tokens that an engine gets at once, at least.
+    """
+
+    text_pass: TextPass
+    digests: list[str]
+    num_labels: list[int]
+    options: EngineOptions
+    most_failed: int
+    left_out: dict[int, list[int]]
+    sample: pa.Table
+    reference: Rewards
+    call_tokens: int
+
+    @property
+    def labels(self) -> list[str]:
+        """A name for each output."""
+        return self.text_pass.labels or [f"output {number}" for number in range(sum(self.num_labels))]
+
+
+class ShardScorer:
+    """A Ray Data actor: ``{"shard": number}`` in, how it went out.
+
+    Several calls may run at once. One thread alone talks to the engines, so while they compute a slice of one shard,
+    the next slice, or the next shard, is read and tokenised.
+
+    Args:
+        work: see :class:`Work`.
+        counter: the user's progress, in texts.
+    """
+
+    def __init__(self, work: Work, counter: Any) -> None:
+        self._work = work
+        self._counter = counter
+        self._engine_thread = ThreadPoolExecutor(1, "engine")
+        self._loading = threading.Lock()
+        self._loaded: Future[list[RewardEngine]] | None = None
+        self._folders: list[Path] | None = None
+        self._encoders = threading.local()
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Score and write a shard.
+
+        Returns:
+            ``shard``; ``error`` and ``refusal``, a UserError's message, empty where there is none; ``texts`` and
+            ``tokens``; ``began`` and ``ended``, seconds since 1970 by this node's clock. Nothing is raised: Ray Data
+            would only count it.
+        """
+        shard = int(row["shard"])
+        outcome = {"shard": shard, "error": "", "refusal": "", "texts": 0, "tokens": 0, "began": 0.0, "ended": 0.0}
+        try:
+            return outcome | self._write(shard)
+        except UserError as error:
+            return outcome | {"refusal": str(error)}
+        except Exception as error:
+            return outcome | {"error": error_text(error)}
+
+    def probe(self, shard: int, start: int, stop: int) -> None:
+        """Score some of the texts that a shard's rows choose, and write nothing: does this process live through it?"""
+        texts, rows = self._read(shard)
+        part = slice(start, stop)
+        self._engines()
+        self._score(shard, texts.take(rows[part]), rows[part])
+
+    def _write(self, shard: int) -> dict[str, Any]:
+        text_pass = self._work.text_pass
+        texts, rows = self._read(shard)
+        if len(rows):
+            self._engines()
+        began = time.time()
+        outputs, facts, tokens, failed = self._score(shard, texts.take(rows), rows)
+        with deadline(text_pass.scores.step_timeout):
+            tables, more = text_pass.write(shard, rows, outputs, facts)
+            marker = text_pass.corpus.read_marker(shard)
+            assert marker is not None, "the corpus is whole"
+            ended = time.time()
+            counts = {
+                "texts": len(rows),
+                "tokens": tokens,
+                "truncated": int(facts.truncated.sum()),
+                "non_finite": int((~np.isfinite(outputs)).sum()),
+                "seconds": round(ended - began, 3),
+            }
+            more["failed"] = sorted([*more.get("failed", []), *([int(row), failed[row]] for row in failed)])
+            text_pass.target.write(shard, tables, marker.ids_sum, counts | more)
+        return {"texts": len(rows), "tokens": tokens, "began": began, "ended": time.time()}
+
+    def _read(self, shard: int) -> tuple[pa.Table, np.ndarray]:
+        text_pass = self._work.text_pass
+        with deadline(text_pass.scores.step_timeout):
+            texts = text_pass.corpus.read(TEXTS, shard, ["prompt", "response"])
+            rows = np.arange(len(texts)) if text_pass.rows is None else text_pass.rows(shard, len(texts))
+        return texts, rows
+
+    def _score(self, shard: int, texts: pa.Table, rows: np.ndarray) -> tuple[Rewards, TextFacts, int, dict[int, str]]:
+        """Outputs, facts, tokens and failed rows of some texts of a shard."""
+        left_out = set(self._work.left_out.get(shard, ()))
+        failed: dict[int, str] = dict.fromkeys(sorted(left_out & set(rows.tolist())), FAILED_BEFORE)
+        outputs, facts, tokens = [], [], 0
+        waiting: list[tuple[np.ndarray, Encoded, Future[tuple[Rewards, dict[int, str]]]]] = []
+
+        def settle() -> None:
+            positions, encoded, future = waiting.pop(0)
+            rewards, broken = future.result()
+            outputs.append(rewards)
+            facts.append(encoded.facts)
+            failed.update({int(rows[positions[index]]): reason for index, reason in broken.items()})
+            self._counter.add(len(positions))
+
+        for positions, encoded in self._slices(texts):
+            skipped = {index for index, row in enumerate(rows[positions]) if row in left_out}
+            waiting.append((positions, encoded, self._engine_thread.submit(self._run, encoded, skipped)))
+            tokens += encoded.tokens
+            if len(waiting) > 1:
+                settle()
+        while waiting:
+            settle()
+        width = sum(self._work.num_labels)
+        return (
+            np.concatenate([np.empty((0, width), np.float32), *outputs]),
+            TextFacts(
+                np.concatenate([np.empty(0, np.int32), *(one.num_tokens for one in facts)]),
+                np.concatenate([np.empty(0, bool), *(one.truncated for one in facts)]),
+            ),
+            tokens,
+            failed,
+        )
+
+    def _slices(self, texts: pa.Table) -> Iterator[tuple[np.ndarray, Encoded]]:
+        """Positions and token ids of consecutive texts, enough at once to keep an engine busy."""
+        start = stop = tokens = 0
+        parts: list[Encoded] = []
+        while stop < len(texts):
+            with deadline(self._work.text_pass.scores.step_timeout):
+                parts.append(self._encoder().encode(texts.slice(stop, ENCODED_AT_ONCE)))
+            stop = min(stop + ENCODED_AT_ONCE, len(texts))
+            tokens += parts[-1].tokens
+            if tokens >= self._work.call_tokens or stop == len(texts):
+                yield np.arange(start, stop), _joined(parts)
+                start, tokens, parts = stop, 0, []
+
+    def _run(self, encoded: Encoded, skipped: set[int]) -> tuple[Rewards, dict[int, str]]:
+        """In the engine thread: rewards of a slice, and the reason of each text that failed."""
+        assert self._loaded is not None
+        num_texts = len(encoded.facts.num_tokens)
+        texts = [index for index in range(num_texts) if index not in skipped]
+        matrices: list[Rewards] = []
+        failed: dict[int, str] = {}
+        for engine, ids, labels in zip(self._loaded.result(), encoded.ids, self._work.num_labels, strict=True):
+
+            def score(part: list[int], engine: RewardEngine = engine, ids: list[list[int]] = ids) -> Rewards:
+                with deadline(self._work.text_pass.scores.step_timeout):
+                    return engine.score([ids[index] for index in part])
+
+            rewards, broken = score_around(score, texts, self._work.most_failed)
+            failed |= broken
+            matrices.append(as_matrix(rewards, num_texts, labels))
+        outputs = np.concatenate(matrices, axis=1)
+        outputs[list(failed)] = np.nan
+        return outputs, failed
+
+    def _encoder(self) -> ModelEncoder:
+        """One for each thread: a tokenizer is not made to be shared."""
+        if not hasattr(self._encoders, "one"):
+            self._encoders.one = ModelEncoder(self._models(), self._work.text_pass.rule)
+        encoder: ModelEncoder = self._encoders.one
+        return encoder
+
+    def _models(self) -> list[Path]:
+        with self._loading:
+            if self._folders is None:
+                copies = zip(self._work.text_pass.models, self._work.digests, strict=True)
+                self._folders = [node_copy(folder, digest) for folder, digest in copies]
+            return self._folders
+
+    def _engines(self) -> list[RewardEngine]:
+        """The engines, loaded when the first text needs them and compared with Transformers before any is used."""
+        folders = self._models()
+        with self._loading:
+            if self._loaded is None:
+                self._loaded = self._engine_thread.submit(self._load, folders)
+        return self._loaded.result()
+
+    def _load(self, folders: list[Path]) -> list[RewardEngine]:
+        work = self._work
+        with deadline(max(LOAD_SECONDS, work.text_pass.scores.step_timeout)):
+            engines = [work.text_pass.load(str(folder), work.options) for folder in folders]
+            if not len(work.sample):
+                return engines
+            encoded = ModelEncoder(folders, work.text_pass.rule).encode(work.sample)
+            rewards = [engine.score(ids) for engine, ids in zip(engines, encoded.ids, strict=True)]
+        parity = compare(work.sample, np.concatenate(rewards, axis=1), work.reference, work.labels)
+        (work.text_pass.target.folder / PARITY).write_table(parity)
+        require_parity(parity, work.sample["prompt"].to_pylist(), work.text_pass.scores)
+        return engines
+
+
+def _joined(parts: list[Encoded]) -> Encoded:
+    return Encoded(
+        ids=[list(chain.from_iterable(lists)) for lists in zip(*(part.ids for part in parts), strict=True)],
+        facts=TextFacts(
+            np.concatenate([part.facts.num_tokens for part in parts]),
+            np.concatenate([part.facts.truncated for part in parts]),
+        ),
+    )
+
+
+def without_sample(work: Work) -> Work:
+    """The same work for a probe, whose engines were compared before."""
+    return replace(work, sample=work.sample.slice(0, 0), reference=work.reference[:0])

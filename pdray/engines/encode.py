@@ -1,0 +1,112 @@
+"""Texts to the token ids that each of several models reads."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pdray.engines.engine import TokenIds
+from pdray.models.loading import load_tokenizer_files
+from pdray.tokens import TextEncoder, TokenRule, check_unknown_tokens
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+)
+
+
+@dataclass(frozen=True)
+class TextFacts:
+    """What is known of n texts once they are encoded.
+
+    Attributes:
+        num_tokens: (n,) int32, tokens of the whole responses by the first tokenizer.
+        truncated: (n,) bool, whether any tokenizer cut something off.
+    """
+
+    num_tokens: np.ndarray
+    truncated: np.ndarray
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Some texts, encoded.
+
+    Attributes:
+        ids: for each model, the token ids of each text; models with equal tokenizers share one list.
+        facts: see :class:`TextFacts`.
+    """
+
+    ids: list[TokenIds]
+    facts: TextFacts
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all texts, for all models."""
+        return sum(len(one) for model in self.ids for one in model)
+
+
+class ModelEncoder:
+    """Encodes texts once per distinct tokenizer.
+
+    Args:
+        folders: model folders, local.
+        rule: how a text is cut.
+
+    Raises:
+        UserError: see :class:`~pdray.tokens.TextEncoder`.
+    """
+
+    def __init__(self, folders: list[Path], rule: TokenRule) -> None:
+        self._encoders: dict[str, TextEncoder] = {}
+        self._identities = [tokenizer_identity(folder) for folder in folders]
+        for identity, folder in zip(self._identities, folders, strict=True):
+            if identity not in self._encoders:
+                self._encoders[identity] = TextEncoder(load_tokenizer_files(str(folder)), rule)
+
+    def encode(self, texts: pa.Table) -> Encoded:
+        """Encode the ``prompt`` and ``response`` of a table.
+
+        Raises:
+            UserError: see :meth:`~pdray.tokens.TextEncoder.encode`.
+        """
+        columns: list[list[Any]] = [texts[name].to_pylist() for name in ("prompt", "response")]
+        by_identity = {identity: encoder.encode(*columns) for identity, encoder in self._encoders.items()}
+        truncated = np.array([one.truncated for one in by_identity.values()], bool).reshape(-1, len(texts))
+        first = by_identity[self._identities[0]]
+        return Encoded(
+            ids=[by_identity[identity].ids for identity in self._identities],
+            facts=TextFacts(np.array(first.num_tokens, np.int32), np.asarray(truncated.any(axis=0))),
+        )
+
+    def check_unknown(self, encoded: Encoded, limit: float) -> None:
+        """Refuse texts that this has encoded where a tokenizer does not know more than a share of the tokens.
+
+        Raises:
+            UserError: see :func:`~pdray.tokens.check_unknown_tokens`.
+        """
+        for identity, ids in dict(zip(self._identities, encoded.ids, strict=True)).items():
+            lists = pa.chunked_array([pa.array(ids, pa.large_list(pa.int32()))])
+            check_unknown_tokens(self._encoders[identity].tokenizer, [lists], limit)
+
+
+def tokenizer_identity(folder: str | Path) -> str:
+    """sha256 over the tokenizer files of a model folder: equal means equal token ids for any text."""
+    digest = hashlib.sha256()
+    for name in TOKENIZER_FILES:
+        path = Path(folder) / name
+        if path.is_file():
+            content = path.read_bytes()
+            digest.update(f"{name} {len(content)} ".encode() + content)
+    return digest.hexdigest()

@@ -1,0 +1,287 @@
+"""The actors of a pass: how many fit, one round of shards through them, and the search for texts that end them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pdray.config import ScoresConfig
+from pdray.engines.actor import ShardScorer, Work, without_sample
+from pdray.engines.engine import EngineOptions, Rewards
+from pdray.engines.failures import TooManyFailedError, find_killers
+from pdray.engines.parity import reference_rewards, take_sample
+from pdray.engines.shards import TextPass, rows_of
+from pdray.errors import UserError
+from pdray.hashing import digest
+from pdray.runtime import Need, find_places, living_nodes, may_grow
+from pdray.runtime.placement import node_cpus
+from pdray.shards import Outcome
+from pdray.storage import StoragePath
+
+# Short tasks run beside the actors, in Ray Data too. With whole CPUs for every actor a small cluster would have none
+# left for them, and the pass would never start.
+TASK_SHARE = 0.1
+RESTARTS = 8  # of an actor, beside those that its shards may cost
+CALL_TOKENS = {"cpu": 32_768, "gpu": 262_144}
+LOST = "its worker was lost"
+
+
+@dataclass(frozen=True)
+class ActorSize:
+    """What an actor gets.
+
+    Attributes:
+        cpus: CPUs that it uses.
+        gpus: GPUs.
+    """
+
+    cpus: float
+    gpus: float
+
+    @property
+    def resources(self) -> dict[str, float]:
+        """What it asks Ray for."""
+        return {"num_cpus": round(self.cpus * (1 - TASK_SHARE), 4), "num_gpus": self.gpus}
+
+    @property
+    def threads(self) -> int:
+        """CPU threads."""
+        return max(1, math.floor(self.cpus))
+
+
+def actor_size(scores: ScoresConfig, nodes: list[dict[str, float]]) -> ActorSize:
+    """An actor's part of a node; where the config leaves it open, all CPUs, or one CPU beside its GPU."""
+    usual = 1.0 if scores.gpus_per_actor else node_cpus(nodes)
+    return ActorSize(scores.cpus_per_actor or usual, scores.gpus_per_actor)
+
+
+def engine_options(scores: ScoresConfig, size: ActorSize, num_models: int) -> EngineOptions:
+    """How each of an actor's engines is loaded; they share its memory evenly."""
+    # The config speaks of the actor's part of a GPU, engines of the whole; without a GPU there is nothing to part.
+    part = min(1, size.gpus) or 1
+    return EngineOptions(
+        engine=scores.engine,
+        dtype=scores.resolved_dtype,
+        max_tokens=scores.max_tokens,
+        threads=size.threads,
+        num_gpus=size.gpus,
+        memory_share=scores.memory_share * part / num_models,
+        cpu_cache_bytes=int(scores.cpu_cache_gib * 2**30),
+        engine_args=scores.engine_args,
+    )
+
+
+class Pool:
+    """Runs the shards of a pass.
+
+    Args:
+        text_pass: the pass.
+        most_failed: texts that may fail.
+        counter: the user's progress, in texts.
+        note: tells the user.
+
+    Attributes:
+        seconds, texts, tokens: what was computed so far; see :class:`~pdray.engines.shards.PassResult`.
+        num_actors: that fitted when the pass began.
+    """
+
+    def __init__(self, text_pass: TextPass, most_failed: int, counter: Any, note: Callable[[str], None]) -> None:
+        self.seconds = 0.0
+        self.texts = self.tokens = self.num_actors = 0
+        self._pass, self._most, self._counter, self._note = text_pass, most_failed, counter, note
+        self._work: Work | None = None
+        self._size = actor_size(text_pass.scores, living_nodes())
+        self._rounds = 0
+
+    def attempt(self, shards: Sequence[int]) -> Iterator[Outcome]:
+        """One round: the shards through an elastic pool of actors.
+
+        Raises:
+            UserError: as met by an actor.
+        """
+        import ray
+
+        work = self._prepared()
+        began, ended = math.inf, 0.0
+        with _tolerant():
+            rows = ray.data.from_items([{"shard": shard} for shard in shards], override_num_blocks=len(shards))
+            outcomes = rows.map(
+                ShardScorer,
+                fn_constructor_args=(work, self._counter),
+                compute=self._strategy(len(shards)),
+                # Each shard may cost a restart per try. An actor with none left would leave Ray Data waiting.
+                max_restarts=2 * len(shards) + RESTARTS,
+                max_task_retries=1,
+                **self._size.resources,
+            )
+            try:
+                for row in outcomes.iter_rows():
+                    if row["refusal"]:
+                        raise UserError(row["refusal"])
+                    if not row["error"]:
+                        self.texts, self.tokens = self.texts + row["texts"], self.tokens + row["tokens"]
+                        began, ended = min(began, row["began"]), max(ended, row["ended"])
+                    yield Outcome(row["shard"], row["error"] or None)
+            except ray.exceptions.RayError as error:
+                self._note(f"the round ended early: {' '.join(str(error).split())[:200]}")
+        self.seconds += max(0.0, ended - began)
+        self._rounds += 1
+
+    def _strategy(self, num_shards: int) -> Any:
+        import ray
+
+        scores = self._pass.scores
+        cure = "scores.num_actors, scores.cpus_per_actor or scores.gpus_per_actor"
+        need = Need("scoring actor", self._size.cpus, self._size.gpus, scores.num_actors or 1, cure)
+        fitting = find_places(need, self._note)
+        self.num_actors = self.num_actors or min(fitting, scores.num_actors or fitting)
+        room = num_shards if may_grow() else fitting
+        most = max(1, min(num_shards, scores.num_actors or room))
+        # While one shard is computed the next is read; alone in later rounds, so that a text that ends its process
+        # takes no other shard with it.
+        calls = 2 if self._rounds == 0 else 1
+        return ray.data.ActorPoolStrategy(
+            min_size=max(1, min(fitting, most)),
+            max_size=most,
+            max_tasks_in_flight_per_actor=calls,
+            max_concurrent_calls_per_actor=calls,
+            enable_true_multi_threading=True,
+        )
+
+    def _prepared(self) -> Work:
+        if self._work is None:
+            text_pass, scores = self._pass, self._pass.scores
+            options = engine_options(scores, self._size, len(text_pass.models))
+            num_labels = [label_count(folder) for folder in text_pass.models]
+            sample = take_sample(text_pass.corpus, text_pass.rows, scores.parity_rows)
+            self._work = Work(
+                text_pass=text_pass,
+                digests=[copy_key(folder) for folder in text_pass.models],
+                num_labels=num_labels,
+                options=options,
+                most_failed=self._most,
+                left_out={},
+                sample=sample,
+                reference=reference_of(text_pass, sample),
+                call_tokens=CALL_TOKENS["gpu" if self._size.gpus else "cpu"],
+            )
+        return self._work
+
+    def leave_out_killers(self, failed: dict[int, str]) -> bool:
+        """Find the texts that end their process, in shards whose workers were lost in every round.
+
+        Args:
+            failed: shard -> the last reason.
+
+        Returns:
+            whether every failed shard was one of those, so that trying again makes sense.
+
+        Raises:
+            UserError: there are more of them than the config allows.
+        """
+        if any(reason != LOST for reason in failed.values()):
+            return False
+        self._note(f"the workers of {len(failed)} shards were lost in every round; looking for the texts that end them")
+        places = max(1, find_places(Need("scoring actor", self._size.cpus, self._size.gpus, 1, ""), self._note))
+        with ThreadPoolExecutor(places) as threads:
+            found = dict(zip(failed, threads.map(self._killers, failed), strict=True))
+        work = self._prepared()
+        self._work = replace(work, left_out=work.left_out | found)
+        return True
+
+    def _killers(self, shard: int) -> list[int]:
+        marker = self._pass.corpus.read_marker(shard)
+        assert marker is not None, "the corpus is whole"
+        chooser, num_texts = self._pass.rows, rows_of(marker, "texts")
+        rows = np.arange(num_texts) if chooser is None else chooser(shard, num_texts)
+        prober = Prober(without_sample(self._prepared()), self._counter, self._size.resources)
+        try:
+            found = find_killers(lambda start, stop: prober.survives(shard, start, stop), len(rows), self._most)
+        except TooManyFailedError as error:
+            raise UserError(f"shard {shard}: {error}; raise scores.max_failed if you accept it") from None
+        finally:
+            prober.end()
+        return [int(rows[position]) for position in found]
+
+
+class Prober:
+    """An actor that scores parts of a shard without writing, started anew whenever one ends it."""
+
+    def __init__(self, work: Work, counter: Any, resources: dict[str, float]) -> None:
+        self._work, self._counter, self._resources = work, counter, resources
+        self._actor: Any = None
+
+    def survives(self, shard: int, start: int, stop: int) -> bool:
+        """Whether a process lives through these texts; an exception of Python's ends no process."""
+        import ray
+
+        if self._actor is None:
+            actor = ray.remote(max_restarts=0, max_task_retries=0, **self._resources)(ShardScorer)
+            self._actor = actor.remote(self._work, self._counter)
+        try:
+            ray.get(self._actor.probe.remote(shard, start, stop))
+        except ray.exceptions.RayActorError:
+            self._actor = None
+            return False
+        except ray.exceptions.RayTaskError:
+            return True
+        return True
+
+    def end(self) -> None:
+        """Give back what the actor holds."""
+        import ray
+
+        if self._actor is not None:
+            ray.kill(self._actor)
+
+
+def reference_of(text_pass: TextPass, sample: pa.Table) -> Rewards:
+    """What Transformers in float32 gives for sampled texts, see :func:`~pdray.engines.parity.reference_rewards`.
+
+    Raises:
+        UserError: a folder lacks weights, or its tokenizer does not know the words of the texts.
+    """
+    scores, size = text_pass.scores, actor_size(text_pass.scores, living_nodes())
+    if not len(sample):
+        return np.empty((0, sum(map(label_count, text_pass.models))), np.float32)
+    return reference_rewards(
+        sample,
+        text_pass.models,
+        [copy_key(folder) for folder in text_pass.models],
+        text_pass.rule,
+        scores.max_unknown_tokens,
+        engine_options(scores, size, len(text_pass.models)),
+        size.resources,
+    )
+
+
+@contextmanager
+def _tolerant() -> Iterator[None]:
+    """Ray Data goes on when a block is lost, for the executions inside: the next round takes its shard."""
+    from ray.data import DataContext
+
+    context = DataContext.get_current()
+    before = context.max_errored_blocks
+    context.max_errored_blocks = -1
+    try:
+        yield
+    finally:
+        context.max_errored_blocks = before
+
+
+def label_count(folder: StoragePath) -> int:
+    """Labels of a sequence classifier; Transformers writes them only where there are not two."""
+    config = (folder / "config.json").read_json()
+    return len(config.get("id2label") or range(config.get("num_labels", 2)))
+
+
+def copy_key(folder: StoragePath) -> str:
+    """What tells one model folder on object storage from another, for its copies on the nodes."""
+    return digest(folder.uri, *(f"{name} {size}" for name, size in sorted(folder.sizes().items())))

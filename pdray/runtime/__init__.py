@@ -1,0 +1,18 @@
+"""Ray for every stage: the session, and one policy for what fits on it."""
+
+from pdray.runtime.placement import Need, Places, find_places, places_for, worker_places
+from pdray.runtime.session import driver_node, keep_on_loopback, living_nodes, may_grow, private_folder, ray_session
+
+__all__ = [
+    "Need",
+    "Places",
+    "driver_node",
+    "find_places",
+    "keep_on_loopback",
+    "living_nodes",
+    "may_grow",
+    "places_for",
+    "private_folder",
+    "ray_session",
+    "worker_places",
+]

@@ -1,0 +1,128 @@
+"""Rewards of texts whose features the proxies stage has already computed: the head alone, no backbone."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pdray.schema import FEATURES
+from pdray.shards import ShardedFolder
+from pdray.storage import StoragePath
+
+
+@dataclass(frozen=True)
+class LinearHead:
+    """The final layer of a reward model.
+
+    Attributes:
+        weight: (outputs, H) float32.
+        bias: (outputs,) float32, zeros where the layer has none.
+    """
+
+    weight: np.ndarray
+    bias: np.ndarray
+
+    def rewards(self, features: np.ndarray) -> np.ndarray:
+        """(n, outputs) float32 of (n, H) float32 features; a row that is not finite stays so."""
+        rewards: np.ndarray = (features @ self.weight.T + self.bias).astype(np.float32)
+        return rewards
+
+
+@dataclass(frozen=True)
+class KnownRewards:
+    """Rewards from features; picklable.
+
+    Attributes:
+        features: shards of the proxies stage.
+        head: what reads them.
+        width: H.
+    """
+
+    features: ShardedFolder
+    head: LinearHead
+    width: int
+
+    def rows(self, shard: int) -> np.ndarray:
+        """(n,) int64, the texts of a shard that have features, ascending."""
+        return np.asarray(self.features.read(FEATURES, shard, ["row"])["row"].to_numpy().astype(np.int64))
+
+    def read(self, shard: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """What a shard's features tell.
+
+        Returns:
+            the rows (n,) int64; rewards (n, outputs) float32; ``num_tokens`` (n,) int32; ``truncated`` (n,) bool.
+        """
+        table = self.features.read(FEATURES, shard, ["row", "feature", "num_tokens", "truncated"]).combine_chunks()
+        flat = table["feature"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        return (
+            np.asarray(table["row"].to_numpy().astype(np.int64)),
+            self.head.rewards(flat.reshape(-1, self.width).astype(np.float32)),
+            np.asarray(table["num_tokens"].to_numpy()),
+            np.asarray(table["truncated"].to_numpy(zero_copy_only=False)),
+        )
+
+    def failed(self, shard: int) -> list[list[Any]]:
+        """[row, reason] of each text whose features could not be computed."""
+        marker = self.features.read_marker(shard)
+        assert marker is not None, "the proxies are whole when scoring runs"
+        failed: list[list[Any]] = marker.facts["failed"]
+        return failed
+
+
+@dataclass(frozen=True)
+class WithFeatures:
+    """Chooses the texts that have features."""
+
+    known: KnownRewards
+
+    def __call__(self, shard: int, num_texts: int) -> np.ndarray:
+        """See :class:`~pdray.engines.shards.RowChooser`."""
+        return self.known.rows(shard)
+
+
+@dataclass(frozen=True)
+class WithoutFeatures:
+    """Chooses the texts that an engine still has to read."""
+
+    known: KnownRewards
+
+    def __call__(self, shard: int, num_texts: int) -> np.ndarray:
+        """See :class:`~pdray.engines.shards.RowChooser`."""
+        return np.setdiff1d(np.arange(num_texts), self.known.rows(shard), assume_unique=True)
+
+
+def read_head(folder: StoragePath, name: str) -> LinearHead:
+    """The final linear layer of a model folder.
+
+    Args:
+        folder: of safetensors files.
+        name: of the layer, ``score`` or ``classifier``.
+    """
+    weight, bias = (_read_tensor(folder, f"{name}.{part}") for part in ("weight", "bias"))
+    assert weight is not None, f"{folder} has no tensor {name}.weight, which the proxies stage named"
+    return LinearHead(weight, np.zeros(len(weight), np.float32) if bias is None else bias)
+
+
+def _read_tensor(folder: StoragePath, name: str) -> np.ndarray | None:
+    from safetensors import safe_open
+
+    from pdray.engines.pool import copy_key
+    from pdray.storage import node_copy
+
+    local = node_copy(folder, copy_key(folder))
+    index = local / "model.safetensors.index.json"
+    file: Path = local / "model.safetensors"
+    if index.is_file():
+        places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        if name not in places:
+            return None
+        file = local / places[name]
+    with safe_open(str(file), framework="pt") as tensors:
+        if name not in tensors.keys():  # noqa: SIM118 (it is no mapping)
+            return None
+        value: np.ndarray = tensors.get_tensor(name).float().numpy()
+    return value

@@ -1,0 +1,96 @@
+"""The convex fit: its gradient, its optimum, and the strength that is chosen."""
+
+import numpy as np
+import pytest
+
+from pdray.proxies import length
+from pdray.proxies.fit import STRENGTHS, Pairs, bradley_terry, fit_cross_validated, fit_head, fold_of
+
+
+def make_pairs(count: int = 300, size: int = 8, noise: float = 1.0, seed: int = 0) -> Pairs:
+    draw = np.random.default_rng(seed)
+    truth = draw.normal(size=size)
+    difference = draw.normal(size=(count, size))
+    difference *= np.sign(difference @ truth + noise * draw.logistic(size=count))[:, None]
+    return Pairs(difference, 0.3 * draw.normal(size=count), draw.uniform(0.5, 2, size=count))
+
+
+def test_gradient_is_that_of_the_loss() -> None:
+    pairs, weights, step = make_pairs(), np.linspace(-1, 1, 8), 1e-6
+    numeric = [
+        (bradley_terry(weights + step * unit, pairs, 0.1)[0] - bradley_terry(weights - step * unit, pairs, 0.1)[0])
+        / (2 * step)
+        for unit in np.eye(8)
+    ]
+    np.testing.assert_allclose(bradley_terry(weights, pairs, 0.1)[1], numeric, atol=1e-8)
+
+
+def test_loss_is_the_bradley_terry_loss_with_the_margin_inside() -> None:
+    pairs = Pairs(np.array([[1.0], [-2.0]]), np.array([0.5, 0.25]), np.array([1.0, 3.0]))
+    # −log σ(2 − 0.5) and −log σ(−4 − 0.25), weighted 1 : 3, and 0.1/2 · 2²
+    by_hand = (np.log1p(np.exp(-1.5)) + 3 * np.log1p(np.exp(4.25))) / 4 + 0.2
+    assert bradley_terry(np.array([2.0]), pairs, 0.1)[0] == pytest.approx(by_hand, rel=1e-12)
+
+
+@pytest.mark.parametrize("l2", [1.0, 1e-2, 1e-4])
+def test_fit_is_the_optimum_that_newton_finds(l2: float) -> None:
+    pairs, weights = make_pairs(), np.zeros(8)
+    share = pairs.weight / pairs.weight.sum()
+    for _ in range(30):
+        gradient = bradley_terry(weights, pairs, l2)[1]
+        chance = 1 / (1 + np.exp(-(pairs.difference @ weights - pairs.margin)))
+        curvature = (pairs.difference * (share * chance * (1 - chance))[:, None]).T @ pairs.difference
+        weights = weights - np.linalg.solve(curvature + l2 * np.eye(8), gradient)
+    fit = fit_head(pairs, l2)
+    assert fit.converged
+    assert np.abs(bradley_terry(fit.weights, pairs, l2)[1]).max() <= 1e-6
+    np.testing.assert_allclose(fit.weights, weights, atol=2e-6 / l2)
+
+
+def test_pairs_that_can_be_told_apart_wholly_still_have_an_optimum() -> None:
+    assert all(fit_head(make_pairs(40, 30, noise=0.0), l2).converged for l2 in STRENGTHS)
+
+
+def test_weights_are_the_expectation_of_balanced_draws() -> None:
+    difference = np.where(np.arange(200) < 140, 5, -5)  # f⁺ = 0.7; many draws of each pair, so rounding is small
+    ids = [f"pair-{index:03}" for index in range(200)]
+    drawn = length.draw(ids, difference, 200 * 500, 0.5, seed=0)
+    frequency = np.bincount(drawn, minlength=200) / 500
+    np.testing.assert_allclose(length.balance_weights(difference, 0.5), frequency, atol=0.005)
+
+
+def test_weights_sum_to_the_pairs_and_are_even_without_temperature_or_with_one_side() -> None:
+    difference = np.array([3, 2, 0, -1])
+    assert length.balance_weights(difference, 1.0).sum() == pytest.approx(4)
+    assert length.balance_weights(difference, None).tolist() == [1] * 4
+    assert length.balance_weights(np.abs(difference), 1.0).tolist() == [1] * 4
+
+
+def test_folds_keep_prompts_whole_and_are_of_like_size() -> None:
+    groups = np.random.default_rng(0).integers(0, 2**63, 30).astype(np.uint64)[np.arange(300) % 30]
+    fold = fold_of(groups)
+    assert all(len(set(fold[groups == group])) == 1 for group in groups)
+    assert np.bincount(fold).tolist() == [100, 100, 100]
+
+
+def test_repeated_texts_of_a_prompt_do_not_make_strength_look_harmless() -> None:
+    """Forty features that name the prompt: useless elsewhere, and only folds of whole prompts show it."""
+    draw = np.random.default_rng(1)
+    prompt = np.arange(400) % 40
+    difference = 0.05 * draw.normal(size=(400, 40))
+    difference[np.arange(400), prompt] += draw.choice([-1.0, 1.0], 40)[prompt]
+    pairs = Pairs(difference, np.zeros(400), np.ones(400))
+    new = fit_cross_validated(pairs, prompt.astype(np.uint64), 0.0)
+    seen = fit_cross_validated(pairs, prompt.astype(np.uint64), 1.0)
+    assert new.l2 > seen.l2
+    assert new.accuracy is not None and seen.accuracy is not None
+    assert new.accuracy < 0.6 < 0.8 < seen.accuracy
+    half = fit_cross_validated(pairs, prompt.astype(np.uint64), 0.5)
+    np.testing.assert_allclose(half.losses, np.add(new.losses, seen.losses) / 2)
+
+
+def test_strength_has_the_smallest_validation_loss_and_the_fit_is_on_all_pairs() -> None:
+    pairs = make_pairs(noise=3.0)
+    fit = fit_cross_validated(pairs, np.arange(300).astype(np.uint64), 0.0)
+    assert fit.l2 == STRENGTHS[int(np.argmin(fit.losses))]
+    np.testing.assert_array_equal(fit.weights, fit_head(pairs, fit.l2).weights)

@@ -1,0 +1,46 @@
+"""What is reported of proxies, against cases computed by hand."""
+
+import numpy as np
+import pytest
+
+from pdray.proxies import quality
+
+
+def test_accuracy_counts_a_tie_half() -> None:
+    assert quality.accuracy(np.array([1.0, 0.0, -1.0, 0.0])) == 0.5
+    assert quality.accuracy(np.array([])) is None
+
+
+def test_rank_correlation() -> None:
+    # ranks 1 2 3 4 and 1 3 2 4: 1 − 6·2/(4·15) = 0.8
+    difference = np.array([1, 2, 3, 4])
+    assert quality.rank_correlation(difference, np.array([0.1, 9.0, 0.2, 10.0])) == pytest.approx(0.8)
+    assert quality.rank_correlation(np.array([1, 1, 1]), np.array([1.0, 2.0, 3.0])) is None
+    assert quality.rank_correlation(np.array([1, 2]), np.array([3.0, 3.0])) is None
+    assert quality.rank_correlation(np.array([1]), np.array([3.0])) is None
+    assert quality.rank_correlation(np.array([1, 2, 3]), np.array([1.0, np.nan, 3.0])) is None
+
+
+@pytest.mark.parametrize(
+    ("share", "count", "interval"),
+    [(0.5, 10, (0.2366, 0.7634)), (1.0, 10, (0.7225, 1.0)), (0.81, 100, (0.7222, 0.8749))],
+)
+def test_wilson_interval(share: float, count: int, interval: tuple[float, float]) -> None:
+    assert quality.wilson_interval(share, count) == pytest.approx(interval, abs=1e-4)
+
+
+def test_a_proxy_like_a_coin_is_noted_and_a_good_one_is_not() -> None:
+    margin = np.where(np.arange(100) < 55, 1.0, -1.0)
+    coin = quality.held_out_facts(margin, np.arange(100), None)
+    good = quality.held_out_facts(np.ones(100), np.arange(100), margin)
+    assert good["length_correlation"] == {"before": pytest.approx(-0.8617, abs=1e-3), "after": None}
+    (note,) = quality.chance_notes({"kind": coin, "honest": good})
+    assert note.startswith("the proxy of kind is not better than chance on new prompts: it is right on 55.0% of 100")
+
+
+def test_agreement_does_not_depend_on_which_response_is_called_chosen() -> None:
+    margins = np.array([[1.0, 2.0, 0.0], [3.0, -1.0, 0.0], [2.0, 2.0, 0.0]])
+    found = quality.agreement(margins)
+    assert found[0, 1] == pytest.approx(3 / np.sqrt(14 * 9))
+    np.testing.assert_allclose(quality.agreement(margins * [[1], [-1], [1]]), found)
+    assert np.isnan(found[2]).all()
