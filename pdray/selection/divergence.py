@@ -7,27 +7,29 @@ from decimal import Decimal
 
 import numpy as np
 
+from pdray.margins import final_margin
+
 
 def reward_margins(
-    reward_chosen: np.ndarray,
-    reward_rejected: np.ndarray,
-    len_chosen: np.ndarray,
-    len_rejected: np.ndarray,
-    length_penalty: float,
+    rewards: np.ndarray, num_tokens: np.ndarray, chosen: np.ndarray, rejected: np.ndarray, length_penalty: float
 ) -> np.ndarray:
-    """Length-corrected margin of one aspect, Δr̂ − ρ Δlen (eq. 12 and 17).
+    """Length-corrected margin of one aspect for some pairs of texts (eq. 12 and 17).
 
     Args:
-        reward_chosen, reward_rejected: (n,) float, NaN where the proxy did not score.
-        len_chosen, len_rejected: (n,) int, response lengths in tokens.
+        rewards: (t,) float, a reward per text, NaN where the proxy did not score.
+        num_tokens: (t,) int, length of each text's response.
+        chosen, rejected: (n,) int, the texts of each pair.
         length_penalty: ρ, reward per token.
 
     Returns:
         (n,) float32.
     """
-    lengths = np.asarray(len_chosen, np.float64) - np.asarray(len_rejected, np.float64)
-    margins = np.asarray(reward_chosen, np.float64) - np.asarray(reward_rejected, np.float64)
-    return (margins - length_penalty * lengths).astype(np.float32)
+    rewards, num_tokens = np.asarray(rewards, np.float64), np.asarray(num_tokens, np.float64)
+    # Infinite rewards of both sides have no difference; what is not finite is left out later.
+    with np.errstate(invalid="ignore", over="ignore"):
+        margins = rewards[chosen] - rewards[rejected]
+        lengths = num_tokens[chosen] - num_tokens[rejected]
+        return final_margin(margins, lengths, length_penalty).astype(np.float32)
 
 
 def quantile_rank(gamma: float, count: int) -> int:
