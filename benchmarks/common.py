@@ -10,7 +10,8 @@ from typing import Any
 
 import psutil
 
-from pdray.store import package_versions, write_json
+from pdray.storage import StoragePath
+from pdray.store import package_versions
 
 
 def machine() -> dict[str, Any]:
@@ -44,7 +45,7 @@ def write_result(path: str | Path, name: str, config: dict[str, Any], rows: list
         "config": config,
         "rows": rows,
     }
-    write_json(path, result)
+    StoragePath(str(path.resolve())).write_json(result)
 
 
 def load_average() -> float:

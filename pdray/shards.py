@@ -29,6 +29,7 @@ ROUNDS = 3
 MARKERS = "shards"
 INPUTS_KEY = b"pdray.inputs"
 VERIFY_THREADS = 16
+BUFFER_BYTES = 4 << 20
 
 
 def shard_name(shard: int) -> str:
@@ -113,7 +114,20 @@ class ShardedFolder:
         try:
             return path.read_table(columns)
         except (OSError, pa.ArrowException) as error:
-            raise UserError(f"{path} cannot be read ({error}); run again, and what is damaged is made anew") from None
+            raise _unreadable(path, error) from None
+
+    def batches(self, name: str, shard: int, columns: list[str], rows: int) -> Iterator[pa.RecordBatch]:
+        """A table of a shard in batches of at most so many rows, in order.
+
+        Raises:
+            UserError: it is gone or damaged since it was verified.
+        """
+        path = self.table(name, shard)
+        try:
+            with path.open_parquet(BUFFER_BYTES) as file:
+                yield from file.iter_batches(rows, columns=columns)
+        except (OSError, pa.ArrowException) as error:
+            raise _unreadable(path, error) from None
 
     def read_marker(self, shard: int) -> Marker | None:
         """The marker of a shard, None where it is absent, damaged or of other inputs."""
@@ -157,6 +171,10 @@ class ShardedFolder:
             marker = markers[shard]
             hasher.update(repr((shard, marker.inputs, sorted(marker.files.items(), key=str), marker.ids_sum)).encode())
         return hasher.hexdigest()
+
+
+def _unreadable(path: StoragePath, error: Exception) -> UserError:
+    return UserError(f"{path} cannot be read ({error}); run again, and what is damaged is made anew")
 
 
 @dataclass(frozen=True)

@@ -11,25 +11,23 @@ from pdray.margins import final_margin
 
 
 def reward_margins(
-    rewards: np.ndarray, num_tokens: np.ndarray, chosen: np.ndarray, rejected: np.ndarray, length_penalty: float
+    rewards: np.ndarray, chosen: np.ndarray, rejected: np.ndarray, length_difference: np.ndarray, length_penalty: float
 ) -> np.ndarray:
     """Length-corrected margin of one aspect for some pairs of texts (eq. 12 and 17).
 
     Args:
         rewards: (t,) float, a reward per text, NaN where the proxy did not score.
-        num_tokens: (t,) int, length of each text's response.
         chosen, rejected: (n,) int, the texts of each pair.
+        length_difference: (n,) tokens, length of the chosen minus that of the rejected response.
         length_penalty: ρ, reward per token.
 
     Returns:
         (n,) float32.
     """
-    rewards, num_tokens = np.asarray(rewards, np.float64), np.asarray(num_tokens, np.float64)
     # Infinite rewards of both sides have no difference; what is not finite is left out later.
     with np.errstate(invalid="ignore", over="ignore"):
-        margins = rewards[chosen] - rewards[rejected]
-        lengths = num_tokens[chosen] - num_tokens[rejected]
-        return final_margin(margins, lengths, length_penalty).astype(np.float32)
+        margins = np.asarray(rewards[chosen], np.float64) - np.asarray(rewards[rejected], np.float64)
+        return final_margin(margins, length_difference, length_penalty).astype(np.float32)
 
 
 def quantile_rank(gamma: float, count: int) -> int:

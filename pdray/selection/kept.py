@@ -12,13 +12,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pdray.errors import UserError
-from pdray.schema import KEPT, PAIRS, TEXTS, kept_schema, selection_schema
+from pdray.schema import KEPT, PAIRS, TEXTS, kept_schema, selection_schema, text_type
 from pdray.selection.cut import Cut
 from pdray.selection.order import Margins, Ordering
 from pdray.selection.radix import NOT_FINITE, ordered_bits
 from pdray.selection.strategies import random_keys
 from pdray.selection.tasks import SHARD_SECONDS
 from pdray.shards import Outcome, ShardedFolder, deadline, error_text
+
+BATCH_ROWS = 2048
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class KeptWriter:
         pairs = self.order.source.corpus.read(PAIRS, shard, columns)
         chosen = pairs.filter(pa.array(kept))
         kept_ids = ids.filter(pa.array(kept))
-        digest = ids_digest(kept_ids.to_pylist())
+        digest = ids_digest(kept_ids.view(pa.binary()).to_pylist())
         at_cut = divergence[kept & (bits == np.uint64(self.cut.bits))]
         facts: dict[str, Any] = {
             "kept": len(chosen),
@@ -85,14 +87,45 @@ class KeptWriter:
         self.target.write(shard, tables, ids_sum=digest, facts=facts, use_dictionary=["aspect"])
 
     def _text(self, shard: int, ids: pa.Array, pairs: pa.Table) -> pa.Table:
-        corpus = self.order.source.corpus
-        # One column at a time: the texts of a shard are by far the most that a worker holds.
-        responses = corpus.read(TEXTS, shard, ["response"])["response"]
-        chosen, rejected = responses.take(pairs["chosen_row"]), responses.take(pairs["rejected_row"])
-        del responses
-        prompts = corpus.read(TEXTS, shard, ["prompt"])["prompt"].take(pairs["chosen_row"])
-        schema = kept_schema(self.conversational)
-        return pa.table([ids, prompts, chosen, rejected, pairs["aspect"]], schema=schema)
+        chosen, rejected = pairs["chosen_row"].to_numpy(), pairs["rejected_row"].to_numpy()
+        rows = {"prompt": np.unique(chosen), "response": np.unique(np.concatenate([chosen, rejected]))}
+        texts = read_rows(self.order.source.corpus, shard, rows, text_type(self.conversational))
+
+        def placed(column: str, wanted: np.ndarray) -> pa.Array:
+            return texts[column].take(pa.array(np.searchsorted(rows[column], wanted)))
+
+        columns = [placed("prompt", chosen), placed("response", chosen), placed("response", rejected)]
+        return pa.table([ids, *columns, pairs["aspect"]], schema=kept_schema(self.conversational))
+
+
+def read_rows(corpus: ShardedFolder, shard: int, rows: dict[str, np.ndarray], kind: pa.DataType) -> dict[str, pa.Array]:
+    """Some texts of a shard.
+
+    Read in small batches, of which only what is asked for is kept: the rest never leaves the processor's cache, and a
+    worker holds no more than it writes.
+
+    Args:
+        corpus: has ``texts``.
+        shard: its number.
+        rows: column -> its row numbers, ascending.
+        kind: type of the texts.
+
+    Returns:
+        column -> its texts in the order of the rows.
+
+    Raises:
+        UserError: the table is gone, damaged or shorter than the rows ask for.
+    """
+    found: dict[str, list[pa.Array]] = {name: [pa.array([], kind)] for name in rows}
+    start = 0
+    for batch in corpus.batches(TEXTS, shard, list(rows), BATCH_ROWS):
+        for name, wanted in rows.items():
+            low, high = np.searchsorted(wanted, [start, start + len(batch)])
+            found[name].append(batch[name].take(pa.array(wanted[low:high] - start)))
+        start += len(batch)
+    if any(len(wanted) and wanted[-1] >= start for wanted in rows.values()):
+        raise UserError(f"{corpus.table(TEXTS, shard)} lacks rows that pairs name; run again, and it is made anew")
+    return {name: pa.concat_arrays(parts) for name, parts in found.items()}
 
 
 def selection_table(
@@ -105,12 +138,12 @@ def selection_table(
     return pa.table([ids, pa.array(divergence), pa.array(kept), *margins], schema=selection_schema(aspects))
 
 
-def ids_digest(ids: Iterable[str]) -> int:
-    """Digest of a set of ids: the sum of their sha256 modulo 2^256.
+def ids_digest(ids: Iterable[bytes]) -> int:
+    """Digest of a set of ids in UTF-8: the sum of their sha256 modulo 2^256.
 
     A sum of digests is the digest of the union, and it does not depend on an order, so shards can be digested apart.
     """
-    digests = b"".join(hashlib.sha256(pair_id.encode()).digest() for pair_id in ids)
+    digests = b"".join([hashlib.sha256(pair_id).digest() for pair_id in ids])
     words = np.frombuffer(digests, ">u4").reshape(-1, 8).sum(axis=0, dtype=np.uint64)
     return sum(int(word) << (32 * place) for place, word in enumerate(reversed(words.tolist()))) % 2**256
 

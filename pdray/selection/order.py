@@ -63,8 +63,9 @@ class PairSource:
         if len(pairs) and max(chosen.max(), rejected.max()) >= len(scores):
             raise UserError(f"{self.scores.table(TEXTS, shard)} lacks rows that pairs name; run again to score them")
         tokens = scores["num_tokens"].to_numpy()
+        lengths = tokens[chosen] - tokens[rejected]
         values = [
-            reward_margins(scores[f"reward.{aspect}"].to_numpy(), tokens, chosen, rejected, penalty)
+            reward_margins(scores[f"reward.{aspect}"].to_numpy(), chosen, rejected, lengths, penalty)
             for aspect, penalty in self.penalties.items()
         ]
         own = pc.index_in(pairs["aspect"], value_set=pa.array(list(self.penalties), pa.string()))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from functools import reduce
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from pdray.errors import user_errors
-from pdray.progress import Progress
+
+if TYPE_CHECKING:
+    from pdray.progress import Progress
 from pdray.shards import Outcome, deadline, error_text
 
 T = TypeVar("T")
