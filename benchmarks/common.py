@@ -45,7 +45,7 @@ def write_result(path: str | Path, name: str, config: dict[str, Any], rows: list
         "config": config,
         "rows": rows,
     }
-    StoragePath(str(path.absolute())).write_json(result)
+    StoragePath(str(path.resolve())).write_json(result)
 
 
 def load_average() -> float:

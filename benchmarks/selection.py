@@ -2,10 +2,12 @@
 
     python benchmarks/selection.py --rows 1000000 --out benchmarks/results/selection-1m-2core.json
 
-Every contender reads the same parquet files (pair_id, pd, prompt, chosen, rejected; about 1.9 KB of text a row), writes
-the kept rows to parquet and must keep the same ids. Each runs in a fresh process; Ray's start is not counted. Memory is
-the peak over the process tree of private bytes, plus what the tree put into /dev/shm. ``pdray stage`` does more than
-the others: it starts from rewards (quantiles, PD) and writes every pair's rank as well.
+pdray runs its whole stage: from the rewards of the texts (margins, quantiles, PD, cut) to the kept pairs with their
+text, and a table of every pair's divergence. The others read one flat table of the same pairs, about 1.9 KB of text
+each, in which PD stands already, and write the kept ones. All must keep the same ids. Each contender runs in a fresh
+process, one after the other, as often as ``--repeats`` says. The start of Ray and of its workers is not counted,
+what they import is.
+Memory is the peak over the process tree of proportional set sizes; CPU seconds are those of the tree.
 """
 
 from __future__ import annotations
@@ -13,200 +15,179 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import psutil
-import pyarrow as pa
 import pyarrow.dataset as pads
-import pyarrow.parquet as pq
 
-from benchmarks.common import write_result
-from pdray.selection.divergence import preference_divergence, scale_margins
+from benchmarks.common import load_average, write_result
+from benchmarks.selection_data import GAMMA, TEXT, make_data, num_shards, upstream
 
 BUDGET = 0.3
-FILES = 16
-TEXT = {"prompt": 700, "chosen": 600, "rejected": 600}
-ASPECTS = ("helpfulness", "honesty", "truthfulness")
+COLUMNS = "pair_id, prompt, chosen, rejected, aspect"
 
 
-def make_data(folder: Path, rows: int) -> None:
-    """Write ``texts/`` (with pd) and the same pairs' ``scores/`` and ``pairs/`` for the stage."""
-    rng = np.random.default_rng(0)
-    words = np.array(["".join(rng.choice(list("abcdefghijklmnopqrstuvwxyz"), n)) for n in rng.integers(2, 9, 5000)])
-    noise = " ".join(words[rng.integers(0, len(words), 2_000_000)])
-    for name in ("texts", "scores/scores", "corpus/pairs"):
-        (folder / name).mkdir(parents=True)
-    own = rng.integers(0, len(ASPECTS), rows)
-    margins = np.round(rng.normal(size=(rows, len(ASPECTS))), 3).astype(np.float32)
-    needed = own[:, None] != np.arange(len(ASPECTS))
-    # The stage runs with γ = 1, where an aspect's quantile is its largest margin.
-    scaled = [scale_margins(margins[:, k], float(np.abs(margins[needed[:, k], k]).max())) for k in range(len(ASPECTS))]
-    divergence = preference_divergence(np.stack(scaled, axis=1), own)
-    for index, ids in enumerate(np.array_split(rng.permutation(rows), FILES)):
-        starts = {name: rng.integers(0, len(noise) - size, len(ids)) for name, size in TEXT.items()}
-        text = {name: [noise[s : s + TEXT[name]] for s in starts[name]] for name in TEXT}
-        scores: dict[str, Any] = {
-            "pair_id": [f"pair-{i:09}" for i in ids],
-            "aspect": [ASPECTS[i] for i in own[ids]],
-            "len_chosen": np.full(len(ids), 100, np.int32),
-            "len_rejected": np.full(len(ids), 100, np.int32),
-        }
-        for k, aspect in enumerate(ASPECTS):
-            scores[f"reward_chosen.{aspect}"] = pa.array(margins[ids, k], mask=~needed[ids, k])
-            scores[f"reward_rejected.{aspect}"] = pa.array(np.zeros(len(ids), np.float32), mask=~needed[ids, k])
-        pq.write_table(pa.table(scores), folder / f"scores/scores/{index}.parquet")
-        pairs = pa.table({"pair_id": scores["pair_id"], **text, "aspect": scores["aspect"]})
-        pq.write_table(pairs, folder / f"corpus/pairs/{index}.parquet")
-        pq.write_table(pairs.append_column("pd", pa.array(divergence[ids])), folder / f"texts/{index}.parquet")
-
-
-def pdray_cut(data: Path, out: Path, keep: int) -> None:
-    """Distributed sort of (pd, pair_id), then one filtering pass over the text."""
-    import ray.data
-
-    from pdray.selection.cut import sorted_blocks
-    from pdray.selection.stage import write_kept
-
-    narrow = ray.data.read_parquet(str(data / "texts")).select_columns(["pd", "pair_id"])
-    blocks = [block for block in sorted_blocks(narrow, "pd") if block.offset < keep]
-    ids = pa.concat_arrays(
-        [ray.get(b.ref)["pair_id"].combine_chunks().slice(0, max(0, keep - b.offset)) for b in blocks]
-    )
-    write_kept(data / "texts", ids, out, _NoCounter())
-
-
-def pdray_stage(data: Path, out: Path, keep: int) -> None:
+def pdray_stage(data: Path, out: Path, rows: int, rank: str = "none", budget: float = BUDGET) -> None:
     """The whole selection stage, from rewards to kept text."""
     import io
-    from types import SimpleNamespace
 
     from pdray.config import SelectionConfig
     from pdray.console import Console
     from pdray.progress import Progress
-    from pdray.selection import stage
+    from pdray.selection.stage import STAGE
     from pdray.stages import StageContext
+    from pdray.storage import StoragePath
 
-    rows = pads.dataset(data / "scores" / "scores").count_rows()
-    folder = out.with_name("stage")
-    folder.mkdir()
-    config: Any = SimpleNamespace(selection=SelectionConfig(budget=BUDGET, gamma=1.0), seed=0)
-    manifests: dict[str, Any] = {
-        "corpus": {"rows_out": rows},
-        "proxies": {"metrics": {"aspects": {aspect: {"length_penalty": 0.0} for aspect in ASPECTS}}},
-    }
-    inputs = {"scores": data / "scores", "corpus": data / "corpus"}
+    selection = SelectionConfig(budget=budget, gamma=GAMMA, rank=rank)  # type: ignore[arg-type]
+    config: Any = SimpleNamespace(selection=selection, seed=0)
+    run = StoragePath(str(out.parent / "run"))
     progress = Progress(Console(io.StringIO(), io.StringIO()), "selection")
-    stage.run(StageContext(config, folder, inputs, manifests, progress))
-    (folder / "kept").rename(out)
+    STAGE.run(StageContext(config, run, StoragePath(str(out)), f"{budget}", upstream(data, rows), progress))
 
 
-def ray_sort_limit(data: Path, out: Path, keep: int) -> None:
+def pdray_ranks(data: Path, out: Path, rows: int) -> None:
+    """The same with the rank of each kept pair, by a distributed sort."""
+    pdray_stage(data, out, rows, rank="kept")
+
+
+def pdray_another_budget(data: Path, out: Path, rows: int) -> None:
+    """Half the budget, after :func:`pdray_stage` in the same run folder; keeps fewer pairs than the others."""
+    pdray_stage(data, out, rows, budget=BUDGET / 2)
+
+
+def ray_sort_limit(data: Path, out: Path, rows: int) -> None:
     """What Ray Data offers: sort whole rows, take the first."""
     import ray.data
 
-    ray.data.read_parquet(str(data / "texts")).sort(["pd", "pair_id"]).limit(keep).write_parquet(str(out))
+    table = ray.data.read_parquet(str(data / "flat"))
+    table.sort(["pd", "pair_id"]).limit(int(BUDGET * rows)).write_parquet(str(out / "kept"))
 
 
-def duckdb(data: Path, out: Path, keep: int) -> None:
-    """One SQL statement on one machine."""
+def duckdb_sort(data: Path, out: Path, rows: int) -> None:
+    """One SQL statement on one machine: order, then limit."""
+    query = f"SELECT {COLUMNS} FROM pairs ORDER BY pd, pair_id LIMIT {int(BUDGET * rows)}"
+    _duckdb(data, out, query)
+
+
+def duckdb_join(data: Path, out: Path, rows: int) -> None:
+    """The ids by order and limit on two columns, then the text of those."""
+    ids = f"SELECT pair_id FROM pairs ORDER BY pd, pair_id LIMIT {int(BUDGET * rows)}"
+    _duckdb(data, out, f"SELECT {COLUMNS} FROM pairs SEMI JOIN ({ids}) AS kept USING (pair_id)")
+
+
+def _duckdb(data: Path, out: Path, query: str) -> None:
     import duckdb as engine
 
-    out.mkdir()
-    engine.execute(
-        f"COPY (SELECT * FROM read_parquet('{data}/texts/*.parquet') ORDER BY pd, pair_id LIMIT {keep}) "
-        f"TO '{out}/kept.parquet' (FORMAT parquet)"
-    )
+    (out / "kept").mkdir(parents=True)
+    engine.execute("SET preserve_insertion_order = false")
+    engine.execute(f"CREATE VIEW pairs AS SELECT * FROM read_parquet('{data}/flat/*.parquet')")
+    engine.execute(f"COPY ({query}) TO '{out}/kept/kept.parquet' (FORMAT parquet)")
 
 
-def polars(data: Path, out: Path, keep: int) -> None:
+def polars(data: Path, out: Path, rows: int) -> None:
     """A lazy query with the streaming engine on one machine."""
     import polars as engine
 
-    out.mkdir()
-    query = engine.scan_parquet(f"{data}/texts/*.parquet").sort("pd", "pair_id").head(keep)
-    query.sink_parquet(out / "kept.parquet")
+    (out / "kept").mkdir(parents=True)
+    query = engine.scan_parquet(f"{data}/flat/*.parquet").sort("pd", "pair_id").head(int(BUDGET * rows))
+    query.select(COLUMNS.split(", ")).sink_parquet(out / "kept" / "kept.parquet")
 
 
-class _NoCounter:
-    def add(self, count: int) -> None:
-        pass
-
-
-CONTENDERS = {
-    "pdray cut and text": (pdray_cut, True),
-    "pdray stage": (pdray_stage, True),
-    "Ray Data sort().limit()": (ray_sort_limit, True),
-    "DuckDB": (duckdb, False),
-    "Polars": (polars, False),
+Contender = Callable[[Path, Path, int], None]
+CONTENDERS: dict[str, Contender] = {
+    "pdray": pdray_stage,
+    "pdray with ranks": pdray_ranks,
+    "DuckDB ORDER BY LIMIT": duckdb_sort,
+    "DuckDB ids, then join": duckdb_join,
+    "Polars": polars,
+    "Ray Data sort().limit()": ray_sort_limit,
 }
+ON_RAY = (pdray_stage, pdray_ranks, ray_sort_limit)
 
 
-class MemoryPeak(threading.Thread):
-    """Samples the memory of this process and its children five times a second."""
+def _start_workers() -> None:
+    """Have a worker process on every CPU: what a run has when it comes to the selection."""
+    import ray
+
+    cpus = int(ray.cluster_resources()["CPU"])
+    ray.get([ray.remote(time.sleep).remote(2.0) for _ in range(cpus)])
+
+
+class TreeMeter(threading.Thread):
+    """Samples memory and CPU time of this process and those below it, twice a second."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
         self.peak = 0
+        self._cpu: dict[tuple[int, float], float] = {}
         self._finished = threading.Event()
-        self._shared = shutil.disk_usage("/dev/shm").used
+        self._sample()
+        self._before, self.peak = sum(self._cpu.values()), 0
 
     def run(self) -> None:
-        while not self._finished.wait(0.2):
-            self.peak = max(self.peak, self._now())
+        while not self._finished.wait(0.5):
+            self._sample()
 
-    def _now(self) -> int:
-        total = shutil.disk_usage("/dev/shm").used - self._shared
+    def _sample(self) -> None:
+        total = 0
         for process in [me := psutil.Process(), *me.children(recursive=True)]:
             try:
-                memory = process.memory_info()
-                total += memory.rss - memory.shared
-            except psutil.NoSuchProcess:
+                total += process.memory_full_info().pss
+                times = process.cpu_times()
+                self._cpu[process.pid, process.create_time()] = times.user + times.system
+            except (psutil.NoSuchProcess, psutil.AccessDenied):
                 continue
-        return total
+        self.peak = max(self.peak, total)
 
-    def finish(self) -> float:
-        """Peak in GiB."""
+    def finish(self) -> dict[str, float]:
+        """Peak in GiB and CPU seconds."""
         self._finished.set()
         self.join()
-        return round(self.peak / 2**30, 2)
+        self._sample()
+        cpu = sum(self._cpu.values()) - self._before
+        return {"peak_memory_gib": round(self.peak / 2**30, 2), "cpu_seconds": round(cpu, 2)}
 
 
-def measure(name: str, data: Path, out: Path, keep: int) -> dict[str, Any]:
+def measure(function: Contender, data: Path, out: Path, rows: int) -> dict[str, Any]:
     """Run one contender in this process."""
+    meter = TreeMeter()
+    meter.start()
+    start = time.monotonic()
+    function(data, out, rows)
+    seconds = time.monotonic() - start
+    return {"seconds": round(seconds, 2)} | meter.finish()
+
+
+def measure_in_session(name: str, data: Path, scratch: Path, rows: int) -> dict[str, Any]:
+    """Run one contender, on a Ray of its own where it needs one, and digest the ids that it kept."""
+    import contextlib
+
     from pdray.config import ClusterConfig
     from pdray.runtime import ray_session
-    from pdray.selection.stage import ids_sha256
+    from pdray.selection.kept import as_hex, ids_digest
 
-    function, on_ray = CONTENDERS[name]
-    memory = MemoryPeak()
-
-    def timed() -> float:
-        start = time.monotonic()
-        function(data, out, keep)
-        return time.monotonic() - start
-
-    memory.start()
-    if on_ray:
-        with ray_session(ClusterConfig()):
-            seconds = timed()
-            peak = memory.finish()
-    else:
-        seconds, peak = timed(), memory.finish()
-    ids = pads.dataset(out).to_table(columns=["pair_id"])["pair_id"].combine_chunks()
-    ids_digest = ids_sha256(ids.take(pa.compute.sort_indices(ids)))
+    function, out = CONTENDERS[name], scratch / "out"
+    with ray_session(ClusterConfig()) if function in ON_RAY else contextlib.nullcontext():
+        if function in ON_RAY:
+            _start_workers()
+        result = measure(function, data, out, rows)
+        if function is pdray_stage:
+            result["another_budget_seconds"] = measure(pdray_another_budget, data, scratch / "half", rows)["seconds"]
+    ids = pads.dataset(out / "kept").to_table(columns=["pair_id"])["pair_id"].to_pylist()
     return {
         "contender": name,
-        "seconds": round(seconds, 2),
-        "peak_memory_gib": peak,
+        **result,
         "rows": len(ids),
-        "ids_sha256": ids_digest,
+        "ids_digest": as_hex(ids_digest([pair_id.encode() for pair_id in ids])),
     }
 
 
@@ -214,40 +195,50 @@ def main() -> None:
     """Make the data, run every contender, check that they agree and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=list(CONTENDERS), metavar="CONTENDER")
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
-    parser.add_argument("--scratch", type=Path, help="folder for the data (default: a temporary one)")
+    parser.add_argument("--data", type=Path, help="folder that keeps the data for another time (default: a temporary)")
     parser.add_argument("--contender", choices=CONTENDERS, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    keep = int(BUDGET * args.rows)
     if args.contender:
-        result = measure(args.contender, args.scratch, args.scratch / "out", keep)
+        result = measure_in_session(args.contender, args.data, args.out.parent, args.rows)
         args.out.write_text(json.dumps(result))
         return
-    with tempfile.TemporaryDirectory(dir=args.scratch) as scratch:
-        make_data(Path(scratch), args.rows)
-        rows = [_in_fresh_process(name, Path(scratch), args.rows) for name in CONTENDERS]
-    same = {row["ids_sha256"] for row in rows}
-    assert len(same) == 1, f"the contenders disagree: {rows}"
-    fastest = min(row["seconds"] for row in rows)
-    for row in rows:
-        row["times_the_fastest"] = round(row["seconds"] / fastest, 2)
-        print(f"{row['contender']:<26} {row['seconds']:>8} s  {row['peak_memory_gib']:>6} GiB")
-    write_result(args.out, "selection", {"rows": args.rows, "budget": BUDGET, "text_bytes": sum(TEXT.values())}, rows)
+    with tempfile.TemporaryDirectory(dir=args.data) as scratch:
+        data = (args.data or Path(scratch)) / f"pairs-{args.rows}"
+        make_data(data, args.rows, psutil.cpu_count() or 1)
+        runs = [
+            _in_fresh_process(name, data, Path(scratch) / "run", args.rows)
+            for _ in range(args.repeats)
+            for name in args.only
+        ]
+    assert len({run["ids_digest"] for run in runs}) == 1, f"the contenders disagree: {runs}"
+    rows = [_summary([run for run in runs if run["contender"] == name]) for name in args.only]
+    settings = {"rows": args.rows, "budget": BUDGET, "text_bytes": sum(TEXT.values()), "repeats": args.repeats}
+    write_result(args.out, "selection", settings | {"shards": num_shards(args.rows), "load": load_average()}, rows)
 
 
-def _in_fresh_process(name: str, scratch: Path, rows: int) -> dict[str, Any]:
-    result = scratch / "result.json"
-    shutil.rmtree(scratch / "out", ignore_errors=True)
-    shutil.rmtree(scratch / "stage", ignore_errors=True)
+def _summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Medians over the runs of one contender, and each run's seconds."""
+    names = [name for name, value in runs[0].items() if isinstance(value, float)]
+    medians = {name: round(statistics.median(run[name] for run in runs), 2) for name in names}
+    return runs[0] | medians | {"seconds_of_each_run": [run["seconds"] for run in runs]}
+
+
+def _in_fresh_process(name: str, data: Path, scratch: Path, rows: int) -> dict[str, Any]:
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    result, log = scratch / "result.json", scratch / "log"
     command = [sys.executable, "-m", "benchmarks.selection", "--contender", name, "--rows", str(rows)]
-    log = scratch / "log"
     with log.open("w") as file:
         code = subprocess.call(
-            [*command, "--scratch", str(scratch), "--out", str(result)], stdout=file, stderr=subprocess.STDOUT
+            [*command, "--data", str(data), "--out", str(result)], stdout=file, stderr=subprocess.STDOUT
         )
     if code:
         raise SystemExit(f"{name} failed:\n{log.read_text()[-4000:]}")
     measured: dict[str, Any] = json.loads(result.read_text())
+    print(json.dumps({key: value for key, value in measured.items() if key != "ids_digest"}), flush=True)
     return measured
 
 

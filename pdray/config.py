@@ -327,6 +327,14 @@ class SelectionConfig(Section):
     )
     budget: Share = Field(0.3, description="λ, share of the pairs that is kept, in (0, 1]")
     gamma: Share = Field(0.9, description="γ, the quantile of |margin| that scales to 1")
+    rank: Literal["kept", "all", "none"] = Field(
+        "kept", description="pairs whose rank is written, by a distributed sort: the kept ones, all, or none"
+    )
+    method: Literal["radix", "sort"] = Field(
+        "radix",
+        description="how the cut is found, with the same result: radix passes, or a distributed sort of all pairs",
+        json_schema_extra=HOW,
+    )
 
 
 class AlignmentConfig(Section):

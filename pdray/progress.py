@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from pdray.console import Console
@@ -15,18 +15,23 @@ POLL_SECONDS = 0.5
 SETTLE_SECONDS = 1.0
 
 
-class _Counter:
+class Counted:
+    """What is done so far."""
+
     def __init__(self) -> None:
         self.done = 0
         self.total: int | None = None
 
     def add(self, count: int) -> None:
+        """So many more rows or steps are done."""
         self.done += count
 
     def set(self, done: int, total: int) -> None:
+        """So many are done, of so many."""
         self.done, self.total = done, total
 
     def get(self) -> tuple[int, int | None]:
+        """Done, and the total where it is known."""
         return self.done, self.total
 
 
@@ -68,23 +73,14 @@ class Progress:
         """
         import ray
 
-        actor = ray.remote(num_cpus=0, scheduling_strategy=driver_node())(_Counter).remote()
-        stop = threading.Event()
-        start = time.monotonic()
-        pace = Pace()
+        actor = ray.remote(num_cpus=0, scheduling_strategy=driver_node())(Counted).remote()
 
-        def draw(final: bool = False) -> None:
+        def get() -> tuple[int, int | None] | None:
             try:
-                done, reported = ray.get(actor.get.remote())
+                found: tuple[int, int | None] = ray.get(actor.get.remote())
             except ray.exceptions.RayError:
-                return  # a line that cannot be drawn must not hide why the stage failed, nor fail it
-            now = time.monotonic()
-            line = describe(done, reported or total, unit, now - start, pace.rate(done, now))
-            self.console.progress(f"{self.stage:<10} {what}: {line}", final)
-
-        def poll() -> None:
-            while not stop.wait(POLL_SECONDS):
-                draw()
+                return None  # a line that cannot be drawn must not hide why the stage failed, nor fail it
+            return found
 
         def settle() -> None:
             """Counts that workers sent last may still be on their way."""
@@ -93,16 +89,49 @@ class Progress:
                 while total and ray.get(actor.get.remote())[0] < total and time.monotonic() < end:
                     time.sleep(SETTLE_SECONDS / 20)
 
+        try:
+            with self._drawing(what, total, unit, get):
+                yield Counter(actor)
+                settle()
+        finally:
+            ray.kill(actor)
+
+    @contextlib.contextmanager
+    def counting_here(self, what: str, total: int | None = None, unit: str = "rows") -> Iterator[Counted]:
+        """The same for a step that the driver itself counts: no actor has to start, which takes a second."""
+        counted = Counted()
+        with self._drawing(what, total, unit, counted.get):
+            yield counted
+
+    @contextlib.contextmanager
+    def _drawing(
+        self, what: str, total: int | None, unit: str, get: Callable[[], tuple[int, int | None] | None]
+    ) -> Iterator[None]:
+        stop = threading.Event()
+        start = time.monotonic()
+        pace = Pace()
+
+        def draw(final: bool = False) -> None:
+            found = get()
+            if found is None:
+                return
+            now = time.monotonic()
+            done, reported = found
+            line = describe(done, reported or total, unit, now - start, pace.rate(done, now))
+            self.console.progress(f"{self.stage:<10} {what}: {line}", final)
+
+        def poll() -> None:
+            while not stop.wait(POLL_SECONDS):
+                draw()
+
         thread = threading.Thread(target=poll, daemon=True)
         thread.start()
         try:
-            yield Counter(actor)
-            settle()
+            yield
         finally:
             stop.set()
             thread.join()
             draw(final=True)
-            ray.kill(actor)
 
     def note(self, text: str) -> None:
         """A line that stays, for example why a stage was degraded."""

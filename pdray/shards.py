@@ -31,6 +31,7 @@ ROUNDS = 3
 MARKERS = "shards"
 INPUTS_KEY = b"pdray.inputs"
 VERIFY_THREADS = 16
+BUFFER_BYTES = 4 << 20
 
 
 def shard_name(shard: int) -> str:
@@ -127,11 +128,29 @@ class ShardedFolder:
         try:
             return path.read_table(columns)
         except (OSError, pa.ArrowException) as error:
-            if not _is_damaged(path):
-                raise
-            # Size and footer may be right and a page wrong; without its marker the shard is made again.
-            self.marker_path(shard).delete()
-            raise UserError(f"{path} is damaged ({error}); run again, and this shard is made anew") from None
+            raise self._unreadable(path, shard, error) from None
+
+    def batches(self, name: str, shard: int, columns: list[str], rows: int) -> Iterator[pa.RecordBatch]:
+        """A table of a shard in batches of at most so many rows, in order.
+
+        Raises:
+            UserError: it is gone or damaged since it was verified.
+            OSError: the storage does not answer.
+        """
+        path = self.table(name, shard)
+        try:
+            with path.open_parquet(BUFFER_BYTES) as file:
+                yield from file.iter_batches(rows, columns=columns)
+        except (OSError, pa.ArrowException) as error:
+            raise self._unreadable(path, shard, error) from None
+
+    def _unreadable(self, path: StoragePath, shard: int, error: Exception) -> Exception:
+        """What a table that cannot be read means: the storage's own error, or damage, which takes the marker away."""
+        if not _is_damaged(path):
+            return error
+        # Size and footer may be right and a page wrong; without its marker the shard is made again.
+        self.marker_path(shard).delete()
+        return UserError(f"{path} is damaged ({error}); run again, and this shard is made anew")
 
     def read_marker(self, shard: int) -> Marker | None:
         """The marker of a shard, None where it is absent, damaged or of other inputs.

@@ -204,12 +204,17 @@ class StoragePath:
             return file.read(columns=columns)
 
     @contextlib.contextmanager
-    def open_parquet(self) -> Iterator[pq.ParquetFile]:
-        """The parquet file, to read parts of it."""
+    def open_parquet(self, buffer_size: int = 0) -> Iterator[pq.ParquetFile]:
+        """The parquet file, to read parts of it.
+
+        Args:
+            buffer_size: bytes of each column that are fetched at a time; 0 fetches a column at once.
+        """
         if self.is_local:
             check_regular(self.uri)
         with told(self.uri), self.filesystem.open_input_file(self.path) as source:
-            yield pq.ParquetFile(source, page_checksum_verification=True)
+            options = {"buffer_size": buffer_size, "pre_buffer": not buffer_size}
+            yield pq.ParquetFile(source, page_checksum_verification=True, **options)
 
     def write_table(self, table: pa.Table, **options: Any) -> int:
         """Write a parquet file as a whole.

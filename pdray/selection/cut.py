@@ -1,57 +1,202 @@
-"""The global order of the pairs and the exact cut, by a distributed sort of narrow columns.
+"""The exact cut: the pair that is the last to be kept, found by radix passes over keys, then over ids.
 
-Ray Data's sort partitions by range but promises no order of its output blocks downstream. So the blocks are put in
-order by their own first keys, and a row's rank is the rows in the blocks before it plus its place in its block.
+Scaling clips margins, so ties pile up at the lowest divergence and may be most of the corpus. Among ties the smaller
+id comes first, so the ids of the ties are counted by their bytes like the keys by their bits. What is left of a
+range is gathered and sorted as soon as it is small.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-TIE_BREAK = "pair_id"
+from pdray.selection.order import Ordering
+from pdray.selection.radix import (
+    DIGIT_BITS,
+    DIGITS,
+    ID_DIGITS,
+    NOT_FINITE,
+    common_prefix,
+    digit_bytes,
+    digit_counts,
+    id_digit_counts,
+    locate,
+)
+
+GATHERED = 65_536
+LEVELS = 64 // DIGIT_BITS
 
 
 @dataclass(frozen=True)
-class SortedBlock:
-    """A block of the global order.
+class Cut:
+    """Which pairs are kept: those with smaller bits, and of those with the same bits the ids up to ``last_id``.
 
     Attributes:
-        ref: reference to the Arrow table, sorted.
-        offset: rows in all blocks before it.
-        rows: rows in it.
+        bits: of the key of the last pair that is kept.
+        last_id: its id; None keeps all pairs with these bits.
     """
 
-    ref: Any
-    offset: int
-    rows: int
+    bits: int
+    last_id: str | None
+
+    def keeps(self, bits: np.ndarray, ids: pa.Array) -> np.ndarray:
+        """Which of n pairs are kept, (n,) bool."""
+        kept = bits <= np.uint64(self.bits)
+        if self.last_id is not None:
+            tied = np.flatnonzero(bits == np.uint64(self.bits))
+            kept[tied] = pc.less_equal(ids.take(pa.array(tied)), self.last_id).to_numpy(zero_copy_only=False)
+        return kept
 
 
-def sorted_blocks(dataset: Any, key: str) -> list[SortedBlock]:
-    """Sort a Ray Data set by (key, pair_id) and return its blocks in the global order.
+@dataclass(frozen=True)
+class KeyDigits:
+    """How often each digit follows some others among the keys, and the lowest and highest bits among those."""
+
+    counts: np.ndarray
+    lowest: int
+    highest: int
+
+    def __add__(self, other: KeyDigits) -> KeyDigits:
+        return KeyDigits(self.counts + other.counts, min(self.lowest, other.lowest), max(self.highest, other.highest))
+
+
+@dataclass(frozen=True)
+class CountKeys:
+    """A pass over the digits of the keys that are finite."""
+
+    order: Ordering
+    prefix: int
+    level: int
+
+    def __call__(self, shard: int) -> KeyDigits:
+        bits = self.order.bits(shard)
+        bits = bits[bits != NOT_FINITE]
+        if self.level:
+            bits = bits[(bits >> np.uint64(64 - DIGIT_BITS * self.level)) == np.uint64(self.prefix)]
+        if not len(bits):
+            return KeyDigits(np.zeros(DIGITS, np.int64), int(NOT_FINITE), 0)
+        return KeyDigits(digit_counts(bits, self.prefix, self.level), int(bits.min()), int(bits.max()))
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Bits and ids of some pairs."""
+
+    bits: np.ndarray
+    ids: pa.Array
+
+    def __add__(self, other: Rows) -> Rows:
+        return Rows(np.concatenate([self.bits, other.bits]), pa.concat_arrays([self.ids, other.ids]))
+
+
+@dataclass(frozen=True)
+class Gather:
+    """A pass that collects the few pairs between two keys whose ids begin with ``prefix``."""
+
+    order: Ordering
+    low: int
+    high: int
+    prefix: bytes = b""
+
+    def __call__(self, shard: int) -> Rows:
+        return Rows(*self.order.between(shard, self.low, self.high, self.prefix))
+
+
+@dataclass(frozen=True)
+class IdBounds:
+    """The smallest and the largest of some ids."""
+
+    ends: list[bytes] = field(default_factory=list)
+
+    def __add__(self, other: IdBounds) -> IdBounds:
+        ends = sorted([*self.ends, *other.ends])
+        return IdBounds([ends[0], ends[-1]] if ends else [])
+
+
+@dataclass(frozen=True)
+class BoundIds:
+    """A pass over the ids of the pairs with one key."""
+
+    order: Ordering
+    bits: int
+    prefix: bytes
+
+    def __call__(self, shard: int) -> IdBounds:
+        _, ids = self.order.between(shard, self.bits, self.bits, self.prefix)
+        if not len(ids):
+            return IdBounds()
+        ends = pc.min_max(ids.view(pa.binary()))
+        return IdBounds([ends["min"].as_py(), ends["max"].as_py()])
+
+
+@dataclass(frozen=True)
+class CountIds:
+    """A pass over the two bytes that follow ``prefix`` in the ids of the pairs with one key."""
+
+    order: Ordering
+    bits: int
+    prefix: bytes
+
+    def __call__(self, shard: int) -> np.ndarray:
+        _, ids = self.order.between(shard, self.bits, self.bits, self.prefix)
+        return id_digit_counts(ids, len(self.prefix)) if len(ids) else np.zeros(ID_DIGITS, np.int64)
+
+
+def radix_cut(
+    order: Ordering, wanted: int, first: np.ndarray, run: Callable[[Any], Any], gathered: int = GATHERED
+) -> Cut:
+    """The cut after the ``wanted`` smallest pairs.
 
     Args:
-        dataset: rows with ``key`` (no null, no NaN) and a unique ``pair_id``.
-        key: ascending sort column.
+        order: how the pairs are ordered.
+        wanted: pairs to keep, from 1 to the number of finite ones.
+        first: counts of the first digit of the keys.
+        run: adds up a pass over all shards.
+        gathered: most pairs that are collected in one place.
     """
-    import ray
+    counts, prefix, rank = first, 0, wanted
+    for level in range(1, LEVELS + 1):
+        digit, rank = locate(counts, rank)
+        prefix, count = (prefix << DIGIT_BITS) | digit, int(counts[digit])
+        below = 64 - DIGIT_BITS * level
+        low = prefix << below
+        if count <= gathered:
+            return _gathered_cut(run(Gather(order, low, low + (1 << below) - 1)), rank)
+        if level == LEVELS:
+            break
+        found: KeyDigits = run(CountKeys(order, prefix, level))
+        if found.lowest == found.highest:
+            low = found.lowest
+            break
+        counts = found.counts
+    return _tied_cut(order, low, rank, count, run, gathered)
 
-    refs = dataset.sort([key, TIE_BREAK]).materialize().to_arrow_refs()
-    ends = ray.get([ray.remote(_ends).remote(ref, key) for ref in refs])
-    filled = sorted((first, last, rows, i) for i, (first, last, rows) in enumerate(ends) if rows)
-    blocks, offset = [], 0
-    for (_first, last, rows, i), following in zip(filled, [*filled[1:], None], strict=True):
-        assert following is None or last <= following[0], "sorted blocks overlap"
-        blocks.append(SortedBlock(refs[i], offset, rows))
-        offset += rows
-    return blocks
+
+def _gathered_cut(rows: Rows, rank: int) -> Cut:
+    table = pa.table({"bits": rows.bits, "id": rows.ids})
+    last = table.take(pc.sort_indices(table, [("bits", "ascending"), ("id", "ascending")])[rank - 1 : rank])
+    return Cut(last["bits"][0].as_py(), last["id"][0].as_py())
 
 
-def _ends(block: pa.Table, key: str) -> tuple[Any, Any, int]:
-    if not len(block):
-        return None, None, 0
-    edges = block.select([key, TIE_BREAK]).take([0, len(block) - 1]).to_pylist()
-    first, last = (tuple(edge.values()) for edge in edges)
-    return first, last, len(block)
+def _tied_cut(order: Ordering, bits: int, rank: int, count: int, run: Callable[[Any], Any], gathered: int) -> Cut:
+    """The cut among ``count`` pairs with one key, too many to collect."""
+    if rank == count:
+        return Cut(bits, None)
+    prefix = b""
+    while count > gathered:
+        ends = run(BoundIds(order, bits, prefix)).ends
+        prefix = common_prefix(ends[0], ends[-1])
+        counts = run(CountIds(order, bits, prefix))
+        digit, rank = locate(counts, rank)
+        count = int(counts[digit])
+        following, is_whole = digit_bytes(digit)
+        prefix += following
+        if is_whole:
+            assert count == 1, f"{count} pairs have the id {prefix!r}"
+            return Cut(bits, prefix.decode())
+    return _gathered_cut(run(Gather(order, bits, bits, prefix)), rank)

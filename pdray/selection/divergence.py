@@ -7,27 +7,27 @@ from decimal import Decimal
 
 import numpy as np
 
+from pdray.margins import final_margin
+
 
 def reward_margins(
-    reward_chosen: np.ndarray,
-    reward_rejected: np.ndarray,
-    len_chosen: np.ndarray,
-    len_rejected: np.ndarray,
-    length_penalty: float,
+    rewards: np.ndarray, chosen: np.ndarray, rejected: np.ndarray, length_difference: np.ndarray, length_penalty: float
 ) -> np.ndarray:
-    """Length-corrected margin of one aspect, Δr̂ − ρ Δlen (eq. 12 and 17).
+    """Length-corrected margin of one aspect for some pairs of texts (eq. 12 and 17).
 
     Args:
-        reward_chosen, reward_rejected: (n,) float, NaN where the proxy did not score.
-        len_chosen, len_rejected: (n,) int, response lengths in tokens.
+        rewards: (t,) float, a reward per text, NaN where the proxy did not score.
+        chosen, rejected: (n,) int, the texts of each pair.
+        length_difference: (n,) tokens, length of the chosen minus that of the rejected response.
         length_penalty: ρ, reward per token.
 
     Returns:
         (n,) float32.
     """
-    lengths = np.asarray(len_chosen, np.float64) - np.asarray(len_rejected, np.float64)
-    margins = np.asarray(reward_chosen, np.float64) - np.asarray(reward_rejected, np.float64)
-    return (margins - length_penalty * lengths).astype(np.float32)
+    # Infinite rewards of both sides have no difference; what is not finite is left out later.
+    with np.errstate(invalid="ignore", over="ignore"):
+        margins = np.asarray(rewards[chosen], np.float64) - np.asarray(rewards[rejected], np.float64)
+        return final_margin(margins, length_difference, length_penalty).astype(np.float32)
 
 
 def quantile_rank(gamma: float, count: int) -> int:

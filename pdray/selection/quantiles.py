@@ -1,87 +1,66 @@
-"""Exact quantiles of |margin| over distributed blocks: a radix selection on the bits of the floats.
-
-The bits of a float that is not negative, read as an integer, sort as the float does. Three passes over 11, 11 and 10
-bits find an order statistic exactly with 2,048 counters per aspect and block; no value leaves its node.
-"""
+"""Exact quantiles of |margin| over all shards: a radix selection on the bits of the floats."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 
 from pdray.selection.divergence import quantile_rank
+from pdray.selection.order import PairSource
+from pdray.selection.radix import DIGIT_BITS, digit_counts, locate, size_bits
 
-DIGITS = (11, 11, 10)
 
+@dataclass(frozen=True)
+class CountSizes:
+    """A pass: per aspect, how often each digit follows the digits found so far among the sizes of its margins.
 
-def sortable_bits(values: np.ndarray) -> np.ndarray:
-    """Bits of |values|, an integer per value that sorts as the size does.
-
-    Args:
-        values: (n,) float32.
-
-    Returns:
-        (m,) uint32 of the finite values.
+    Attributes:
+        source: the pairs; those that an aspect labelled itself do not count for it (eq. 13).
+        prefixes: per aspect the digits found so far; None where there is nothing to count.
+        level: place of the digit.
     """
-    sizes = np.abs(np.asarray(values, np.float32))
-    bits: np.ndarray = sizes[np.isfinite(sizes)].view(np.uint32)
-    return bits
+
+    source: PairSource
+    prefixes: list[int | None]
+    level: int
+
+    def __call__(self, shard: int) -> np.ndarray:
+        margins = self.source.margins(shard)
+        counts = np.zeros((len(self.prefixes), 1 << DIGIT_BITS), np.int64)
+        for index, prefix in enumerate(self.prefixes):
+            if prefix is not None:
+                bits = size_bits(margins.values[index][margins.own != index])
+                counts[index] = digit_counts(bits, prefix, self.level)
+        return counts
 
 
-def digit_counts(bits: np.ndarray, prefix: int, level: int) -> np.ndarray:
-    """How often each next digit follows the digits found so far.
-
-    Args:
-        bits: (m,) uint32.
-        prefix: the digits above ``level``.
-        level: index into the digits.
-
-    Returns:
-        (2 ** digit,) int64.
-    """
-    below = 32 - sum(DIGITS[: level + 1])
-    shifted = bits >> np.uint32(below)
-    width = DIGITS[level]
-    matching = shifted[(shifted >> np.uint32(width)) == prefix] if level else shifted
-    counts: np.ndarray = np.bincount(matching & np.uint32(2**width - 1), minlength=2**width)
-    return counts
-
-
-def absolute_quantiles(blocks: list[Any], columns: list[str], gamma: float) -> dict[str, float]:
-    """The γ-quantile of the size of each column over all blocks.
+def absolute_quantiles(source: PairSource, gamma: float, run: Callable[[CountSizes], np.ndarray]) -> dict[str, float]:
+    """The γ-quantile of the size of each aspect's margins, over the pairs that it did not label (eq. 13).
 
     Args:
-        blocks: references to Arrow tables.
-        columns: float32 columns; null, NaN and ±inf are left out.
+        source: the pairs.
         gamma: γ in (0, 1].
+        run: adds up a pass over all shards.
 
     Returns:
-        column -> quantile; NaN for a column without a finite value.
+        aspect -> q, an exact order statistic; NaN for an aspect without a finite margin.
     """
-    import ray
-
-    count_task = ray.remote(_count)
-    prefixes = dict.fromkeys(columns, 0)
-    ranks: dict[str, int] = {}
-    for level in range(len(DIGITS)):
-        if not prefixes:
-            break
-        totals = sum(ray.get([count_task.remote(block, prefixes, level) for block in blocks]))
-        for column, counts in zip(list(prefixes), totals, strict=True):
-            if level == 0:
-                ranks[column] = quantile_rank(gamma, int(counts.sum()))
-            if not counts.any():
-                del prefixes[column]
+    prefixes: list[int | None] = [0] * len(source.penalties)
+    ranks = [0] * len(prefixes)
+    for level in range(2):
+        for index, counts in enumerate(run(CountSizes(source, list(prefixes), level))):
+            prefix, total = prefixes[index], int(counts.sum())
+            if prefix is None or not total:
+                prefixes[index] = None
                 continue
-            digit = int(np.searchsorted(np.cumsum(counts), ranks[column]))
-            ranks[column] -= int(counts[:digit].sum())
-            prefixes[column] = (prefixes[column] << DIGITS[level]) | digit
-    found = {column: float(np.uint32(prefix).view(np.float32)) for column, prefix in prefixes.items()}
-    return {column: found.get(column, float("nan")) for column in columns}
+            if level == 0:
+                ranks[index] = quantile_rank(gamma, total)
+            digit, ranks[index] = locate(counts, ranks[index])
+            prefixes[index] = (prefix << DIGIT_BITS) | digit
+    return {aspect: _as_float(prefix) for aspect, prefix in zip(source.penalties, prefixes, strict=True)}
 
 
-def _count(block: pa.Table, prefixes: dict[str, int], level: int) -> np.ndarray:
-    bits = {column: sortable_bits(block[column].to_numpy()) for column in prefixes}
-    return np.stack([digit_counts(bits[column], prefix, level) for column, prefix in prefixes.items()])
+def _as_float(bits: int | None) -> float:
+    return float("nan") if bits is None else float(np.uint32(bits).view(np.float32))

@@ -1,4 +1,4 @@
-"""The cut on a real Ray: the same ids however the work was split."""
+"""The cut on a real Ray: the same ids however the corpus was sharded and the work was split."""
 
 from __future__ import annotations
 
@@ -9,117 +9,51 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from pdray.config import SelectionConfig
 from pdray.errors import UserError
+from pdray.schema import CorpusOutput, kept_schema, selection_schema
 from pdray.selection import stage
-from pdray.selection.strategies import random_keys
+from pdray.selection.shared import read_shared
+from pdray.selection.stage import STAGE
+from pdray.shards import ShardedFolder
+from pdray.stages import Upstream
+from pdray.storage import StoragePath
+from tests.selection.cases import ASPECTS, by_hand, divergence, random_case, read, select, text, write_case
 from tests.stages import run_stage
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 
-ROWS = 3000
-ASPECTS = ("a", "b", "c")
-PENALTY = 0.01
-# sha256 of the sorted ids, each with a newline, of the case below.
-GOLDEN = "463d8f41e78a1f6e485ba01ee597bd86fa3cdc418206a0e6af9093c0e3f81b41"
+# Sum of the sha256 of the kept ids of the case below, modulo 2^256.
+GOLDEN = "429b944615a82729fe0b2b7ce2507981fc47dcb51b2dd34550b4276656bd9346"
 
 
 @pytest.fixture(scope="module")
 def case():
-    return make_case()
+    return random_case()
 
 
-def make_case():
-    """Scores with many ties, some NaN and infinities."""
-    rng = np.random.default_rng(5)
-    own = rng.integers(0, 3, ROWS)
-    columns = {
-        "pair_id": [f"pair-{i:05}" for i in rng.permutation(ROWS)],
-        "aspect": [ASPECTS[i] for i in own],
-        "len_chosen": rng.integers(1, 9, ROWS).astype(np.int32),
-        "len_rejected": rng.integers(1, 9, ROWS).astype(np.int32),
-        "conflict": rng.random(ROWS) < 0.2,
-    }
-    for index, aspect in enumerate(ASPECTS):
-        for side in ("chosen", "rejected"):
-            values = rng.integers(-2, 3, ROWS).astype(np.float32)
-            values[rng.random(ROWS) < 0.01] = rng.choice([np.nan, np.inf, -np.inf])
-            columns[f"reward_{side}.{aspect}"] = pa.array(values, mask=own == index)
-    return pa.table(columns)
-
-
-def by_hand(table, budget=0.3, gamma=0.9):
-    """The whole method on one array, the plain way."""
-    own = np.array([ASPECTS.index(aspect) for aspect in table["aspect"].to_pylist()])
-    lengths = table["len_chosen"].to_numpy().astype(float) - table["len_rejected"].to_numpy()
-    divergence = np.zeros(len(table))
-    for index, aspect in enumerate(ASPECTS):
-        chosen, rejected = (
-            table[f"reward_{side}.{aspect}"].to_numpy().astype(float) for side in ("chosen", "rejected")
-        )
-        margin = (chosen - rejected - PENALTY * lengths).astype(np.float32)
-        sizes = np.sort(np.abs(margin[np.isfinite(margin) & (own != index)]))
-        quantile = float(sizes[int(np.ceil(gamma * len(sizes))) - 1])
-        scaled = np.clip(np.where(np.isfinite(margin), margin, np.nan).astype(float) / quantile, -1, 1)
-        divergence -= np.where(own == index, 0, scaled)
-    order = sorted((pd, i) for pd, i in zip(divergence, table["pair_id"].to_pylist(), strict=True) if np.isfinite(pd))
-    return order[: int(budget * len(table))]
-
-
-def select(tmp_path, table, num_blocks, **config):
-    write_inputs(tmp_path, table, num_blocks)
-    return run_selection(tmp_path / "out", len(table), tmp_path, **config)
-
-
-def write_inputs(tmp_path, table, num_blocks):
-    rng = np.random.default_rng(num_blocks)
-    for name, part in (("scores/scores", table), ("corpus/pairs", texts(table))):
-        (tmp_path / name).mkdir(parents=True)
-        for index, rows in enumerate(np.array_split(rng.permutation(len(table)), num_blocks)):
-            pq.write_table(part.take(rows), tmp_path / name / f"{index}.parquet")
-
-
-def run_selection(out, rows, root, **config):
-    aspects = {aspect: {"length_penalty": PENALTY} for aspect in ASPECTS}
-    return run_stage(
-        stage,
-        out,
-        {"scores": root / "scores", "corpus": root / "corpus"},
-        {"corpus": {"rows_out": rows}, "proxies": {"metrics": {"aspects": aspects}}},
-        selection=SelectionConfig(**config),
-    )
-
-
-def texts(table):
-    ids = table["pair_id"].to_pylist()
-    columns = {name: [f"{name} of {i}" for i in ids] for name in ("prompt", "chosen", "rejected")}
-    return pa.table({"pair_id": ids, **columns, "aspect": table["aspect"]})
-
-
-@pytest.mark.parametrize("num_blocks", [1, 7, 64])
-def test_golden_ids_for_any_number_of_blocks(tmp_path, case, num_blocks):
-    result = select(tmp_path, case, num_blocks)
+@pytest.mark.parametrize("num_shards", [1, 7, 30])
+def test_golden_ids_for_any_number_of_shards(tmp_path, case, num_shards):
+    result = select(tmp_path, case, num_shards)
     expected = by_hand(case)
-    kept = pq.read_table(tmp_path / "out" / "selection").sort_by("rank")
-    assert kept["pair_id"].to_pylist() == [pair_id for _, pair_id in expected]
-    np.testing.assert_array_equal(kept["pd"].to_numpy(), [pd for pd, _ in expected])
-    assert kept["rank"].to_pylist() == list(range(1, 901))
-    assert result.metrics["cut_pd"] == expected[-1][0]
-    ids = "".join(f"{pair_id}\n" for pair_id in sorted(pair_id for _, pair_id in expected))
-    assert result.metrics["ids_sha256"] == hashlib.sha256(ids.encode()).hexdigest() == GOLDEN
+    pairs = read(tmp_path, "pairs")
+    kept = pairs.filter(pairs["kept"])
+    assert sorted(kept["pair_id"].to_pylist()) == sorted(pair_id for _, pair_id, _ in expected)
+    assert sorted(kept["pd"].to_pylist()) == [pd for _, _, pd in expected]
+    assert result.metrics["cut_pd"] == expected[-1][2]
+    digests = [int(hashlib.sha256(pair_id.encode()).hexdigest(), 16) for _, pair_id, _ in expected]
+    assert result.metrics["ids_digest"] == f"{sum(digests) % 2**256:064x}" == GOLDEN
 
 
 ONE_WORKER = """
 import pathlib, sys
 from pdray.config import ClusterConfig
 from pdray.runtime import ray_session
-from tests.integration.test_selection import make_case, select
+from tests.selection.cases import random_case, select
 with ray_session(ClusterConfig(num_cpus=1)):
-    print(select(pathlib.Path(sys.argv[1]), make_case(), 7).metrics["ids_sha256"])
+    print(select(pathlib.Path(sys.argv[1]), random_case(), 7).metrics["ids_digest"])
 """
 
 
@@ -130,37 +64,120 @@ def test_golden_ids_for_one_worker(tmp_path):
     assert done.stdout.splitlines()[-1:] == [GOLDEN], done.stderr
 
 
-def test_every_pair_is_kept_rest_or_counted_and_the_text_is_joined(tmp_path, case):
+@pytest.mark.parametrize("chat", [False, True])
+def test_every_pair_has_its_row_and_the_kept_ones_their_text(tmp_path, case, chat):
+    case.chat = chat
     result = select(tmp_path, case, 3)
-    kept = pq.read_table(tmp_path / "out" / "selection")
-    rest = pq.read_table(tmp_path / "out" / "rest")
-    not_finite = result.dropped["divergence not finite"]
-    assert not_finite > 0
-    assert len(kept) + len(rest) + not_finite == ROWS
+    case.chat = False
+    pairs, kept = read(tmp_path, "pairs"), read(tmp_path, "kept")
+    assert pairs.schema.equals(selection_schema(ASPECTS))
+    assert kept.schema.equals(kept_schema(chat))
+    assert sorted(pairs["pair_id"].to_pylist()) == sorted(case.ids)
+    assert kept["pair_id"].to_pylist() == pairs.filter(pairs["kept"])["pair_id"].to_pylist()
+    rows = {pair_id: row for row, pair_id in enumerate(case.ids)}
+    case.chat = chat
+    for pair in kept.to_pylist():
+        row = rows[pair["pair_id"]]
+        assert [pair[part] for part in ("prompt", "chosen", "rejected")] == [
+            text(case, part, row) for part in ("prompt", "chosen", "rejected")
+        ]
+        assert pair["aspect"] == ASPECTS[case.own[row]]
+    case.chat = False
+    whole = dict(zip(case.ids, divergence(case), strict=True))
+    np.testing.assert_array_equal(pairs["pd"].to_numpy(), [whole[pair_id] for pair_id in pairs["pair_id"].to_pylist()])
+    assert result.dropped["divergence not finite"] == int(np.isnan(pairs["pd"].to_numpy()).sum()) > 0
     assert result.rows_in == result.rows_out + sum(result.dropped.values())
-    text = pq.read_table(tmp_path / "out" / "kept")
-    assert sorted(text["pair_id"].to_pylist()) == sorted(kept["pair_id"].to_pylist())
-    assert text["chosen"][0].as_py() == f"chosen of {text['pair_id'][0].as_py()}"
-    assert max(kept["pd"].to_pylist()) <= min(rest["pd"].to_pylist())
+    assert sum(result.metrics["kept_per_aspect"].values()) == 900
+
+
+def test_margins_are_null_for_the_own_aspect_alone(tmp_path, case):
+    select(tmp_path, case, 3)
+    pairs = read(tmp_path, "pairs")
+    own = dict(zip(case.ids, case.own, strict=True))
+    for index, aspect in enumerate(ASPECTS):
+        nulls = pairs[f"margin.{aspect}"].is_null().to_pylist()
+        assert nulls == [own[pair_id] == index for pair_id in pairs["pair_id"].to_pylist()]
 
 
 def test_conflict_shares_are_those_of_the_rows(tmp_path, case):
     shares = select(tmp_path, case, 3).metrics["conflict"]
-    marks = dict(zip(case["pair_id"].to_pylist(), case["conflict"].to_pylist(), strict=True))
-    kept = [marks[i] for i in pq.read_table(tmp_path / "out" / "selection")["pair_id"].to_pylist()]
+    marks = dict(zip(case.ids, case.conflict.tolist(), strict=True))
+    kept = [marks[pair_id] for pair_id in read(tmp_path, "kept")["pair_id"].to_pylist()]
     assert shares["kept"] == sum(kept) / len(kept)
     assert abs(shares["random"] - shares["all"]) < 0.06
 
 
-def test_the_highest_divergence_and_a_random_draw(tmp_path, case):
-    whole = by_hand(case, budget=1.0)
-    high = select(tmp_path / "high", case, 3, strategy="pd_high")
-    assert high.metrics["cut_pd"] == whole[-900][0]
-    select(tmp_path / "random", case, 7, strategy="random")
-    ids = [pair_id for _, pair_id in whole]
-    keys = random_keys(np.empty(0), ids, 0)
-    kept = pq.read_table(tmp_path / "random" / "out" / "selection").sort_by("rank")["pair_id"].to_pylist()
-    assert kept == [pair_id for _, pair_id in sorted(zip(keys, ids, strict=True))][:900]
+def test_a_corpus_without_ratings_has_no_conflict_shares(tmp_path):
+    case = random_case(rows=300)
+    case.conflict = None
+    assert select(tmp_path, case, 2).metrics["conflict"] is None
+
+
+@pytest.mark.parametrize("strategy", ["pd", "pd_high", "random"])
+@pytest.mark.parametrize("num_shards", [1, 5])
+def test_a_sort_keeps_the_same_ids_and_gives_the_ranks(tmp_path, case, strategy, num_shards):
+    expected = by_hand(case, strategy=strategy)
+    for method, rank in (("radix", "kept"), ("sort", "all")):
+        result = select(tmp_path / method, case, num_shards, strategy=strategy, method=method, rank=rank)
+        ids = read(tmp_path / method, "kept")["pair_id"].to_pylist()
+        assert sorted(ids) == sorted(pair_id for _, pair_id, _ in expected)
+        assert result.metrics["cut_pd"] == expected[-1][2]
+        ranked = read(tmp_path / method, "ranked").sort_by("rank")
+        whole = expected if rank == "kept" else by_hand(case, 1.0, strategy=strategy)
+        assert ranked["pair_id"].to_pylist() == [pair_id for _, pair_id, _ in whole]
+        np.testing.assert_array_equal(ranked["pd"].to_numpy(), [pd for _, _, pd in whole])
+        assert ranked["rank"].to_pylist() == list(range(1, len(whole) + 1))
+
+
+@pytest.mark.parametrize("budget", [0.01, 0.5, 0.95])
+def test_radix_and_sort_agree_where_most_keys_are_tied(tmp_path, budget):
+    case = random_case(seed=11, rows=700, odd=0.01)
+    case.rewards, case.penalty = np.sign(case.rewards), 0.0
+    digests = {
+        select(tmp_path / method, case, shards, budget=budget, method=method).metrics["ids_digest"]
+        for method, shards in (("radix", 3), ("sort", 2))
+    }
+    assert len(digests) == 1
+    kept = read(tmp_path / "radix", "kept")["pair_id"].to_pylist()
+    assert sorted(kept) == sorted(pair_id for _, pair_id, _ in by_hand(case, budget))
+
+
+def test_another_budget_reads_no_quantile_again(tmp_path, case, monkeypatch):
+    upstream = write_case(tmp_path, case, 4)
+    run_stage(STAGE, tmp_path, upstream=upstream, selection=SelectionConfig(rank="none"))
+    monkeypatch.setattr(stage, "absolute_quantiles", None)  # calling it would fail
+    half = SelectionConfig(budget=0.15, rank="none")
+    result = run_stage(STAGE, tmp_path, "half", upstream, selection=half)
+    assert sorted(read(tmp_path, "kept", "half")["pair_id"].to_pylist()) == sorted(
+        pair_id for _, pair_id, _ in by_hand(case, 0.15)
+    )
+    assert result.rows_out == 450
+    with pytest.raises(TypeError):
+        run_stage(STAGE, tmp_path, "other", upstream, selection=SelectionConfig(gamma=0.8, rank="none"))
+
+
+def test_a_damaged_shared_file_is_not_believed(tmp_path, case):
+    upstream = write_case(tmp_path, case, 2)
+    run_stage(STAGE, tmp_path, upstream=upstream, selection=SelectionConfig(rank="none"))
+    (path,) = (tmp_path / "shared").iterdir()
+    value = json.loads(path.read_text())
+    assert read_shared(StoragePath(str(path)), value["key"]) is not None
+    path.write_text(json.dumps(value | {"counts": [count + 1 for count in value["counts"]]}))
+    assert read_shared(StoragePath(str(path)), value["key"]) is None
+    result = run_stage(STAGE, tmp_path, "again", upstream, selection=SelectionConfig(rank="none"))
+    assert result.metrics["ids_digest"] == GOLDEN
+
+
+def test_only_missing_shards_are_written_again(tmp_path, case):
+    select(tmp_path, case, 4)
+    folder = tmp_path / "selection-test"
+    before = {path: path.stat().st_mtime_ns for path in sorted((folder / "kept").iterdir())}
+    (folder / "shards" / "shard-00002.json").unlink()
+    content = (folder / "kept" / "shard-00002.parquet").read_bytes()
+    assert select(tmp_path, case, 4).metrics["ids_digest"] == GOLDEN
+    after = {path: path.stat().st_mtime_ns for path in sorted((folder / "kept").iterdir())}
+    assert [before[path] == after[path] for path in before] == [True, True, False, True]
+    assert (folder / "kept" / "shard-00002.parquet").read_bytes() == content
 
 
 def test_fewer_finite_pairs_than_the_budget_is_refused(tmp_path, case):
@@ -168,49 +185,58 @@ def test_fewer_finite_pairs_than_the_budget_is_refused(tmp_path, case):
         select(tmp_path, case, 1, budget=1.0)
 
 
+@pytest.mark.parametrize("damage", ["gone", "foreign", "short"])
+def test_scores_that_are_not_those_of_the_corpus_are_refused(tmp_path, case, damage):
+    upstream = write_case(tmp_path, case, 3)
+    scores = upstream.shards("scores")
+    rewards = scores.read("texts", 1)
+    if damage == "gone":
+        scores.marker_path(1).delete()
+    elif damage == "foreign":
+        ShardedFolder(scores.folder, "another", 3).write(1, {"texts": rewards}, 0, {})
+    else:
+        scores.write(1, {"texts": rewards.slice(1)}, 0, {})
+    with pytest.raises(UserError, match="run again"):
+        run_stage(STAGE, tmp_path, upstream=upstream, selection=SelectionConfig(rank="none"))
+
+
+def test_a_table_that_is_lost_meanwhile_is_named(tmp_path, case):
+    upstream = write_case(tmp_path, case, 3)
+    upstream.shards("corpus").table("texts", 2).delete()
+    with pytest.raises(UserError, match=r"corpus-test/texts/shard-00002\.parquet cannot be read"):
+        run_stage(STAGE, tmp_path, upstream=upstream, selection=SelectionConfig(rank="none"))
+
+
 def test_a_budget_that_keeps_nothing_is_refused_before_the_proxies():
     class Config:
         selection = SelectionConfig(budget=0.001)
 
+    def with_pairs(pairs: int) -> Upstream:
+        return Upstream(corpus=CorpusOutput(1, pairs, 2 * pairs, ASPECTS, {}, False))
+
     with pytest.raises(UserError, match="keeps none"):
-        stage.check(Config, {"corpus": {"rows_out": 500}})
-    stage.check(Config, {"corpus": {"rows_out": 1000}})
-    stage.check(Config, {})
+        STAGE.check(Config, with_pairs(500))
+    STAGE.check(Config, with_pairs(1000))
+    STAGE.check(Config, Upstream())
     with pytest.raises(UserError, match=r"at least 0\.34"):
-        stage.check(Config, {"corpus": {"rows_out": 3}})
+        STAGE.check(Config, with_pairs(3))
 
 
-def test_an_aspect_without_a_finite_margin_has_no_quantile(tmp_path, case):
-    broken = case.set_column(
-        case.column_names.index("reward_chosen.a"), "reward_chosen.a", pa.array(np.full(ROWS, np.nan, np.float32))
-    )
-    metrics = select(tmp_path, broken, 2).metrics
+def test_an_aspect_without_a_finite_margin_has_no_quantile(tmp_path):
+    case = random_case(rows=600)
+    case.own[:] = 0
+    case.rewards[:, :, 0] = np.nan
+    metrics = select(tmp_path, case, 2).metrics
     assert metrics["quantiles"]["a"] is None
     json.dumps(metrics, allow_nan=False)
 
 
-def test_scores_that_are_not_the_corpus_are_refused(tmp_path, case):
-    write_inputs(tmp_path, case, 3)
-    path = tmp_path / "scores" / "scores" / "1.parquet"
-    part = pq.read_table(path)
-    again = r"delete .*scores and run again, they are scored anew$"
-    path.unlink()
-    with pytest.raises(UserError, match=rf"1,000 of 3,000 rows are missing in .*scores; {again}") as refusal:
-        run_selection(tmp_path / "gone", 3000, root=tmp_path)
-    assert refusal.value.exit_code == 2
-    pq.write_table(part[:-1], path)
-    with pytest.raises(UserError, match="1 of 3,000 rows are missing"):
-        run_selection(tmp_path / "short", 3000, root=tmp_path)
-    pq.write_table(pa.concat_tables([part, part[:2]]), path)
-    with pytest.raises(UserError, match=rf"holds 3,002 rows for 3,000 pairs; {again}"):
-        run_selection(tmp_path / "long", 3000, root=tmp_path)
-    pq.write_table(part.set_column(0, "pair_id", pa.array([f"x{i}" for i in range(len(part))])), path)
-    with pytest.raises(UserError, match=rf"holds the scores of other pairs than .*corpus; {again}"):
-        run_selection(tmp_path / "other", 3000, root=tmp_path)
+def test_how_the_cut_is_found_does_not_change_the_fingerprint():
+    class Config:
+        seed = 0
+        selection = SelectionConfig()
 
+    class Sorted(Config):
+        selection = SelectionConfig(method="sort")
 
-def test_folders_named_like_columns_change_nothing(tmp_path, case):
-    result = select(tmp_path / "aspect=a", case, 2)
-    assert result.metrics["ids_sha256"] == GOLDEN
-    kept = [pq.ParquetFile(path).read() for path in (tmp_path / "aspect=a" / "out" / "kept").iterdir()]
-    assert {aspect for table in kept for aspect in table["aspect"].to_pylist()} == set(ASPECTS)
+    assert STAGE.settings(Config) == STAGE.settings(Sorted)

@@ -16,13 +16,15 @@ from pdray.selection.divergence import (
 
 def test_margin_subtracts_the_length_penalty():
     # 1.5 - 0.5 - 0.1 * (30 - 10) = -1 and 0 - 1 - 0.1 * (5 - 15) = 0
-    margins = reward_margins(np.array([1.5, 0.0]), np.array([0.5, 1.0]), np.array([30, 5]), np.array([10, 15]), 0.1)
+    rewards = np.array([0.5, 1.0, 1.5, 0.0], np.float32)
+    margins = reward_margins(rewards, np.array([2, 3]), np.array([0, 1]), np.array([20, -10]), 0.1)
     np.testing.assert_allclose(margins, [-1.0, 0.0], atol=1e-7)
     assert margins.dtype == np.float32
 
 
-def test_margin_of_an_aspect_that_was_not_scored_is_nan():
-    assert np.isnan(reward_margins(np.array([np.nan]), np.array([1.0]), np.array([1]), np.array([1]), 0.0)).all()
+def test_margin_of_a_text_that_was_not_scored_is_nan():
+    rewards = np.array([np.nan, 1.0], np.float32)
+    assert np.isnan(reward_margins(rewards, np.array([0]), np.array([1]), np.array([1]), 0.0)).all()
 
 
 @pytest.mark.parametrize(

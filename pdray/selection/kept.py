@@ -1,0 +1,175 @@
+"""The last pass: which pairs of a shard are kept, their margins and their text, and the figures of the shard."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pdray.errors import UserError
+from pdray.schema import KEPT, PAIRS, TEXTS, kept_schema, selection_schema, text_type
+from pdray.selection.cut import Cut
+from pdray.selection.order import Margins, Ordering
+from pdray.selection.radix import NOT_FINITE, ordered_bits
+from pdray.selection.strategies import random_keys
+from pdray.selection.tasks import SHARD_SECONDS
+from pdray.shards import Outcome, ShardedFolder, deadline, error_text
+
+BATCH_ROWS = 2048
+
+
+@dataclass(frozen=True)
+class KeptWriter:
+    """Writes the tables ``pairs`` and ``kept`` of a shard; picklable.
+
+    Attributes:
+        order: how the pairs are ordered.
+        cut: which are kept.
+        target: the shards of this stage.
+        conversational: whether texts are lists of messages.
+        rated: whether the corpus knows conflicts.
+        budget: share of the random draw whose conflicts are counted beside those of the kept pairs.
+    """
+
+    order: Ordering
+    cut: Cut
+    target: ShardedFolder
+    conversational: bool
+    rated: bool
+    budget: float
+
+    def __call__(self, shard: int) -> Outcome:
+        """Write a shard.
+
+        Raises:
+            UserError: a table of the corpus or of the scores is gone or damaged.
+        """
+        try:
+            with deadline(SHARD_SECONDS):
+                self._write(shard)
+        except UserError:
+            raise
+        except Exception as error:
+            return Outcome(shard, error_text(error))
+        return Outcome(shard)
+
+    def _write(self, shard: int) -> None:
+        scaled, divergence = self.order.divergence(shard)
+        bits, ids = ordered_bits(self.order.keys(shard, divergence)), self.order.source.ids(shard)
+        kept = self.cut.keeps(bits, ids)
+        columns = ["aspect", "chosen_row", "rejected_row", *(["conflict"] if self.rated else [])]
+        pairs = self.order.source.corpus.read(PAIRS, shard, columns)
+        chosen = pairs.filter(pa.array(kept))
+        kept_ids = ids.filter(pa.array(kept))
+        digest = ids_digest(kept_ids.view(pa.binary()).to_pylist())
+        at_cut = divergence[kept & (bits == np.uint64(self.cut.bits))]
+        facts: dict[str, Any] = {
+            "kept": len(chosen),
+            "finite": int((bits != NOT_FINITE).sum()),
+            "ids_digest": as_hex(digest),
+            "cut_pd": float(at_cut[0]) if len(at_cut) else None,
+            "kept_per_aspect": {one["values"]: one["counts"] for one in pc.value_counts(chosen["aspect"]).to_pylist()},
+        }
+        if self.rated:
+            drawn = random_keys(ids.to_pylist(), self.order.seed) < self.budget
+            masks = {"all": bits != NOT_FINITE, "kept": kept, "random": drawn & (bits != NOT_FINITE)}
+            facts["conflict"] = {name: _tally(pairs["conflict"], mask) for name, mask in masks.items()}
+        tables = {
+            PAIRS: selection_table(list(self.order.quantiles), ids, divergence, kept, scaled),
+            KEPT: self._text(shard, kept_ids, chosen),
+        }
+        # Texts hardly repeat, so a dictionary of them only costs time.
+        self.target.write(shard, tables, ids_sum=digest, facts=facts, use_dictionary=["aspect"])
+
+    def _text(self, shard: int, ids: pa.Array, pairs: pa.Table) -> pa.Table:
+        chosen, rejected = pairs["chosen_row"].to_numpy(), pairs["rejected_row"].to_numpy()
+        rows = {"prompt": np.unique(chosen), "response": np.unique(np.concatenate([chosen, rejected]))}
+        texts = read_rows(self.order.source.corpus, shard, rows, text_type(self.conversational))
+
+        def placed(column: str, wanted: np.ndarray) -> pa.Array:
+            return texts[column].take(pa.array(np.searchsorted(rows[column], wanted)))
+
+        columns = [placed("prompt", chosen), placed("response", chosen), placed("response", rejected)]
+        return pa.table([ids, *columns, pairs["aspect"]], schema=kept_schema(self.conversational))
+
+
+def read_rows(corpus: ShardedFolder, shard: int, rows: dict[str, np.ndarray], kind: pa.DataType) -> dict[str, pa.Array]:
+    """Some texts of a shard.
+
+    Read in small batches, of which only what is asked for is kept: the rest never leaves the processor's cache, and a
+    worker holds no more than it writes.
+
+    Args:
+        corpus: has ``texts``.
+        shard: its number.
+        rows: column -> its row numbers, ascending.
+        kind: type of the texts.
+
+    Returns:
+        column -> its texts in the order of the rows.
+
+    Raises:
+        UserError: the table is gone, damaged or shorter than the rows ask for.
+    """
+    found: dict[str, list[pa.Array]] = {name: [pa.array([], kind)] for name in rows}
+    start = 0
+    for batch in corpus.batches(TEXTS, shard, list(rows), BATCH_ROWS):
+        for name, wanted in rows.items():
+            low, high = np.searchsorted(wanted, [start, start + len(batch)])
+            found[name].append(batch[name].take(pa.array(wanted[low:high] - start)))
+        start += len(batch)
+    if any(len(wanted) and wanted[-1] >= start for wanted in rows.values()):
+        raise UserError(f"{corpus.table(TEXTS, shard)} lacks rows that pairs name; run again, and it is made anew")
+    return {name: pa.concat_arrays(parts) for name, parts in found.items()}
+
+
+def selection_table(
+    aspects: list[str], ids: pa.Array, divergence: np.ndarray, kept: np.ndarray, scaled: Margins
+) -> pa.Table:
+    """The table ``pairs`` of the selection; see :func:`~pdray.schema.selection_schema`."""
+    margins = [
+        pa.array(values.astype(np.float32), mask=scaled.own == index) for index, values in enumerate(scaled.values)
+    ]
+    return pa.table([ids, pa.array(divergence), pa.array(kept), *margins], schema=selection_schema(aspects))
+
+
+def ids_digest(ids: Iterable[bytes]) -> int:
+    """Digest of a set of ids in UTF-8: the sum of their sha256 modulo 2^256.
+
+    A sum of digests is the digest of the union, and it does not depend on an order, so shards can be digested apart.
+    """
+    digests = b"".join([hashlib.sha256(pair_id).digest() for pair_id in ids])
+    words = np.frombuffer(digests, ">u4").reshape(-1, 8).sum(axis=0, dtype=np.uint64)
+    return sum(int(word) << (32 * place) for place, word in enumerate(reversed(words.tolist()))) % 2**256
+
+
+def as_hex(digest: int) -> str:
+    """64 hexadecimal digits."""
+    return f"{digest:064x}"
+
+
+def _tally(conflict: pa.ChunkedArray, mask: np.ndarray) -> list[int]:
+    """Conflicts, and pairs of which it is known."""
+    known = conflict.filter(pa.array(mask)).drop_null()
+    return [pc.sum(known).as_py() or 0, len(known)]
+
+
+def add_facts(facts: list[dict[str, Any]]) -> dict[str, Any]:
+    """The figures of all shards from those of each."""
+    aspects = sorted({aspect for one in facts for aspect in one["kept_per_aspect"]})
+    tallies = [one["conflict"] for one in facts if "conflict" in one]
+    totals = {name: np.sum([tally[name] for tally in tallies], axis=0) for name in (tallies[0] if tallies else ())}
+    return {
+        "kept": sum(one["kept"] for one in facts),
+        "finite": sum(one["finite"] for one in facts),
+        "ids_digest": as_hex(sum(int(one["ids_digest"], 16) for one in facts) % 2**256),
+        "cut_pd": next((one["cut_pd"] for one in facts if one["cut_pd"] is not None), None),
+        "kept_per_aspect": {aspect: sum(one["kept_per_aspect"].get(aspect, 0) for one in facts) for aspect in aspects},
+        # Shares among all finite pairs, the kept ones and a seeded draw of about the same size.
+        "conflict": {name: float(found / known) for name, (found, known) in totals.items() if known} or None,
+    }

@@ -1,0 +1,126 @@
+"""The pairs of a shard as narrow columns: margins, divergence and the key that they are ordered by.
+
+Every pass reads its columns anew: rewards are looked up by row number inside the shard, which costs less than keeping
+margins between passes would, and holds nothing in memory that grows with the corpus.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pdray.errors import UserError
+from pdray.schema import PAIRS, TEXTS
+from pdray.selection.divergence import preference_divergence, reward_margins, scale_margins
+from pdray.selection.radix import ordered_bits, starts_with
+from pdray.selection.strategies import sort_key
+from pdray.shards import ShardedFolder
+
+
+@dataclass(frozen=True)
+class Margins:
+    """Margins of the pairs of a shard.
+
+    Attributes:
+        own: (n,) int64, index of the aspect that labelled the pair.
+        values: per aspect (n,) float32, Δr̂ − ρΔlen; NaN or infinite where it is not known.
+    """
+
+    own: np.ndarray
+    values: list[np.ndarray]
+
+
+@dataclass(frozen=True)
+class PairSource:
+    """Where pairs and rewards come from; picklable, read in workers.
+
+    Attributes:
+        corpus: has ``pairs``.
+        scores: has ``texts``, row-aligned with those of the corpus.
+        penalties: aspect -> ρ, aspects sorted.
+    """
+
+    corpus: ShardedFolder
+    scores: ShardedFolder
+    penalties: dict[str, float]
+
+    def ids(self, shard: int) -> pa.Array:
+        """``pair_id`` of each pair of a shard, one string array."""
+        return one_array(self.corpus.read(PAIRS, shard, ["pair_id"])["pair_id"])
+
+    def margins(self, shard: int) -> Margins:
+        """The margins of every pair of a shard.
+
+        Raises:
+            UserError: a pair's text has no row among the scores.
+        """
+        pairs = self.corpus.read(PAIRS, shard, ["aspect", "chosen_row", "rejected_row"])
+        scores = self.scores.read(TEXTS, shard, [*(f"reward.{aspect}" for aspect in self.penalties), "num_tokens"])
+        chosen, rejected = pairs["chosen_row"].to_numpy(), pairs["rejected_row"].to_numpy()
+        if len(pairs) and max(chosen.max(), rejected.max()) >= len(scores):
+            raise UserError(f"{self.scores.table(TEXTS, shard)} lacks rows that pairs name; run again to score them")
+        tokens = scores["num_tokens"].to_numpy()
+        lengths = tokens[chosen] - tokens[rejected]
+        values = [
+            reward_margins(scores[f"reward.{aspect}"].to_numpy(), chosen, rejected, lengths, penalty)
+            for aspect, penalty in self.penalties.items()
+        ]
+        own = pc.index_in(pairs["aspect"], value_set=pa.array(list(self.penalties), pa.string()))
+        assert not own.null_count, f"shard {shard} has pairs of an aspect that was not scored"
+        return Margins(own.to_numpy().astype(np.int64), values)
+
+
+@dataclass(frozen=True)
+class Ordering:
+    """How the pairs are ordered: by the strategy's key, then by ``pair_id``.
+
+    Attributes:
+        source: the pairs.
+        quantiles: aspect -> q of eq. 13, in the order of the penalties.
+        strategy: name of the key.
+        seed: of random keys.
+    """
+
+    source: PairSource
+    quantiles: dict[str, float]
+    strategy: str
+    seed: int
+
+    @property
+    def num_shards(self) -> int:
+        """S."""
+        return self.source.corpus.num_shards
+
+    def divergence(self, shard: int) -> tuple[Margins, np.ndarray]:
+        """Scaled margins, per aspect (n,) float64 (eq. 14), and PD, (n,) float64 (eq. 15)."""
+        margins = self.source.margins(shard)
+        quantiles = self.quantiles.values()
+        scaled = [scale_margins(values, quantile) for values, quantile in zip(margins.values, quantiles, strict=True)]
+        return Margins(margins.own, scaled), preference_divergence(np.stack(scaled, axis=1), margins.own)
+
+    def keys(self, shard: int, divergence: np.ndarray) -> np.ndarray:
+        """(n,) float64, NaN where the divergence is."""
+        return sort_key(self.strategy, divergence, lambda: self.source.ids(shard).to_pylist(), self.seed)
+
+    def bits(self, shard: int) -> np.ndarray:
+        """The key of each pair as (n,) uint64 that sort alike; see :func:`~pdray.selection.radix.ordered_bits`."""
+        return ordered_bits(self.keys(shard, self.divergence(shard)[1]))
+
+    def between(self, shard: int, low: int, high: int, prefix: bytes = b"") -> tuple[np.ndarray, pa.Array]:
+        """Bits and ids of the pairs whose bits lie in [low, high] and whose id begins with ``prefix``."""
+        bits = self.bits(shard)
+        inside = (bits >= np.uint64(low)) & (bits <= np.uint64(high))
+        if not inside.any():
+            return bits[:0], pa.array([], pa.string())
+        ids = self.source.ids(shard).filter(pa.array(inside))
+        matching = starts_with(ids, prefix)
+        return bits[inside][matching], ids.filter(pa.array(matching))
+
+
+def one_array(column: pa.ChunkedArray) -> pa.Array:
+    """A column of a shard as one array."""
+    combined = column.combine_chunks()
+    return combined if isinstance(combined, pa.Array) else pa.concat_arrays(combined.chunks)

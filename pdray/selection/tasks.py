@@ -1,0 +1,100 @@
+"""Passes over all shards as Ray tasks: each returns a small sum, and the driver adds the sums up."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from functools import reduce
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from pdray.errors import user_errors
+
+if TYPE_CHECKING:
+    from pdray.progress import Progress
+from pdray.shards import Outcome, deadline, error_text
+
+T = TypeVar("T")
+
+TASKS_PER_CPU = 2
+RETRIES = 2
+SHARD_SECONDS = 900.0
+
+
+def sum_over_shards(work: Callable[[int], T], num_shards: int, progress: Progress, what: str) -> T:
+    """Add up what a pass finds in each shard.
+
+    Args:
+        work: picklable; takes a shard and returns something small that can be added, in any order.
+        num_shards: S.
+        progress: draws the line.
+        what: the pass, in a word or two.
+
+    Raises:
+        UserError: as raised by the pass.
+    """
+    import ray
+
+    sums: list[T] = []
+    with progress.counting_here(what, num_shards, "shards") as counter, user_errors():
+        for (_, group), ref in finished(_add_up, [(work, group) for group in shard_groups(num_shards)]):
+            counter.add(len(group))
+            sums = [reduce(operator.add, [*sums, ray.get(ref)])]
+    return sums[0]
+
+
+def shard_groups(num_shards: int) -> list[list[int]]:
+    """The shards in as many groups as :func:`num_tasks`, in order."""
+    return [group.tolist() for group in np.array_split(np.arange(num_shards), min(num_shards, num_tasks()))]
+
+
+def num_tasks() -> int:
+    """Tasks that keep the cluster busy to the end without costing much themselves."""
+    import ray
+
+    return max(1, TASKS_PER_CPU * int(ray.cluster_resources().get("CPU", 1)))
+
+
+def finished(function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """Run a function as Ray tasks and give each call with the reference to its result as it ends.
+
+    A bounded number is under way. A task whose worker is lost, or that storage failed, is run again at most
+    :data:`RETRIES` times.
+    """
+    import ray
+
+    task = ray.remote(max_retries=RETRIES, retry_exceptions=[OSError])(_call)
+    waiting, running = list(reversed(calls)), {}
+    while waiting or running:
+        while waiting and len(running) < num_tasks():
+            call = waiting.pop()
+            running[task.remote(function, *call)] = call
+        ready, _ = ray.wait(list(running), num_returns=1)
+        for ref in ready:
+            yield running.pop(ref), ref
+
+
+def outcomes(function: Callable[[int], Outcome], shards: Sequence[int]) -> Iterator[Outcome]:
+    """Run a function over shards, one task each; a shard whose worker is lost for good is one that failed."""
+    import ray
+
+    for (shard,), ref in finished(function, [(shard,) for shard in shards]):
+        try:
+            yield ray.get(ref)
+        except ray.exceptions.RayTaskError:
+            raise
+        except ray.exceptions.RayError as error:
+            yield Outcome(shard, error_text(error))
+
+
+def _call(function: Callable[..., T], *arguments: Any) -> T:
+    return function(*arguments)
+
+
+def _add_up(work: Callable[[int], T], shards: list[int]) -> T:
+    def found(shard: int) -> T:
+        with deadline(SHARD_SECONDS):
+            return work(shard)
+
+    return reduce(operator.add, (found(shard) for shard in shards))

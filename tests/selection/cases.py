@@ -1,0 +1,185 @@
+"""Small sharded corpora with scores, and the whole method on one array beside the stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pdray.config import SelectionConfig
+from pdray.schema import (
+    PAIRS,
+    TEXTS,
+    CorpusOutput,
+    ProxiesOutput,
+    ScoresOutput,
+    pairs_schema,
+    scores_schema,
+    text_type,
+    texts_schema,
+)
+from pdray.selection.stage import STAGE
+from pdray.selection.strategies import random_keys
+from pdray.shards import ShardedFolder
+from pdray.stages import StageResult, Upstream
+from pdray.storage import StoragePath
+from tests.stages import FINGERPRINT, finished, join, run_stage
+
+ASPECTS = ["a", "b", "c"]
+
+
+@dataclass
+class Case:
+    """Pairs before they are sharded; every pair has two texts of its own and a prompt.
+
+    Attributes:
+        ids: n ids.
+        own: (n,) int, index into :data:`ASPECTS`.
+        rewards: (n, 2, κ) float32, of the chosen and the rejected response.
+        tokens: (n, 2) int32.
+        conflict: (n,) bool, or None for a corpus without ratings.
+        penalty: ρ.
+        chat: whether texts are messages.
+    """
+
+    ids: list[str]
+    own: np.ndarray
+    rewards: np.ndarray
+    tokens: np.ndarray
+    conflict: np.ndarray | None = None
+    penalty: float = 0.01
+    chat: bool = False
+
+
+def random_case(seed: int = 5, rows: int = 3000, odd: float = 0.01, ids: list[str] | None = None) -> Case:
+    """Many ties, and some NaN and infinities."""
+    rng = np.random.default_rng(seed)
+    rewards = rng.integers(-2, 3, (rows, 2, len(ASPECTS))).astype(np.float32)
+    rewards = np.where(rng.random(rewards.shape) < odd, rng.choice([np.nan, np.inf, -np.inf], rewards.shape), rewards)
+    return Case(
+        ids=ids or [f"pair-{i:05}" for i in rng.permutation(rows)],
+        own=rng.integers(0, len(ASPECTS), rows),
+        rewards=rewards.astype(np.float32),
+        tokens=rng.integers(1, 9, (rows, 2)).astype(np.int32),
+        conflict=rng.random(rows) < 0.2,
+    )
+
+
+def divergence(case: Case, gamma: float = 0.9) -> np.ndarray:
+    """PD of every pair, the plain way."""
+    lengths = (case.tokens[:, 0] - case.tokens[:, 1]).astype(float)
+    total = np.zeros(len(case.ids))
+    for index in range(len(ASPECTS)):
+        chosen, rejected = case.rewards[:, 0, index].astype(float), case.rewards[:, 1, index].astype(float)
+        with np.errstate(invalid="ignore"):
+            margin = (chosen - rejected - case.penalty * lengths).astype(np.float32)
+        other = case.own != index
+        sizes = np.sort(np.abs(margin[np.isfinite(margin) & other]))
+        quantile = float(sizes[int(np.ceil(gamma * len(sizes))) - 1]) if len(sizes) else float("nan")
+        values = np.where(np.isfinite(margin), margin, np.nan).astype(float)
+        scaled = np.sign(values) if quantile == 0 else np.clip(values / quantile, -1, 1)
+        total -= np.where(other, scaled, 0.0)
+    return total
+
+
+def by_hand(
+    case: Case, budget: float = 0.3, gamma: float = 0.9, strategy: str = "pd", seed: int = 0
+) -> list[tuple[float, str, float]]:
+    """Key, id and PD of the kept pairs in order: the whole method on one array."""
+    pd = divergence(case, gamma)
+    keys = {"pd": pd, "pd_high": -pd, "random": random_keys(case.ids, seed)}[strategy]
+    rows = zip(keys.tolist(), case.ids, pd.tolist(), strict=True)
+    return sorted(row for row in rows if np.isfinite(row[2]))[: int(round(budget * len(case.ids), 6))]
+
+
+def write_case(root: Path, case: Case, num_shards: int, seed: int = 0) -> Upstream:
+    """Shard a case into ``root`` as the stages before would, pairs dealt at random."""
+    kappa, num_pairs = len(ASPECTS), len(case.ids)
+    place = np.random.default_rng(seed).integers(0, num_shards, num_pairs)
+    corpus, scores = (
+        ShardedFolder(StoragePath(str(root / f"{stage}-test")), FINGERPRINT, num_shards)
+        for stage in ("corpus", "scores")
+    )
+    for shard in range(num_shards):
+        rows = sorted(np.flatnonzero(place == shard), key=lambda row: case.ids[row])
+        texts, pairs, rewards = _shard_tables(case, [int(row) for row in rows])
+        corpus.write(shard, {TEXTS: texts, PAIRS: pairs}, 0, {})
+        scores.write(shard, {TEXTS: rewards}, 0, {})
+    counts = np.bincount(case.own, minlength=kappa).tolist()
+    rated = ASPECTS if case.conflict is not None else []
+    return join(
+        finished(
+            "corpus",
+            corpus.folder,
+            CorpusOutput(
+                num_shards,
+                num_pairs,
+                2 * num_pairs,
+                ASPECTS,
+                dict(zip(ASPECTS, counts, strict=True)),
+                case.chat,
+                rated,
+            ),
+        ),
+        finished("proxies", StoragePath(str(root)), ProxiesOutput([], dict.fromkeys(ASPECTS, case.penalty))),
+        finished("scores", scores.folder, ScoresOutput(num_shards, ASPECTS, 2 * num_pairs)),
+    )
+
+
+def _shard_tables(case: Case, rows: list[int]) -> tuple[pa.Table, pa.Table, pa.Table]:
+    """Texts, pairs and scores; the two texts of a pair stand beside one another, the chosen one first or second."""
+    swapped = [row % 2 for row in rows]
+    texts: list[dict[str, Any]] = []
+    rewards: list[np.ndarray] = []
+    tokens: list[int] = []
+    for row, swap in zip(rows, swapped, strict=True):
+        for side in (1, 0) if swap else (0, 1):
+            texts.append({"prompt": text(case, "prompt", row), "response": text(case, SIDES[side], row)})
+            rewards.append(case.rewards[row, side])
+            tokens.append(int(case.tokens[row, side]))
+    rated = ASPECTS if case.conflict is not None else []
+    pairs: dict[str, Any] = {
+        "pair_id": [case.ids[row] for row in rows],
+        "aspect": [ASPECTS[case.own[row]] for row in rows],
+        "chosen_row": [2 * place + swap for place, swap in enumerate(swapped)],
+        "rejected_row": [2 * place + 1 - swap for place, swap in enumerate(swapped)],
+        "overall": [None] * len(rows),
+        "source": [None] * len(rows),
+    }
+    for aspect in rated:
+        pairs |= {f"score_{side}.{aspect}": [0.0] * len(rows) for side in SIDES}
+    if case.conflict is not None:
+        pairs["conflict"] = case.conflict[rows].tolist()
+    matrix = np.reshape(np.array(rewards, np.float32), (len(texts), len(ASPECTS)))
+    scores = {f"reward.{aspect}": matrix[:, index] for index, aspect in enumerate(ASPECTS)}
+    scores |= {"num_tokens": tokens, "truncated": [False] * len(tokens)}
+    return (
+        pa.Table.from_pylist(texts, texts_schema(case.chat)),
+        pa.table(pairs, pairs_schema(rated)),
+        pa.table(scores, scores_schema(ASPECTS)),
+    )
+
+
+SIDES = ("chosen", "rejected")
+
+
+def text(case: Case, part: str, row: int) -> Any:
+    """The prompt, chosen or rejected text of a pair."""
+    plain = f"{part} of {case.ids[row]}"
+    return [{"role": "user", "content": plain}] if text_type(case.chat) != pa.string() else plain
+
+
+def select(root: Path, case: Case, num_shards: int, **config: Any) -> StageResult:
+    """Shard a case and run the stage on it."""
+    return run_stage(
+        STAGE, root, upstream=write_case(root, case, num_shards), selection=SelectionConfig(**{"rank": "none"} | config)
+    )
+
+
+def read(root: Path, table: str, name: str = "test") -> pa.Table:
+    """A table of the selection, all shards."""
+    files = sorted((root / f"selection-{name}" / table).glob("*.parquet"))
+    return pa.concat_tables([StoragePath(str(file)).read_table() for file in files])
