@@ -7,7 +7,9 @@
         ...
       logs/latest/ray.log          what Ray, vLLM and the trainers said
 
-Knows nothing of what a stage computes. Everything is plain files that a person can list and delete.
+Knows nothing of what a stage computes. Everything is plain files that a person can list and delete. A run folder
+that is made here is its owner's alone (mode 0700), as corpora may be confidential; one that exists keeps its mode, so
+``chmod`` opens a run to a group.
 """
 
 from __future__ import annotations
@@ -69,12 +71,16 @@ class RunStore:
         """What the last start of this run recorded: config and stage folders.
 
         Raises:
-            UserError: no run was ever started here.
+            UserError: no run was ever started here, or it is another user's.
         """
         try:
             state: dict[str, Any] = json.loads((self.root / RUN_STATE).read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError):
             raise UserError(f"no run in {self.root}; start one with: pdray run run.yaml") from None
+        except PermissionError:
+            raise UserError(
+                f"{self.root} may not be read; its owner opens it to a group with: chmod -R g+rX {self.root}"
+            ) from None
         except json.JSONDecodeError:
             raise UserError(f"{self.root / RUN_STATE} is damaged; run pdray run again to write it anew") from None
         return state
@@ -91,8 +97,8 @@ class RunStore:
             RunFolderBusyError: another process holds it.
         """
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            handle = open(self.root / ".lock", "a+")  # noqa: SIM115 (held for the whole run)
+            make_run_folder(self.root)
+            handle = open(self.root / ".lock", "a+", opener=owner_only)  # noqa: SIM115 (held for the whole run)
         except OSError as error:
             raise UserError(
                 f"cannot write to the run folder {self.root}: {error.strerror}; set run to another"
@@ -123,6 +129,16 @@ class RunStore:
         return False
 
 
+def make_run_folder(root: Path) -> None:
+    """Make a run folder that only its owner may enter, unless it exists."""
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def owner_only(path: str, flags: int) -> int:
+    """Opener of files that only their owner may read and write."""
+    return os.open(path, flags, 0o600)
+
+
 def read_manifest(folder: str | Path) -> dict[str, Any] | None:
     """The manifest of a complete stage folder, or None."""
     try:
@@ -135,7 +151,7 @@ def read_manifest(folder: str | Path) -> dict[str, Any] | None:
 def write_json(path: Path, value: Any) -> None:
     """Write JSON so that a reader sees the old file or the new one, never a part."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(partial, "w", encoding="utf-8") as file:
+    with open(partial, "w", encoding="utf-8", opener=owner_only) as file:
         json.dump(value, file, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
         file.flush()
         os.fsync(file.fileno())

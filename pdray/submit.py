@@ -16,6 +16,7 @@ import yaml
 from pdray.config import RunConfig, load_config
 from pdray.console import Console
 from pdray.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, UserError
+from pdray.store import make_run_folder, owner_only
 
 CONNECT_SECONDS = 15.0
 POLL_SECONDS = 0.5
@@ -147,8 +148,10 @@ def _write_resolved(config: RunConfig, submission_id: str) -> Path:
     config = config.model_copy(update={"cluster": config.cluster.model_copy(update={"address": None})})
     path = Path(config.run) / "submitted" / f"{submission_id}.yaml"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True), "utf-8")
+        make_run_folder(Path(config.run))
+        path.parent.mkdir(exist_ok=True)
+        with open(path, "w", encoding="utf-8", opener=owner_only) as file:
+            yaml.safe_dump(config.model_dump(mode="json"), file, sort_keys=False, allow_unicode=True)
     except OSError as error:
         raise UserError(f"cannot write to the run folder {config.run}: {error.strerror}; set run to another") from None
     return path

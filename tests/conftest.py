@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test needs a hub, and a look-up without a network waits
+os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # some tests import ray before they start it through pdray
 
 
 @pytest.fixture(scope="session")

@@ -8,9 +8,11 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
+from pdray.console import logs_to_file
 from pdray.errors import RunFolderBusyError, UserError
 from pdray.store import RunStore, file_identity, fingerprint, read_manifest, write_json
 
@@ -78,6 +80,36 @@ def test_a_run_folder_that_cannot_be_made_is_named(tmp_path):
         pass
 
 
+@pytest.fixture
+def usual_umask():
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
+def mode(path):
+    return path.stat().st_mode & 0o777
+
+
+def test_a_new_run_is_its_owners_alone(tmp_path, usual_umask):
+    store = RunStore(tmp_path / "runs" / "mine")
+    with store.lock(), logs_to_file(store.root / "logs"):
+        folder = store.stage_folder("corpus", "0" * 16)
+        store.prepare(folder, keep=False)
+        store.finish(folder, {})
+        store.write_state({})
+    assert mode(store.root) == 0o700
+    assert mode(store.root.parent) == 0o755
+    files = [".lock", "run.json", f"{folder.name}/manifest.json", "logs/latest/ray.log"]
+    assert {name: mode(store.root / name) for name in files} == dict.fromkeys(files, 0o600)
+
+
+def test_a_run_folder_that_exists_keeps_its_mode(tmp_path, usual_umask):
+    (tmp_path / "shared").mkdir()
+    with RunStore(tmp_path / "shared").lock():
+        assert mode(tmp_path / "shared") == 0o755
+
+
 def test_json_is_replaced_whole(tmp_path):
     path = tmp_path / "manifest.json"
     write_json(path, {"a": 1})
@@ -92,6 +124,15 @@ def test_state_of_a_folder_without_run(tmp_path):
         RunStore(tmp_path / "none").read_state()
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(UserError, match="damaged"):
+        RunStore(tmp_path).read_state()
+
+
+def test_another_users_run_is_said_to_be_closed(tmp_path, monkeypatch):
+    def refuse(path, **_):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_text", refuse)  # tests may run as root, whom no mode stops
+    with pytest.raises(UserError, match=r"may not be read; its owner opens it to a group with: chmod -R g\+rX"):
         RunStore(tmp_path).read_state()
 
 

@@ -71,6 +71,7 @@ def _fit(ctx: StageContext) -> None:
     from ray.train.torch import TorchTrainer
 
     from pdray.alignment.worker import REFUSED, TrainingJob, train_worker
+    from pdray.rendezvous import torch_config
 
     alignment = _section(ctx.config)
     _check_resources(ctx)
@@ -83,6 +84,7 @@ def _fit(ctx: StageContext) -> None:
         job = TrainingJob(alignment, ctx.config.seed, kept, ctx.folder, counter)
         trainer = TorchTrainer(
             lambda: train_worker(job),
+            torch_config=torch_config(),
             scaling_config=_scaling(alignment),
             run_config=ray.train.RunConfig(
                 name=f"attempt-{time.time_ns()}",  # Ray Train would restore a run of the same name

@@ -14,6 +14,7 @@ from pdray.config import build_config
 from pdray.demo.corpus import CONFLICT_SHARE, make_pairs
 from pdray.errors import EXIT_OK
 from pdray.pipeline import run_pipeline
+from pdray.store import make_run_folder
 from pdray.summary import summarise
 
 SETTINGS: dict[str, Any] = {
@@ -59,7 +60,8 @@ def _write_inputs(root: Path) -> None:
 
     logging.getLogger("transformers").setLevel(logging.ERROR)
     inputs = root / "inputs"
-    inputs.mkdir(parents=True, exist_ok=True)
+    make_run_folder(root)
+    inputs.mkdir(exist_ok=True)
     pairs = make_pairs()
     corpus = inputs / "corpus.jsonl.gz"
     with gzip.GzipFile(corpus, "wb", mtime=0) as file:

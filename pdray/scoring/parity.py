@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import ray
 
 from pdray.errors import UserError, user_errors
 from pdray.scoring.encode import token_lists
@@ -36,6 +35,8 @@ def measure_parity(pairs: pa.Table, plan: ScoringPlan, counter: Any = None) -> p
     Raises:
         UserError: the engine cannot be loaded, or the pairs cannot be encoded.
     """
+    import ray
+
     # A process of its own gives memory back before the pass: vLLM's engines do not.
     task = ray.remote(num_cpus=plan.placement.actor_cpus, num_gpus=plan.placement.actor_gpus, max_calls=1)(_compare)
     with user_errors():

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-import ray
 
 from pdray.config import RunConfig, ScoresConfig, fingerprinted
 from pdray.errors import user_errors
@@ -107,6 +106,8 @@ def _check_parity(ctx: StageContext, survey: IdSurvey, plan: ScoringPlan) -> flo
 
 
 def _score(ctx: StageContext, corpus: Path, rows: int, plan: ScoringPlan) -> dict[str, float | None]:
+    import ray.data
+
     meter = start_meter()
     batch_size, placement = ctx.config.scores.batch_size, plan.placement
     pieces = cut_pieces(corpus, rows_per_piece(rows, batch_size, placement.num_actors))
@@ -136,6 +137,8 @@ def _score(ctx: StageContext, corpus: Path, rows: int, plan: ScoringPlan) -> dic
 
 
 def _check_output(folder: Path, survey: IdSurvey) -> dict[str, int]:
+    import ray
+
     written = survey_ids(folder)
     if (written.rows, written.ids_sum) != (survey.rows, survey.ids_sum):
         raise RuntimeError(f"{folder} holds {written.rows} rows for {survey.rows} pairs, or other pair_ids; run again")
