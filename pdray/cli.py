@@ -87,6 +87,7 @@ def _with_config(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
     args = build_parser().parse_args(argv)
+    _never_ask()
     try:
         code = _dispatch(args)
         sys.stdout.flush()  # here, where a reader that has gone is noticed, and not when Python ends
@@ -107,6 +108,13 @@ def main(argv: list[str] | None = None) -> int:
         return EXIT_FAILED
 
 
+def _never_ask() -> None:
+    """Empty standard input, here and for whatever this starts: no library can wait for an answer."""
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+
+
 def _dispatch(args: argparse.Namespace) -> int:
     if args.command == "version":
         print(f"pdray {__version__}")
@@ -124,7 +132,7 @@ def _dispatch(args: argparse.Namespace) -> int:
 
         return run_demo(args.folder, write_only=args.write_only)
     elif args.command == "models":
-        from pdray.models import build
+        from pdray.models.packaged import build
 
         build(args.name, args.folder)
     elif args.command == "submit":

@@ -152,6 +152,13 @@ class ScoresConfig(Section):
     )
     parity_rows: Count = Field(32, description="pairs on which the engine is compared with Transformers first")
     parity_tolerance: float = Field(0.001, gt=0, description="largest reward difference that the comparison accepts")
+    max_unknown_tokens: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="largest share of the texts' tokens that a proxy's tokenizer may not know",
+        json_schema_extra=HOW,
+    )
     batch_size: Count = Field(64, description="pairs per actor call", json_schema_extra=HOW)
     num_actors: Count | None = Field(
         None, description="scoring actors; null: as many as the cluster holds", json_schema_extra=HOW

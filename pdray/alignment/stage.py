@@ -13,6 +13,7 @@ from pdray.alignment import checkpoints, data
 from pdray.alignment.deepspeed import deepspeed_config
 from pdray.config import AlignmentConfig, RunConfig, fingerprinted
 from pdray.errors import UserError
+from pdray.models.folder import check_model_folder
 from pdray.selection.divergence import num_kept
 from pdray.stages import StageContext, StageResult
 from pdray.store import model_identity
@@ -25,13 +26,14 @@ def settings(config: RunConfig) -> dict[str, Any]:
 
 
 def check(config: RunConfig, manifests: dict[str, dict[str, Any]]) -> None:
-    """Refuse settings that contradict each other, and too few pairs as soon as their number is known.
+    """Refuse settings that contradict each other, a policy that is not whole, and too few pairs once that is known.
 
     Raises:
         UserError: with the cure.
     """
     alignment = _section(config)
     deepspeed_config(alignment)
+    check_model_folder("alignment.policy", alignment.policy, "policy")
     if "corpus" in manifests:
         num_pairs = num_kept(config.selection.budget, manifests["corpus"]["rows_out"])
         data.check_enough(num_pairs - data.num_held_out(num_pairs, alignment), alignment)

@@ -33,7 +33,7 @@ def measure_parity(pairs: pa.Table, plan: ScoringPlan, counter: Any = None) -> p
         ``reference`` float32 and ``error`` float32, their absolute difference.
 
     Raises:
-        UserError: the engine cannot be loaded, or the pairs cannot be encoded.
+        UserError: the engine cannot be loaded, the pairs cannot be encoded, or a tokenizer does not know their words.
     """
     import ray
 
@@ -73,6 +73,7 @@ def _cure(engine: str, dtype: str) -> str:
 def _compare(pairs: pa.Table, plan: ScoringPlan, counter: Any) -> pa.Table:
     limit_threads(plan.options.threads)
     encoded = plan.tokenizer(pairs)
+    plan.tokenizer.check_unknown(encoded, plan.max_unknown_tokens)
     proxies = plan.proxies.proxies
     ids = [token_lists(encoded, index) for index in range(len(plan.proxies.tokenizers))]
     # References first, one after another: they must not stand in memory beside the engines.

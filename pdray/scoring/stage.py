@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from pdray.config import RunConfig, ScoresConfig, fingerprinted
 from pdray.errors import user_errors
-from pdray.positions import check_positions
+from pdray.models.positions import check_positions
 from pdray.runtime import living_nodes
 from pdray.scoring.actor import ScoringActor, count_non_finite
 from pdray.scoring.encode import TEXT_COLUMNS, PairTokenizer
@@ -94,7 +94,7 @@ def make_plan(
         cpu_cache_bytes=int(scores.cpu_cache_gib * 2**30),
     )
     tokenizer = PairTokenizer(proxies.tokenizers, scores.max_tokens, scores.keep_prompt)
-    return ScoringPlan(proxies, tokenizer, options, load, placement)
+    return ScoringPlan(proxies, tokenizer, options, load, placement, scores.max_unknown_tokens)
 
 
 def _check_parity(ctx: StageContext, survey: IdSurvey, plan: ScoringPlan) -> float:

@@ -64,7 +64,8 @@ def test_settings_follow_the_policy_files_and_the_seed(tmp_path: Path) -> None:
 
 
 def test_too_few_kept_pairs_are_refused_before_ray(tmp_path: Path) -> None:
-    ctx = dpo_case.context(tmp_path, tmp_path, dpo_case.alignment(tmp_path, gradient_accumulation=8), pairs=12)
+    settings = dpo_case.alignment(tiny.tiny_llama_lm(tmp_path / "policy"), gradient_accumulation=8)
+    ctx = dpo_case.context(tmp_path, tmp_path, settings, pairs=12)
     with pytest.raises(UserError, match="12 pairs are left to train on, but one optimizer step takes 16"):
         stage.check(ctx.config, {"corpus": {"rows_out": 40}})
     stage.check(ctx.config, {})

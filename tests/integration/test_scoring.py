@@ -212,6 +212,17 @@ def test_messages_without_a_chat_template_are_refused_in_the_users_words(
         score(tmp_path / "scores", corpus, berts, engine="transformers")
 
 
+def test_words_that_a_tokenizer_does_not_know_stop_the_stage_before_the_pass(
+    tmp_path: Path, berts: dict[str, Path]
+) -> None:
+    pairs = [pair | {"chosen": "zebra " * 30} for pair in make_pairs(12)]
+    corpus = write_corpus(tmp_path / "corpus", pairs)
+    with pytest.raises(UserError, match=r"^the tokenizer of .* does not know \d\d\.\d% of the tokens of the corpus"):
+        score(tmp_path / "refused", corpus, berts, engine="transformers")
+    assert not (tmp_path / "refused" / "scores").exists()
+    score(tmp_path / "accepted", corpus, berts, engine="transformers", max_unknown_tokens=1)
+
+
 ONE_CPU = """
 import sys
 from pathlib import Path
