@@ -120,7 +120,20 @@ def test_the_same_shards_in_another_number_are_none(shards: ShardedFolder) -> No
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{", "[]", "null", "7", '"text"', "{}", "\x00" * 100, '{"shard": 1}', "files=[]", "files={}", "files={'a': 1}"],
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        "7",
+        '"text"',
+        "{}",
+        "\x00" * 100,
+        '{"shard": 1}',
+        "files=[]",
+        "files={}",
+        "files={'a': 1}",
+    ],
 )
 def test_a_marker_of_rubbish_is_none(local: ShardedFolder, text: str) -> None:
     path = local.marker_path(1)

@@ -220,7 +220,7 @@ def test_only_a_local_path_is_one(s3_server: S3Server, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("uri", ["ftp://host/a", "s3://bucket/a?colour=red", "nonsense://a"])
 def test_a_uri_that_nothing_opens_is_named(uri: str) -> None:
-    with pytest.raises(UserError, match="cannot be opened .*; use a local path, s3"):
+    with pytest.raises(UserError, match=r"cannot be opened .*; use a local path, s3"):
         (StoragePath(uri)).exists()
 
 
