@@ -5,6 +5,7 @@ A stage reads what an earlier one wrote through these alone, never through what 
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -197,7 +198,7 @@ def check_types(output: Output) -> None:
     Raises:
         ValueError: a part is of another type.
     """
-    TypeAdapter(type(output)).validate_python(asdict(output), strict=True)
+    TypeAdapter(type(output)).validate_json(json.dumps(asdict(output)), strict=True)
 
 
 def model_folders(output: Output) -> list[str]:
