@@ -182,6 +182,7 @@ def upstream_of(steps: list[Step]) -> Upstream:
 
 
 def _run_steps(config: RunConfig, steps: list[Step], console: Console) -> None:
+    from pdray.probe import check_shared
     from pdray.runtime import ray_session
 
     for step in steps:
@@ -190,6 +191,7 @@ def _run_steps(config: RunConfig, steps: list[Step], console: Console) -> None:
         elif step.damage is not None:
             console.say(f"{step.stage.name:<10} {step.damage}; what is missing is made again")
     with ray_session(config.cluster):
+        check_shared(RunStore(config.run).root, console.say)
         for index, step in enumerate(steps):
             if step.manifest is None:
                 steps[index] = _run_step(config, step, steps[:index], console)
