@@ -14,11 +14,11 @@ from typing import Any
 from pdray.config import RunConfig
 from pdray.console import Console, logs_to_file
 from pdray.errors import EXIT_OK, UserError
-from pdray.schema import Output, to_json
+from pdray.schema import Output, check_types, model_folders, to_json
 from pdray.shards import ShardedFolder
 from pdray.stages import Stage, StageContext, StageResult, Upstream
 from pdray.storage import StoragePath, copy_folder
-from pdray.store import DamagedError, RunStore, fingerprint, package_versions
+from pdray.store import MANIFEST, DamagedError, RunStore, fingerprint, package_versions
 
 ROOMS = ("corpus", "proxies", "scoring", "selection", "alignment")
 
@@ -76,19 +76,26 @@ def plan(config: RunConfig) -> list[Step]:
 
 def _found(store: RunStore, step: Step) -> Step:
     """The step with its manifest, where everything that the manifest speaks of is there."""
+    name = step.folder.name
     try:
         manifest = store.complete(step.folder, step.fingerprint)
-        output = step.stage.load(manifest["output"]) if manifest is not None else None
+        if manifest is None:
+            return step
+        output = step.stage.load(manifest["output"])
+        check_types(output)
     except DamagedError as error:
         return replace(step, damage=str(error))
-    except (KeyError, TypeError, AttributeError):
-        return replace(step, damage=f"the manifest of {step.folder.name} lacks a part of what the stage hands over")
-    if manifest is None:
-        return step
+    except UserError:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError):
+        return replace(step, damage=f"{name}/{MANIFEST} does not say what the stage hands over")
     num_shards = getattr(output, "num_shards", 0)
     missing = num_shards - len(ShardedFolder(step.folder, step.fingerprint, num_shards).done())
     if missing:
-        return replace(step, damage=f"{missing} of {num_shards} shards in {step.folder.name} are missing or damaged")
+        return replace(step, damage=f"{missing} of {num_shards} shards in {name} are missing or damaged")
+    for folder in model_folders(output):
+        if not (store.root / folder / "config.json").exists():
+            return replace(step, damage=f"the model folder {folder} is missing or damaged")
     return replace(step, manifest=manifest, output=output)
 
 
@@ -175,6 +182,7 @@ def upstream_of(steps: list[Step]) -> Upstream:
 
 
 def _run_steps(config: RunConfig, steps: list[Step], console: Console) -> None:
+    from pdray.probe import check_shared
     from pdray.runtime import ray_session
 
     for step in steps:
@@ -183,6 +191,7 @@ def _run_steps(config: RunConfig, steps: list[Step], console: Console) -> None:
         elif step.damage is not None:
             console.say(f"{step.stage.name:<10} {step.damage}; what is missing is made again")
     with ray_session(config.cluster):
+        check_shared(RunStore(config.run).root, console.say)
         for index, step in enumerate(steps):
             if step.manifest is None:
                 steps[index] = _run_step(config, step, steps[:index], console)

@@ -136,7 +136,7 @@ def test_the_submitted_config_is_its_owners_alone(tmp_path: Path) -> None:
         path = module._write_resolved(config, "job")
     finally:
         os.umask(before)
-    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.local.stat().st_mode & 0o777 == 0o600
     assert (tmp_path / "run").stat().st_mode & 0o777 == 0o700
 
 

@@ -1,0 +1,86 @@
+"""A whole run on a real S3 server, up to the selection: nothing of it needs a path that nodes share."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pdray.storage import StoragePath
+from tests.s3 import FakeFaults, S3Server
+
+
+def pdray(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "pdray", *words],
+        capture_output=True,
+        text=True,
+        timeout=500,
+        stdin=subprocess.DEVNULL,
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": os.environ.get("PYTHONPATH", str(Path(__file__).parents[2]))},
+    )
+
+
+@pytest.fixture
+def config(small_run_config: Path) -> Path:
+    """The small run without alignment, which needs a mount; the head alone is trained."""
+    settings = yaml.safe_load(small_run_config.read_text())
+    del settings["alignment"]
+    settings["cluster"] = {"num_cpus": 2}
+    settings["proxies"]["train"] = "head"
+    settings["selection"] = {"budget": 0.3}
+    small_run_config.write_text(yaml.safe_dump(settings))
+    return small_run_config
+
+
+def test_a_run_on_object_storage(s3_server: S3Server, config: Path, tmp_path: Path) -> None:
+    place = tmp_path / "empty"
+    place.mkdir()
+    # A storage that refuses now and then and in bursts is what a user has.
+    faults = FakeFaults(s3_server.endpoint, every=40, burst=2)
+    with faults.proxy() as proxy:
+        run = proxy.uri("runs/my run")
+        done = pdray("run", str(config), "--set", f"run={run}", cwd=place)
+        assert done.returncode == 0, done.stderr
+        assert os.listdir(place) == [], "something was written beside the run"
+        assert faults.refused > 0
+
+        shown = pdray("show", run, "--json", cwd=place)
+        assert shown.returncode == 0, shown.stderr
+        stages = json.loads(shown.stdout)["stages"]
+        assert [stage["status"] for stage in stages.values()] == ["complete"] * 4 + ["not configured"]
+        assert (stages["corpus"]["rows"], stages["selection"]["rows"]) == (120, 36)
+        kept = StoragePath(run) / stages["selection"]["folder"] / "kept"
+        assert sum(len((kept / name).read_table()) for name in kept.sizes()) == 36
+
+        again = pdray("run", str(config), "--set", f"run={run}", cwd=place)
+        assert again.stdout.startswith("nothing to do"), again.stderr
+
+        # One shard is lost: it alone is made again, and the stages after it are reused.
+        (kept / next(iter(kept.sizes()))).delete()
+        mended = pdray("run", str(config), "--set", f"run={run}", cwd=place)
+        assert mended.returncode == 0, mended.stderr
+        assert "missing or damaged; what is missing is made again" in mended.stdout
+        assert mended.stdout.count("done before, reused") == 3
+
+    # The same pairs come out of a local run.
+    local = pdray("run", str(config), "--set", f"run={tmp_path / 'local'}", cwd=place)
+    assert local.returncode == 0, local.stderr
+    here = json.loads(pdray("show", str(tmp_path / "local"), "--json", cwd=place).stdout)["stages"]
+    assert here["selection"]["ids_sha256"] == stages["selection"]["ids_sha256"]
+
+
+def test_keys_that_are_refused_are_a_sentence(
+    s3_server: S3Server, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    done = pdray("run", str(config), "--set", f"run={s3_server.uri('runs/refused')}", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "refuses the credentials of this process" in done.stderr
+    assert "Traceback" not in done.stderr
