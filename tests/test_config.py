@@ -62,6 +62,18 @@ def test_alignment_may_be_left_out(settings):
         ("run=s3://bucket/run", ["run is s3://bucket/run", "every node mounts"]),
         ("scores.dtype=.nan", ["scores.dtype is nan"]),
         ("selection.gamma=.nan", ["selection.gamma is nan"]),
+        (
+            "scores.gpus_per_actor=1.5",
+            ["scores.gpus_per_actor", "1.5 is above 1 and no whole number", "set it to 1 or 2"],
+        ),
+        ("scores.engine_args={tensor_parallel_size: 2}", ["engine_args.tensor_parallel_size", "scores.gpus_per_actor"]),
+        ("scores={engine: transformers, engine_args: {seed: 1}}", ["settings of vllm", "remove them"]),
+        ("scores={engine: transformers, gpus_per_actor: 2}", ["only vllm splits a model", "set it to 1"]),
+        ("proxies={models: {path: x, labels: {a: 0}}}", ["a model for at least two"]),
+        ("proxies={models: {path: x, labels: {a: 0, b: 0}}}", ["proxies.models.labels", "the same label"]),
+        ("proxies={models: {path: x, labels: {a: 0, b: -1}}}", ["proxies.models.labels.b is -1"]),
+        ("proxies={models: {path: nowhere, labels: {a: 0, b: 1}}}", ["proxies.models.path is", "no config.json"]),
+        ("proxies={models: {path: x}}", ["a model for at least two"]),
     ],
 )
 def test_a_wrong_value_is_named_with_its_cure(settings, override, words):
@@ -131,9 +143,31 @@ def test_numbers_that_yaml_reads_as_text_are_numbers(settings, tmp_path):
     assert load_config(path, ["alignment.learning_rate=1e-6"]).alignment.learning_rate == 1e-6
 
 
+def test_the_dtype_that_auto_stands_for_decides_the_scores_whatever_the_cluster(settings):
+    from pdray.scoring.stage import STAGE
+
+    def dtype(*overrides):
+        return STAGE.settings(build_config(settings, list(overrides)))["dtype"]
+
+    assert dtype() == "float32"
+    assert dtype("scores.gpus_per_actor=0.5") == "bfloat16"
+    assert dtype("scores.gpus_per_actor=1", "scores.dtype=float16") == "float16"
+
+
+def test_one_ready_model_may_score_all_aspects(settings, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    proxies = build_config(settings, ["proxies={models: {path: model, labels: {b: 0, a: 3}}}"]).proxies
+    assert proxies.model_aspects == ["a", "b"]
+    assert proxies.folders == {"proxies.models.path": str(tmp_path / "model")}
+
+
 def test_how_is_not_fingerprinted_but_what_is(settings):
     first = fingerprinted(build_config(settings).scores)
-    assert fingerprinted(build_config(settings, ["scores.batch_size=7", "scores.num_actors=3"]).scores) == first
+    how = ["scores.step_timeout=7", "scores.num_actors=3", "scores.parity_rank=0.5", "scores.max_failed=0"]
+    assert fingerprinted(build_config(settings, how).scores) == first
+    assert fingerprinted(build_config(settings, ["scores.engine_args={enforce_eager: true}"]).scores) != first
     assert fingerprinted(build_config(settings, ["scores.max_tokens=77"]).scores) != first
 
 

@@ -83,7 +83,9 @@ class ModelEncoder:
         """
         columns: list[list[Any]] = [texts[name].to_pylist() for name in ("prompt", "response")]
         by_identity = {identity: encoder.encode(*columns) for identity, encoder in self._encoders.items()}
-        truncated = np.array([one.truncated for one in by_identity.values()], bool).reshape(-1, len(texts))
+        truncated = np.array([one.truncated for one in by_identity.values()], bool).reshape(
+            len(by_identity), len(texts)
+        )
         first = by_identity[self._identities[0]]
         return Encoded(
             ids=[by_identity[identity].ids for identity in self._identities],

@@ -22,7 +22,7 @@ from pdray.errors import UserError
 from pdray.hashing import digest
 from pdray.runtime import Need, find_places, living_nodes, may_grow
 from pdray.runtime.placement import node_cpus
-from pdray.shards import Outcome
+from pdray.shards import LOST, Outcome
 from pdray.storage import StoragePath
 
 # Short tasks run beside the actors, in Ray Data too. With whole CPUs for every actor a small cluster would have none
@@ -30,7 +30,7 @@ from pdray.storage import StoragePath
 TASK_SHARE = 0.1
 RESTARTS = 8  # of an actor, beside those that its shards may cost
 CALL_TOKENS = {"cpu": 32_768, "gpu": 262_144}
-LOST = "its worker was lost"
+NO_PROGRESS_SECONDS = 24 * 3600.0  # without a finished shard: what was waited for will not come
 
 
 @dataclass(frozen=True)
@@ -116,9 +116,12 @@ class Pool:
                 ShardScorer,
                 fn_constructor_args=(work, self._counter),
                 compute=self._strategy(len(shards)),
-                # Each shard may cost a restart per try. An actor with none left would leave Ray Data waiting.
-                max_restarts=2 * len(shards) + RESTARTS,
-                max_task_retries=1,
+                ray_remote_args_fn=lambda: {
+                    # Each shard may cost a restart per try. An actor with none left would leave Ray Data waiting.
+                    "max_restarts": 2 * len(shards) + RESTARTS,
+                    # A node that goes away is met at once; what ends its worker again is left to the next rounds.
+                    "max_task_retries": 1 if self._rounds == 0 else 0,
+                },
                 **self._size.resources,
             )
             try:
@@ -264,16 +267,20 @@ def reference_of(text_pass: TextPass, sample: pa.Table) -> Rewards:
 
 @contextmanager
 def _tolerant() -> Iterator[None]:
-    """Ray Data goes on when a block is lost, for the executions inside: the next round takes its shard."""
+    """Ray Data goes on when a block is lost, and gives a shard time, for the executions inside.
+
+    The next round takes a lost shard. Ray Data would also end an execution from which nothing came for half an hour:
+    less than a large shard may take, or nodes that have to be bought.
+    """
     from ray.data import DataContext
 
     context = DataContext.get_current()
-    before = context.max_errored_blocks
-    context.max_errored_blocks = -1
+    before = context.max_errored_blocks, context.execution_no_progress_timeout_s
+    context.max_errored_blocks, context.execution_no_progress_timeout_s = -1, NO_PROGRESS_SECONDS
     try:
         yield
     finally:
-        context.max_errored_blocks = before
+        context.max_errored_blocks, context.execution_no_progress_timeout_s = before
 
 
 def label_count(folder: StoragePath) -> int:

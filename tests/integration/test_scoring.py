@@ -1,37 +1,54 @@
-"""The scores stage on real Ray: both engines, parity that fails, a dying actor, a cluster of one CPU."""
+"""The scores stage on real Ray: both engines, models of one and of several labels, features, faults."""
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-import ray
-from pdray.scoring.encode import PairTokenizer
-from pdray.scoring.engine import EngineOptions
-from pdray.scoring.proxies import Proxy, ProxySet
-from pdray.scoring.resources import place
-from pdray.scoring.survey import survey_ids
 from ray import cloudpickle
-from tests.scoring.doubles import MortalEngine, SquashedEngine
 
-from pdray.config import ScoresConfig
+from pdray.engines.encode import ModelEncoder
+from pdray.engines.failures import TooManyFailedError
 from pdray.errors import UserError
-from pdray.scoring import meter, stage
-from pdray.scoring.stage import _check_output, _notes, make_plan
-from tests.scoring import doubles
-from tests.scoring.cases import ASPECTS, as_messages, make_pairs, score, write_corpus
+from pdray.schema import RewardModel, features_schema, scores_schema
+from pdray.scoring.features import read_head
+from pdray.shards import ShardedFolder, ShardsFailedError, run_rounds
+from pdray.stages import Upstream
+from pdray.storage import StoragePath
+from pdray.tokens import TokenRule
+from tests.engines import doubles
+from tests.engines.doubles import (
+    BrokenEngine,
+    CountingEngine,
+    HangingEngine,
+    KillingEngine,
+    MortalEngine,
+    RaisingEngine,
+    SquashedEngine,
+)
+from tests.scoring.cases import (
+    ASPECTS,
+    as_messages,
+    make_texts,
+    one_each,
+    proxies_of,
+    rewards_of,
+    score,
+    write_corpus,
+)
+from tests.stages import join
 from tests.tiny import tiny_bert, tiny_llama_reward
 
 pytestmark = pytest.mark.usefixtures("ray_local")
-NUM_PAIRS = 200
 cloudpickle.register_pickle_by_value(doubles)  # the workers do not see the tests
+RULE = TokenRule(48, 24)
+TEXTS = make_texts(120)
+SHARDS = [TEXTS[:50], [], TEXTS[50:]]
 
 
 @pytest.fixture(scope="module")
@@ -45,182 +62,246 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
 
 
-@pytest.fixture(scope="module")
-def berts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    root = tmp_path_factory.mktemp("berts")
-    return {aspect: tiny_bert(root / aspect, seed=seed) for seed, aspect in enumerate(ASPECTS)}
+@pytest.fixture
+def bert(tmp_path: Path) -> RewardModel:
+    """One model for all aspects, in a folder of its own for what the doubles leave beside it."""
+    folder = tiny_bert(tmp_path / "model" / "bert", num_labels=3, seed=3)
+    return RewardModel(str(folder), list(ASPECTS), head="classifier")
 
 
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_corpus(tmp_path_factory.mktemp("corpus") / "corpus", make_pairs(NUM_PAIRS), num_files=3)
-
-
-def expected_rewards(corpus: Path, models: dict[str, Path]) -> dict[str, np.ndarray]:
-    """Rewards of every text from every proxy by a plain loop, sorted by pair_id."""
+def plain_rewards(folder: Path, texts: list[tuple[str, str]]) -> np.ndarray:
+    """(texts, labels) by a plain loop."""
     import torch
     from transformers import AutoModelForSequenceClassification
 
-    pairs = pq.read_table(corpus / "pairs").sort_by("pair_id")
-    rewards = {}
+    table = pa.table({"prompt": [text[0] for text in texts], "response": [text[1] for text in texts]})
+    ids = ModelEncoder([folder], RULE).encode(table).ids[0]
+    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    with torch.no_grad():
+        return np.stack([model(torch.tensor([one])).logits[0].numpy() for one in ids])
+
+
+def upstream_of(root: Path, *proxies: RewardModel, shards: list[list[tuple[str, str]]] = SHARDS) -> Upstream:
+    return join(write_corpus(root, shards), proxies_of(root, *proxies))
+
+
+@pytest.mark.parametrize("engine", ["transformers", "vllm"])
+def test_every_text_gets_a_reward_for_every_aspect(tmp_path: Path, models: dict[str, Path], engine: str) -> None:
+    upstream = upstream_of(tmp_path, *one_each(models))
+    result, shards = score(tmp_path, upstream, engine=engine, cpu_cache_gib=0.1)
     for aspect, folder in models.items():
-        encoded = PairTokenizer((str(folder),), 48, "end")(pairs)
-        model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
-        for side in ("chosen", "rejected"):
-            ids = encoded[f"{side}_ids.0"].to_pylist()
-            with torch.no_grad():
-                values = [model(torch.tensor([one])).logits.item() for one in ids]
-            rewards[f"reward_{side}.{aspect}"] = np.array(values, np.float32)
-    return rewards
-
-
-def check_rewards(scores: pa.Table, corpus: Path, models: dict[str, Path]) -> None:
-    own = np.array(scores["aspect"].to_pylist())
-    for name, expected in expected_rewards(corpus, models).items():
-        values = scores[name]
-        assert values.type == pa.float32()
-        others = own != name.split(".")[1]
-        assert np.array_equal(values.is_valid().to_numpy(), others), name
-        np.testing.assert_allclose(values.to_numpy()[others], expected[others], atol=1e-4, err_msg=name)
-
-
-@pytest.mark.parametrize(("engine", "num_actors"), [("transformers", 2), ("vllm", 1)])
-def test_every_pair_gets_the_rewards_of_the_other_aspects(
-    tmp_path: Path, corpus: Path, models: dict[str, Path], engine: str, num_actors: int
-) -> None:
-    result, scores = score(tmp_path / "scores", corpus, models, engine=engine, num_actors=num_actors, cpu_cache_gib=0.1)
-    pairs = pq.read_table(corpus / "pairs").sort_by("pair_id")
-    assert scores["pair_id"] == pairs["pair_id"]
-    assert scores["aspect"] == pairs["aspect"]
-    assert scores["conflict"] == pairs["conflict"]
-    lengths = [len(text.split()) for text in pairs["chosen"].to_pylist()]
-    assert scores["len_chosen"].to_pylist() == lengths
-    assert scores.schema.field("len_rejected").type == pa.int32()
-    assert not {"prompt", "chosen", "rejected", "overall"} & set(scores.column_names)
-    check_rewards(scores, corpus, models)
-    truncated = sum(scores["truncated"].to_pylist())
-    assert 0 < truncated < NUM_PAIRS
-    assert (result.rows_in, result.rows_out, result.quarantined) == (NUM_PAIRS, NUM_PAIRS, 0)
+        np.testing.assert_allclose(rewards_of(shards, aspect), plain_rewards(folder, TEXTS)[:, 0], atol=1e-4)
+    tables = [shards.read("texts", shard) for shard in range(3)]
+    assert [len(table) for table in tables] == [50, 0, 70]
+    assert all(table.schema.remove_metadata() == scores_schema(ASPECTS) for table in tables)
+    assert pa.concat_tables(tables)["num_tokens"].to_pylist() == [len(response.split()) for _, response in TEXTS]
     metrics = result.metrics
-    assert (metrics["engine"], metrics["rows"], metrics["num_actors"]) == (engine, NUM_PAIRS, num_actors)
-    assert (metrics["truncated"], metrics["non_finite"], metrics["parity_rows"]) == (truncated, 0, 6)
+    truncated = sum(sum(table["truncated"].to_pylist()) for table in tables)
+    assert (metrics["engine"], metrics["texts"], metrics["computed"], metrics["reused"]) == (engine, 120, 120, 0)
+    assert (metrics["truncated"], metrics["non_finite"], metrics["failed"]) == (truncated, 0, 0)
+    assert 0 < truncated < 120
     assert 0 <= metrics["max_parity_error"] < 1e-4
-    assert metrics["texts_per_second"] == pytest.approx(4 * metrics["pairs_per_second"], rel=0.01)
+    assert metrics["pairs_per_second"] == pytest.approx(metrics["texts_per_second"] * 118 / 120, rel=0.01)
     assert metrics["tokens_per_second"] > metrics["texts_per_second"]
-    assert any(f"{truncated} pairs were cut to scores.max_tokens = 48" in note for note in result.notes)
-    parity = pq.read_table(tmp_path / "scores" / "parity.parquet")
-    assert parity.num_rows == 6 * 2 * 3
-    assert max(parity["error"].to_pylist()) == pytest.approx(metrics["max_parity_error"])
+    assert any(f"{truncated} texts were cut to scores.max_tokens = 48" in note for note in result.notes)
+    parity = (shards.folder / "parity.parquet").read_table()
+    assert len(parity) == 6 * 3
+    assert set(parity["output"].to_pylist()) == set(ASPECTS)
 
 
-def test_a_block_may_hold_several_pieces(
-    tmp_path: Path, corpus: Path, berts: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+def test_one_model_for_all_aspects_gives_the_rewards_of_one_model_each(tmp_path: Path, bert: RewardModel) -> None:
+    from transformers import AutoModelForSequenceClassification
+
+    whole = AutoModelForSequenceClassification.from_pretrained(bert.path)
+    folders = {}
+    for label, aspect in enumerate(ASPECTS):
+        single = AutoModelForSequenceClassification.from_pretrained(
+            bert.path, num_labels=1, ignore_mismatched_sizes=True
+        )
+        single.load_state_dict(
+            {
+                name: value[label : label + 1] if name.startswith("classifier") else value
+                for name, value in whole.state_dict().items()
+            }
+        )
+        folders[aspect] = tmp_path / aspect
+        shutil.copytree(bert.path, folders[aspect])
+        single.save_pretrained(folders[aspect])
+    corpus = write_corpus(tmp_path, SHARDS)
+    _, together = score(tmp_path, join(corpus, proxies_of(tmp_path, bert)), name="together")
+    _, apart = score(tmp_path, join(corpus, proxies_of(tmp_path, *one_each(folders))), name="apart")
+    for aspect in ASPECTS:
+        assert np.ptp(rewards_of(together, aspect)) > 0.5
+        np.testing.assert_allclose(rewards_of(together, aspect), rewards_of(apart, aspect), atol=1e-5)
+
+
+def test_a_text_goes_through_the_model_once(tmp_path: Path, bert: RewardModel) -> None:
+    score(tmp_path, upstream_of(tmp_path, bert), load=CountingEngine)
+    counted = sum(map(int, (Path(bert.path).parent / "counted").read_text().split()))
+    assert counted == len(TEXTS) + 6  # and those of the comparison
+
+
+def features_of(bert: RewardModel, root: Path, covered: list[list[int]]) -> Upstream:
+    """The proxies stage with features of some rows of each shard, from a plain loop."""
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    model = AutoModelForSequenceClassification.from_pretrained(bert.path).eval()
+    encoder = ModelEncoder([Path(bert.path)], RULE)
+    width = model.config.hidden_size
+    upstream = proxies_of(root, bert, features=width, num_shards=len(covered))
+    sharded = ShardedFolder(upstream.folders["proxies"], "test", len(covered))
+    for shard, rows in enumerate(covered):
+        texts = [SHARDS[shard][row] for row in rows]
+        encoded = encoder.encode(
+            pa.table(
+                {
+                    "prompt": pa.array([t[0] for t in texts], pa.string()),
+                    "response": pa.array([t[1] for t in texts], pa.string()),
+                }
+            )
+        )
+        with torch.no_grad():
+            values = [model.bert(torch.tensor([ids])).pooler_output[0].numpy() for ids in encoded.ids[0]]
+        flat = pa.array(np.array(values, np.float32).ravel(), pa.float32())
+        columns = [
+            pa.array(rows, pa.int32()),
+            pa.FixedSizeListArray.from_arrays(flat, width),
+            pa.array(encoded.facts.num_tokens),
+            pa.array(encoded.facts.truncated),
+        ]
+        sharded.write(shard, {"features": pa.table(columns, schema=features_schema(width))}, 0, {"failed": []})
+    return upstream
+
+
+@pytest.mark.parametrize(
+    "covered",
+    [[list(range(0, 50, 2)), [], [3, 69]], [list(range(50)), [], list(range(70))]],
+    ids=["some texts", "every text"],
+)
+def test_rewards_from_features_are_those_of_the_engine(
+    tmp_path: Path, bert: RewardModel, covered: list[list[int]]
 ) -> None:
-    monkeypatch.setattr(stage, "MAX_BLOCKS", 2)
-    result, scores = score(tmp_path / "scores", corpus, berts, engine="transformers", num_actors=1)
-    assert result.rows_out == NUM_PAIRS
-    check_rewards(scores, corpus, berts)
+    corpus = write_corpus(tmp_path, SHARDS)
+    _, plain = score(tmp_path, join(corpus, proxies_of(tmp_path, bert)), name="plain")
+    reusing = join(corpus, features_of(bert, tmp_path, covered))
+    result, shards = score(tmp_path, reusing, load=CountingEngine, name="reused")
+    reused = sum(map(len, covered))
+    assert (result.metrics["computed"], result.metrics["reused"]) == (120 - reused, reused)
+    log = Path(bert.path).parent / "counted"
+    counted = sum(map(int, log.read_text().split())) if log.exists() else 0
+    assert counted == (120 - reused + 6 if reused < 120 else 0)
+    for aspect in ASPECTS:
+        np.testing.assert_allclose(rewards_of(shards, aspect), rewards_of(plain, aspect), atol=1e-5)
+    for shard in range(3):
+        one, other = (folder.read("texts", shard) for folder in (plain, shards))
+        assert one.select(["num_tokens", "truncated"]) == other.select(["num_tokens", "truncated"])
+    assert result.metrics["max_parity_error_features"] < 1e-5
 
 
-def test_an_engine_that_squashes_rewards_stops_the_stage_before_the_pass(
-    tmp_path: Path, corpus: Path, berts: dict[str, Path]
-) -> None:
-    with pytest.raises(UserError, match=r"disagree: the (chosen|rejected) response of pair pair-\d+ gets") as error:
-        score(tmp_path / "scores", corpus, berts, load=SquashedEngine, engine="transformers")
+def test_features_of_another_model_are_refused(tmp_path: Path, bert: RewardModel) -> None:
+    upstream = join(write_corpus(tmp_path, SHARDS), features_of(bert, tmp_path, [list(range(50)), [], [3]]))
+    other = tiny_bert(tmp_path / "other", num_labels=3, seed=9)
+    shutil.copytree(other, bert.path, dirs_exist_ok=True)
+    with pytest.raises(UserError, match="disagree: text"):
+        score(tmp_path, upstream)
+    assert read_head(StoragePath(bert.path), "classifier").weight.shape == (3, 64)
+
+
+def test_an_engine_that_squashes_rewards_stops_the_stage_before_the_pass(tmp_path: Path, bert: RewardModel) -> None:
+    with pytest.raises(UserError, match=r"disagree: text \d+ of corpus shard \d \(prompt '.+'\) gets") as error:
+        score(tmp_path, upstream_of(tmp_path, bert), load=SquashedEngine)
     assert "Traceback" not in str(error.value)
-    assert not (tmp_path / "scores" / "scores").exists()
-    parity = pq.read_table(tmp_path / "scores" / "parity.parquet")
-    np.testing.assert_allclose(parity["reward"], 1 / (1 + np.exp(-parity["reference"].to_numpy())), atol=1e-4)
+    assert not (tmp_path / "scores-test" / "texts").exists()
+    assert (tmp_path / "scores-test" / "parity.parquet").exists()
 
 
-def test_the_answer_does_not_depend_on_files_or_on_the_number_of_actors(tmp_path: Path, berts: dict[str, Path]) -> None:
-    pairs = make_pairs(90)
-    one = write_corpus(tmp_path / "one", pairs, num_files=1)
-    seven = write_corpus(tmp_path / "seven", pairs[::-1], num_files=7)
-    options = {"engine": "transformers", "batch_size": 8}
-    _, first = score(tmp_path / "a", one, berts, num_actors=1, **options)
-    _, second = score(tmp_path / "b", seven, berts, num_actors=2, **options)
-    sample_a, sample_b = (
-        sorted(set(pq.read_table(tmp_path / name / "parity.parquet")["pair_id"].to_pylist())) for name in "ab"
-    )
-    assert sample_a == sample_b
-    assert first.column_names == second.column_names
-    for name in first.column_names:
-        if name.startswith("reward"):
-            np.testing.assert_allclose(first[name].to_numpy(), second[name].to_numpy(), atol=1e-5)
-        else:
-            assert first[name].to_pylist() == second[name].to_pylist()
+def test_a_dying_actor_costs_no_text(tmp_path: Path, bert: RewardModel) -> None:
+    result, shards = score(tmp_path, upstream_of(tmp_path, bert), load=MortalEngine)
+    assert (Path(bert.path).parent / "died").exists()
+    assert result.metrics["failed"] == 0
+    np.testing.assert_allclose(rewards_of(shards, "tone"), plain_rewards(Path(bert.path), TEXTS)[:, 2], atol=1e-4)
 
 
-def test_a_dying_actor_costs_no_row_and_doubles_none(tmp_path: Path, berts: dict[str, Path], corpus: Path) -> None:
-    result, scores = score(tmp_path / "scores", corpus, berts, load=MortalEngine, engine="transformers", num_actors=1)
-    assert (berts["clarity"].parent / "died").exists()
-    assert result.rows_out == scores.num_rows == NUM_PAIRS
-    check_rewards(scores, corpus, berts)
+POISONED = make_texts(30, poison=5)
+POISONED_SHARDS = [POISONED[:8], POISONED[8:]]
 
 
-def test_the_meter_stays_on_the_drivers_node(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[dict[str, Any]] = []
-    remote = ray.remote
-    monkeypatch.setattr(meter.ray, "remote", lambda **options: asked.append(options) or remote(**options))
-    meter.stop_meter(meter.start_meter())
-    strategy = asked[0]["scheduling_strategy"]
-    assert (strategy.node_id, strategy.soft) == (ray.get_runtime_context().get_node_id(), False)
-
-
-def test_a_lost_meter_costs_the_rates_and_not_the_scores(
-    tmp_path: Path, berts: dict[str, Path], corpus: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("engine", "reason", "timeout"),
+    [
+        (RaisingEngine, "RuntimeError: a text that this engine cannot read", 600),
+        (KillingEngine, "its process ended or hung whenever it was scored", 600),
+        (HangingEngine, "its process ended or hung whenever it was scored", 10),
+    ],
+)
+def test_the_one_text_that_breaks_an_engine_is_found_and_listed(
+    tmp_path: Path, bert: RewardModel, engine: type, reason: str, timeout: float
 ) -> None:
-    def lost() -> Any:
-        actor = meter.start_meter()
-        ray.kill(actor)
-        return actor
-
-    monkeypatch.setattr(stage, "start_meter", lost)
-    result, scores = score(tmp_path / "scores", corpus, berts, engine="transformers", num_actors=1)
-    assert result.rows_out == scores.num_rows == NUM_PAIRS
-    assert {result.metrics[name] for name in meter.Meter().rates()} == {None}
-    assert any("the rates are unknown" in note for note in result.notes)
-
-
-def test_rewards_that_are_no_numbers_are_counted_and_said(tmp_path: Path) -> None:
-    write_scores(tmp_path, {"pair_id": "a", "reward_chosen.x": 1.0}, {"pair_id": "b", "reward_chosen.x": float("nan")})
-    counts = _check_output(tmp_path, survey_ids(tmp_path))
-    assert counts == {"truncated": 2, "non_finite": 1}
-    notes = _notes(SimpleNamespace(scores=ScoresConfig()), counts | {"pairs_per_second": 1.0})
-    assert notes[1] == "1 rewards are NaN or infinite; selection never keeps such a pair"
+    upstream = upstream_of(tmp_path, bert, shards=POISONED_SHARDS)
+    result, shards = score(tmp_path, upstream, load=engine, max_failed=0.04, step_timeout=timeout, parity_rows=2)
+    rewards = rewards_of(shards, "honesty")
+    assert np.flatnonzero(np.isnan(rewards)).tolist() == [5]
+    good = np.arange(30) != 5
+    np.testing.assert_allclose(rewards[good], plain_rewards(Path(bert.path), POISONED)[good, 1], atol=1e-4)
+    assert (result.metrics["failed"], result.metrics["failed_texts"]) == (1, [[0, 5, reason]])
+    assert result.metrics["non_finite"] == 3
+    assert any("1 texts could not be scored and have no reward (shard 0 row 5: " in note for note in result.notes)
 
 
-@pytest.mark.parametrize("ids", [["a"], ["a", "b", "b"], ["a", "c"], ["b", "b"]])
-def test_output_with_other_rows_than_the_corpus_is_not_accepted(tmp_path: Path, ids: list[str]) -> None:
-    for name, names in (("corpus", ["a", "b"]), ("scores", ids)):
-        (tmp_path / name).mkdir()
-        write_scores(tmp_path / name, *({"pair_id": pair_id, "reward_chosen.x": 1.0} for pair_id in names))
-    with pytest.raises(RuntimeError, match=r"rows for 2 pairs, or other pair_ids"):
-        _check_output(tmp_path / "scores", survey_ids(tmp_path / "corpus"))
+@pytest.mark.parametrize("engine", [RaisingEngine, KillingEngine])
+def test_more_broken_texts_than_allowed_are_refused(tmp_path: Path, bert: RewardModel, engine: type) -> None:
+    upstream = upstream_of(tmp_path, bert, shards=POISONED_SHARDS)
+    with pytest.raises(UserError, match=r"raise scores\.max_failed if you accept it"):
+        score(tmp_path, upstream, load=engine, max_failed=0.001, parity_rows=2)
 
 
-def write_scores(folder: Path, *rows: dict[str, Any]) -> None:
-    pq.write_table(pa.Table.from_pylist([row | {"truncated": True} for row in rows]), folder / "0.parquet")
+def test_an_engine_that_breaks_altogether_fails_the_stage(tmp_path: Path, bert: RewardModel) -> None:
+    with pytest.raises(UserError, match=f"{TooManyFailedError.__name__}: more than 0 texts cannot be scored: .* gone"):
+        score(tmp_path, upstream_of(tmp_path, bert), load=BrokenEngine)
 
 
-def test_messages_without_a_chat_template_are_refused_in_the_users_words(
-    tmp_path: Path, berts: dict[str, Path]
-) -> None:
-    corpus = write_corpus(tmp_path / "corpus", as_messages(make_pairs(12)))
+def test_the_stage_goes_on_with_the_shards_that_are_missing(tmp_path: Path, bert: RewardModel) -> None:
+    upstream = upstream_of(tmp_path, bert)
+    first, shards = score(tmp_path, upstream)
+    shards.marker_path(2).delete()
+    kept = shards.table("texts", 0).info().mtime_ns
+    again, _ = score(tmp_path, upstream, load=CountingEngine)
+    counted = sum(map(int, (Path(bert.path).parent / "counted").read_text().split()))
+    assert counted == 70 + 6
+    assert shards.table("texts", 0).info().mtime_ns == kept
+    assert again.metrics["shards_digest"] == first.metrics["shards_digest"]
+    third, _ = score(tmp_path, upstream, load=BrokenEngine)
+    assert third.metrics["max_parity_error"] == pytest.approx(first.metrics["max_parity_error"], abs=1e-6)
+    assert third.metrics["texts_per_second"] == 0
+
+
+def test_messages_without_a_chat_template_are_refused_in_the_users_words(tmp_path: Path, bert: RewardModel) -> None:
+    corpus = write_corpus(tmp_path, [as_messages(TEXTS[:12])], conversational=True)
     with pytest.raises(UserError, match=r"^the corpus holds messages but the tokenizer of"):
-        score(tmp_path / "scores", corpus, berts, engine="transformers")
+        score(tmp_path, join(corpus, proxies_of(tmp_path, bert)))
 
 
-def test_words_that_a_tokenizer_does_not_know_stop_the_stage_before_the_pass(
-    tmp_path: Path, berts: dict[str, Path]
-) -> None:
-    pairs = [pair | {"chosen": "zebra " * 30} for pair in make_pairs(12)]
-    corpus = write_corpus(tmp_path / "corpus", pairs)
-    with pytest.raises(UserError, match=r"^the tokenizer of .* does not know \d\d\.\d% of the tokens of the corpus"):
-        score(tmp_path / "refused", corpus, berts, engine="transformers")
-    assert not (tmp_path / "refused" / "scores").exists()
-    score(tmp_path / "accepted", corpus, berts, engine="transformers", max_unknown_tokens=1)
+def test_messages_are_scored_by_the_chat_template(tmp_path: Path, models: dict[str, Path]) -> None:
+    corpus = write_corpus(tmp_path, [as_messages(TEXTS[:12])], conversational=True)
+    proxies = proxies_of(tmp_path, RewardModel(str(models["honesty"]), ["tone"]))
+    result, shards = score(tmp_path, join(corpus, proxies), max_tokens=128, prompt_tokens=64)
+    # One token more than the words of the response: the one that ends the message.
+    expected = [len(response.split()) + 1 for _, response in TEXTS[:12]]
+    assert shards.read("texts", 0)["num_tokens"].to_pylist() == expected
+    assert result.metrics["failed"] == 0
+
+
+def test_words_that_the_tokenizer_does_not_know_are_refused(tmp_path: Path, bert: RewardModel) -> None:
+    texts = [("what is right", f"{'ж' * (1 + index)} щ ъ") for index in range(9)]
+    with pytest.raises(UserError, match=r"does not know .*above scores.max_unknown_tokens"):
+        score(tmp_path, upstream_of(tmp_path, bert, shards=[texts]), max_unknown_tokens=0.1)
+
+
+def test_lost_shards_without_a_culprit_are_an_error_and_not_a_hole(tmp_path: Path) -> None:
+    shards = ShardedFolder(StoragePath(str(tmp_path)), "test", 2)
+    with pytest.raises(ShardsFailedError, match="its worker was lost"):
+        run_rounds(shards, lambda missing: iter(()), lambda text: None)
 
 
 ONE_CPU = """
@@ -228,33 +309,21 @@ import sys
 from pathlib import Path
 from pdray.config import ClusterConfig
 from pdray.runtime import ray_session
-from tests.scoring.cases import score
+from pdray.schema import RewardModel
+from tests.scoring.cases import ASPECTS, make_texts, proxies_of, score, write_corpus
+from tests.stages import join
 
-root, models = Path(sys.argv[1]), dict(pair.split("=") for pair in sys.argv[3:])
+root = Path(sys.argv[1])
+model = RewardModel(sys.argv[2], ASPECTS)
+upstream = join(write_corpus(root, [make_texts(20), make_texts(30, seed=1)]), proxies_of(root, model))
 with ray_session(ClusterConfig(num_cpus=1)):
-    result, scores = score(root / "scores", Path(sys.argv[2]), models, engine="transformers")
-print(result.metrics["num_actors"], scores.num_rows)
+    result, shards = score(root, upstream)
+print(result.metrics["num_actors"], result.metrics["computed"])
 """
 
 
-def test_a_cluster_of_one_cpu_does_not_wait_for_itself(tmp_path: Path, corpus: Path, berts: dict[str, Path]) -> None:
-    models = [f"{aspect}={path}" for aspect, path in berts.items()]
-    command = [sys.executable, "-c", ONE_CPU, str(tmp_path), str(corpus), *models]
+def test_a_cluster_of_one_cpu_does_not_wait_for_itself(tmp_path: Path, bert: RewardModel) -> None:
+    command = [sys.executable, "-c", ONE_CPU, str(tmp_path), bert.path]
     done = subprocess.run(command, capture_output=True, text=True, timeout=400, cwd=Path(__file__).parents[2])
     assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.split()[-2:] == ["1", str(NUM_PAIRS)]
-
-
-@pytest.mark.parametrize(("gpus", "share"), [(1, 0.3), (0.5, 0.15), (0, 0.3)])
-def test_options_carry_the_config_to_the_engine(gpus: float, share: float) -> None:
-    scores = ScoresConfig(gpus_per_actor=gpus, cpus_per_actor=4, dtype="bfloat16", memory_share=0.6, cpu_cache_gib=0.5)
-    proxies = ProxySet((Proxy("/a", ("a",), 0), Proxy("/b", ("b",), 0)), ("/a",))
-    seen: list[EngineOptions] = []
-
-    def load(path: str, options: EngineOptions) -> doubles.HashEngine:
-        seen.append(options)
-        return doubles.HashEngine(path, options)
-
-    plan = make_plan(scores, proxies, place([{"CPU": 8, "GPU": 1}], scores), load)
-    plan.load_proxy(proxies.proxies[0])
-    assert seen == [EngineOptions("vllm", "bfloat16", 512, 4, gpus > 0, pytest.approx(share), 2**29)]
+    assert done.stdout.split()[-2:] == ["1", "50"]
