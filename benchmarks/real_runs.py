@@ -25,20 +25,19 @@ from pdray.summary import summarise
 
 # 13 steps of 2 workers x 4 pairs are 104 pairs of DPO.
 DPO = {"max_steps": 13, "batch_size": 1, "gradient_accumulation": 4, "held_out": 0.01, "learning_rate": 1e-5}
-# The head sees each pair many times: on SummEval few different texts stand in many pairs.
-HEAD = {"train": "head", "learning_rate": 3e-3}
+HEAD = {"train": "head"}
 SCORES = {"engine": "vllm", "cpu_cache_gib": 0.5}
 RUNS: dict[str, dict[str, Any]] = {
     "hh_rlhf": {
         "corpus": {"kind": "pairs"},
-        "proxies": {**HEAD, "max_tokens": 192, "epochs": 10, "batch_size": 128},
+        "proxies": HEAD,
         "scores": {**SCORES, "max_tokens": 192},
         "selection": {"budget": 0.3},
         "alignment": {**DPO, "max_tokens": 192},
     },
     "summeval": {
         "corpus": {"kind": "rated"},
-        "proxies": {**HEAD, "max_tokens": 128, "epochs": 40, "batch_size": 64, "learning_rate": 1e-2},
+        "proxies": HEAD,
         "scores": {**SCORES, "max_tokens": 128},
         "selection": {"budget": 0.3},
         "alignment": {**DPO, "max_tokens": 256},

@@ -125,6 +125,15 @@ class PairFeatures:
         return spread
 
 
+def joined(*parts: PairFeatures) -> PairFeatures:
+    """The pairs of several, one after the other."""
+    return PairFeatures(
+        np.concatenate([part.chosen for part in parts]),
+        np.concatenate([part.rejected for part in parts]),
+        np.concatenate([part.length_difference for part in parts]),
+    )
+
+
 def read_pairs(features: ShardedFolder, pairs: pa.Table, num_features: int) -> PairFeatures:
     """The features of some pairs, in their order.
 

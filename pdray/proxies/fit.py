@@ -124,7 +124,8 @@ def validate(pairs: Pairs, groups: np.ndarray) -> np.ndarray:
             right = (unseen.difference @ weights > unseen.margin).astype(np.float64)
             shares = bradley_terry(weights, unseen, 0.0)[0], np.average(right, weights=unseen.weight)
             totals[index] += unseen.weight.sum() * np.array(shares)
-    return totals / pairs.weight.sum()
+    totals /= pairs.weight.sum()
+    return totals
 
 
 def fit_cross_validated(pairs: Pairs, prompts: np.ndarray, seen_share: float) -> Fit:
@@ -140,7 +141,10 @@ def fit_cross_validated(pairs: Pairs, prompts: np.ndarray, seen_share: float) ->
         seen_share: share of the other aspects' pairs whose prompt is among them.
     """
     kinds = ((seen_share, np.arange(len(prompts), dtype=np.uint64)), (1.0 - seen_share, prompts))
-    validation = sum(share * validate(pairs, groups) for share, groups in kinds if share > 0)
+    validation = np.zeros((len(STRENGTHS), 2))
+    for share, groups in kinds:
+        if share > 0:
+            validation += share * validate(pairs, groups)
     best = int(validation[:, 0].argmin())  # of equal losses the stronger one
     fit = fit_head(pairs, STRENGTHS[best])
     return replace(fit, accuracy=float(validation[best, 1]), losses=tuple(validation[:, 0].tolist()))

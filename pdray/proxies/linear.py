@@ -14,7 +14,7 @@ from pdray.errors import UserError
 from pdray.proxies import length, quality
 from pdray.proxies.backbone import Backbone, write_heads, write_identity
 from pdray.proxies.data import trains_baseline
-from pdray.proxies.features import FeatureWriter, PairFeatures, RowsOfPairs, final_margins, read_pairs
+from pdray.proxies.features import FeatureWriter, PairFeatures, RowsOfPairs, final_margins, joined, read_pairs
 from pdray.proxies.fit import Pairs, fit_cross_validated, fit_head
 from pdray.proxies.pairs import AspectPairs, seen_shares
 from pdray.proxies.tasks import run_tasks
@@ -46,41 +46,62 @@ class HeadJob:
     seen_share: float
 
 
-def fit_aspect(job: HeadJob) -> tuple[np.ndarray, dict[str, Any]]:
-    """Fit the head of an aspect and measure it on held-out pairs.
+@dataclass(frozen=True)
+class FittedHead:
+    """The head of one aspect.
 
-    Returns:
-        (H,) float32, the head on raw features; what the manifest says of it.
+    Attributes:
+        weights: (H,) float32 on raw features, fitted to all used pairs with the strength that the training pairs chose.
+        measured: (H,) float32, fitted to the training pairs alone, which the figures are of.
+        facts: what the manifest says of it.
+    """
+
+    weights: np.ndarray
+    measured: np.ndarray
+    facts: dict[str, Any]
+
+
+def fit_aspect(job: HeadJob) -> FittedHead:
+    """Fit the head of an aspect: choose the strength, measure on held-out pairs, then fit to these as well.
+
+    Raises:
+        UserError: too few texts could be read.
     """
     start, proxies = time.monotonic(), job.proxies
     train, prompts = _readable(job, job.pairs.train)
     held_out, _ = _readable(job, job.pairs.held_out)
-    spread, length_difference = train.spread(), train.length_difference
-    pairs = Pairs(
-        train.difference / spread,
-        length.training_margin(length_difference, proxies.length_penalty, proxies.length_penalty_form),
-        length.balance_weights(length_difference, proxies.balance_temperature),
-    )
-    fit = fit_cross_validated(pairs, prompts, job.seen_share)
-    head = (fit.weights / spread).astype(np.float32)
-    margin = final_margins(held_out, head, length.scoring_penalty(proxies.length_penalty, proxies.length_penalty_form))
-    baseline = None
+    spread = train.spread()
+    pairs = _standardised(train, spread, proxies)
+    chosen = fit_cross_validated(pairs, prompts, job.seen_share)
+    final = fit_head(_standardised(joined(train, held_out), spread, proxies), chosen.l2, chosen.weights)
+    measured = (chosen.weights / spread).astype(np.float32)
+    penalty = length.scoring_penalty(proxies.length_penalty, proxies.length_penalty_form)
+    margin, baseline = final_margins(held_out, measured, penalty), None
     if trains_baseline(proxies):
         plain = Pairs(pairs.difference, np.zeros_like(pairs.margin), np.ones_like(pairs.weight))
-        baseline = final_margins(held_out, fit_head(plain, fit.l2).weights / spread, 0.0)
+        baseline = final_margins(held_out, fit_head(plain, chosen.l2).weights / spread, 0.0)
     facts = {
         "train_pairs": len(pairs.margin),
         "unread_pairs": len(job.pairs.used) - len(pairs.margin) - len(margin),
         **quality.held_out_facts(margin, held_out.length_difference, baseline),
         "seen_share": round(job.seen_share, 4),
-        "validation_accuracy": fit.accuracy,
-        "l2": fit.l2,
-        "iterations": fit.iterations,
-        "gradient": fit.gradient,
-        "converged": fit.converged,
+        "validation_accuracy": chosen.accuracy,
+        "l2": final.l2,
+        "iterations": final.iterations,
+        "gradient": final.gradient,
+        "converged": chosen.converged and final.converged,
         "seconds": round(time.monotonic() - start, 2),
     }
-    return head, facts
+    return FittedHead((final.weights / spread).astype(np.float32), measured, facts)
+
+
+def _standardised(features: PairFeatures, spread: np.ndarray, proxies: ProxiesConfig) -> Pairs:
+    tokens = features.length_difference
+    return Pairs(
+        features.difference / spread,
+        length.training_margin(tokens, proxies.length_penalty, proxies.length_penalty_form),
+        length.balance_weights(tokens, proxies.balance_temperature),
+    )
 
 
 def _readable(job: HeadJob, pairs: pa.Table) -> tuple[PairFeatures, np.ndarray]:
@@ -127,19 +148,18 @@ def train_heads(ctx: StageContext, chosen: list[AspectPairs]) -> tuple[ProxiesOu
     identity = ctx.folder / IDENTITY
     backbone: Backbone = _one_task(write_identity, proxies.base_model, ctx.config.seed, identity)
     features, feature_metrics = _write_features(ctx, chosen, backbone.scale)
-    heads, facts = _fit_all(
-        ctx,
-        [
-            HeadJob(one, features, backbone.num_features, proxies, seen)
-            for one, seen in zip(chosen, seen_shares(chosen), strict=True)
-        ],
-    )
+    jobs = [
+        HeadJob(one, features, backbone.num_features, proxies, seen)
+        for one, seen in zip(chosen, seen_shares(chosen), strict=True)
+    ]
+    fitted = _fit_all(ctx, jobs)
     model = ctx.folder / MODEL
-    _one_task(write_heads, proxies.base_model, ctx.config.seed, heads, aspects, model)
-    held_out = pa.concat_tables([one.held_out for one in chosen])
+    weights = np.stack([one.weights for one in fitted])
+    _one_task(write_heads, proxies.base_model, ctx.config.seed, weights, aspects, model)
+    held_out, measured = pa.concat_tables([one.held_out for one in chosen]), np.stack([one.measured for one in fitted])
     metrics = {
-        "aspects": dict(zip(aspects, facts, strict=True)),
-        "agreement": dict(zip(aspects, _one_task(agreement_of, heads, held_out, features, penalty), strict=True)),
+        "aspects": {aspect: one.facts for aspect, one in zip(aspects, fitted, strict=True)},
+        "agreement": dict(zip(aspects, _one_task(agreement_of, measured, held_out, features, penalty), strict=True)),
         "features": feature_metrics | {"num_features": backbone.num_features},
         "truncated": feature_metrics["truncated"],
     }
@@ -172,10 +192,10 @@ def _write_features(ctx: StageContext, chosen: list[AspectPairs], scale: float) 
     return target, {"texts": rows.count, "truncated": result.total("truncated"), **result.rates}
 
 
-def _fit_all(ctx: StageContext, jobs: list[HeadJob]) -> tuple[np.ndarray, list[dict[str, Any]]]:
-    done: dict[int, tuple[np.ndarray, dict[str, Any]]] = {}
+def _fit_all(ctx: StageContext, jobs: list[HeadJob]) -> list[FittedHead]:
+    done: dict[int, FittedHead] = {}
     with ctx.progress.counting("fitting", total=len(jobs), unit="heads") as counter:
         for number, fitted in run_tasks(fit_aspect, [(job,) for job in jobs], TASK_SECONDS):
             done[number] = fitted
             counter.add(1)
-    return np.stack([done[index][0] for index in range(len(jobs))]), [done[index][1] for index in range(len(jobs))]
+    return [done[number] for number in range(len(jobs))]

@@ -175,12 +175,12 @@ def choose_pairs(look: Look, totals: dict[str, int], proxies: ProxiesConfig) -> 
 
 
 def seen_shares(chosen: list[AspectPairs]) -> list[float]:
-    """For each aspect, the share of the other aspects' used pairs whose prompt it is trained on."""
+    """For each aspect, the share of the other aspects' used pairs whose prompt stands in its own used pairs."""
     shares = []
     for one in chosen:
         others = [other.used["prompt_hash"] for other in chosen if other is not one]
         hashes = np.concatenate([column.to_numpy() for column in others]) if others else np.empty(0, np.uint64)
-        seen = np.isin(hashes, one.train["prompt_hash"].to_numpy())
+        seen = np.isin(hashes, one.used["prompt_hash"].to_numpy())
         shares.append(float(seen.mean()) if len(seen) else 0.0)
     return shares
 

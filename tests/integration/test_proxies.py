@@ -130,7 +130,7 @@ def test_rewards_of_the_model_are_its_head_on_the_features(
     assert checked >= result.rows_out
 
 
-def test_same_seed_same_bytes_from_other_shards_and_without_features_done_again(
+def test_a_killed_run_continues_with_its_features_and_makes_the_same_bytes(
     tmp_path: Path, head_run: tuple[Path, StageResult], corpus: Upstream, bert: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run that dies while it fits keeps its features; run again, it makes the same bytes as one that never died."""

@@ -101,7 +101,7 @@ def test_shares_of_pairs_with_known_prompts() -> None:
         return AspectPairs(name, 9, *tables)
 
     chosen = [aspect("a", [1, 1, 2], [3]), aspect("b", [2, 4], [3]), aspect("c", [1], [])]
-    assert module.seen_shares(chosen) == [2 / 4, 1 / 5, 2 / 7]
+    assert module.seen_shares(chosen) == [3 / 4, 2 / 5, 2 / 7]
     assert module.seen_shares(chosen[:1]) == [0.0]
 
 

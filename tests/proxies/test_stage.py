@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -122,12 +123,21 @@ def test_a_trained_proxy_counts_only_while_its_files_are_whole(tmp_path: Path) -
 
 def test_pairs_with_unread_texts_are_left_out_and_counted(tmp_path: Path) -> None:
     job, table = head_job(tmp_path, unread=(0, 3))
-    _, facts = linear.fit_aspect(job)
+    facts = linear.fit_aspect(job).facts
     assert facts["unread_pairs"] == 2
     assert facts["train_pairs"] == len(table) - 2
     assert facts["converged"]
     with pytest.raises(UserError, match="'helpful' has 0 pairs left of 40 whose texts have finite features"):
         linear.fit_aspect(head_job(tmp_path / "none", unread=tuple(range(40)))[0])
+
+
+def test_figures_are_of_a_head_that_has_not_seen_the_held_out_pairs(tmp_path: Path) -> None:
+    job, pairs = head_job(tmp_path, unread=())
+    fewer = replace(job, pairs=replace(job.pairs, train=pairs.slice(0, 20)))
+    other = replace(fewer, pairs=replace(fewer.pairs, held_out=pairs.slice(30, 10)))
+    one, two = linear.fit_aspect(fewer), linear.fit_aspect(other)
+    np.testing.assert_array_equal(one.measured, two.measured)
+    assert np.abs(one.weights - two.weights).max() > 1e-3  # the final heads have
 
 
 def head_job(root: Path, unread: tuple[int, ...]) -> tuple[linear.HeadJob, pa.Table]:
