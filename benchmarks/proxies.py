@@ -71,7 +71,7 @@ def run(pairs: Path, model: str, aspects: list[str], scratch: Path) -> list[dict
     """One row per variant."""
     settings = {name: ProxiesConfig(base_model=model, **{**BASE, **change}) for name, change in VARIANTS.items()}
     jobs = {
-        (name, aspect): AspectJob(aspect, pairs, scratch / f"{v}-{a}", proxies, "end", SEED)
+        (name, aspect): AspectJob(aspect, pairs, scratch / f"{v}-{a}", proxies, "end", 1.0, SEED)
         for v, (name, proxies) in enumerate(settings.items())
         for a, aspect in enumerate(aspects)
     }

@@ -102,7 +102,7 @@ def prepare(args: argparse.Namespace, scratch: Path) -> None:
 
 
 def minilm(scratch: Path) -> Path:
-    from pdray.models import build
+    from pdray.models.packaged import build
 
     build("minilm", scratch / "minilm")
     return scratch / "minilm"

@@ -130,9 +130,6 @@ def script(job: Job) -> Outcome:
 
 def ray_data_llm(job: Job) -> Outcome:
     """Ray's batch inference on the same token ids; starts one set of engine processes per proxy."""
-    import ray
-    from ray.data.llm import build_processor, vLLMEngineProcessorConfig
-
     from pdray.config import ClusterConfig
     from pdray.runtime import ray_session
 
@@ -140,6 +137,9 @@ def ray_data_llm(job: Job) -> Outcome:
     rewards = empty_rewards(job, pairs)
     start = time.perf_counter()
     with ray_session(ClusterConfig(num_cpus=job.cores)):
+        import ray  # not before the session: Ray decides at import where it listens
+        from ray.data.llm import build_processor, vLLMEngineProcessorConfig
+
         started = time.perf_counter() - start
         for aspect, folder in job.proxies.items():
             rows = [row for row, own in enumerate(pairs["aspect"].to_pylist()) if own != aspect]

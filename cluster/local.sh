@@ -117,6 +117,7 @@ start_node() {
     rm -f "$state/logs/$name.log"
     RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$state/token \
         RAY_USAGE_STATS_ENABLED=0 RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=0 \
+        GLOO_SOCKET_IFNAME=lo NCCL_SOCKET_IFNAME=lo \
         PDRAY_LOCAL_CLUSTER=$state PATH=$(dirname "$python"):$PATH \
         setsid "$python" "$repo/cluster/loopback_ray.py" start --block --node-ip-address=127.0.0.1 \
         --min-worker-port=0 --max-worker-port=0 --dashboard-agent-listen-port=0 --disable-usage-stats \
@@ -156,15 +157,17 @@ up() {
     [ "$workers" -ge 1 ] || die "--workers is 0 but a cluster needs at least 1"
     [ -z "$(members)" ] || die "already up (see cluster/local.sh status); stop it first with cluster/local.sh down"
     check_ports
+    mkdir -p -m 700 "$state"
     mkdir -p "$state/logs"
     touch "$state/$marker"
     rm -f "$state"/*.pid "$state"/logs/*.log
     (umask 077 && od -An -N32 -tx1 /dev/urandom | tr -d ' \n' > "$state/token")
-    # Unix socket paths end at 107 bytes, so Ray's session cannot lie in a folder of any depth.
+    # Unix socket paths end at 107 bytes, so Ray's session cannot lie in a folder of any depth. Ray opens its own
+    # folder to everybody, so that one lies inside this one, which mktemp makes for its owner alone.
     mktemp -d /tmp/pdray-XXXXXX > "$state/session"
     echo "$workers" > "$state/workers"
     cd "$repo" # jobs start in the folder that the head was started in
-    start_and_await head --head --port="$port" --num-cpus="$head_cpus" --temp-dir="$(cat "$state/session")" \
+    start_and_await head --head --port="$port" --num-cpus="$head_cpus" --temp-dir="$(cat "$state/session")/ray" \
         --ray-client-server-port=$((port + 1)) --dashboard-host=127.0.0.1 --dashboard-port="$dashboard_port"
     start_workers
     report
@@ -184,7 +187,7 @@ Ray is up: a head ($head_cpus CPU) and $workers workers ($worker_cpus CPU each),
 In the shell that submits jobs:
   export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$state/token
   $(dirname "$python")/pdray submit run.yaml --address http://127.0.0.1:$dashboard_port --follow
-Logs: $state/logs and $(cat "$state/session")/session_latest/logs
+Logs: $state/logs and $(cat "$state/session")/ray/session_latest/logs
 Stop it with: cluster/local.sh down
 EOF
 }

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
+from pathlib import Path
 
 from pdray import __version__
 from pdray.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, UserError
@@ -87,6 +89,7 @@ def _with_config(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
     args = build_parser().parse_args(argv)
+    _never_ask()
     try:
         code = _dispatch(args)
         sys.stdout.flush()  # here, where a reader that has gone is noticed, and not when Python ends
@@ -107,6 +110,13 @@ def main(argv: list[str] | None = None) -> int:
         return EXIT_FAILED
 
 
+def _never_ask() -> None:
+    """Empty standard input, here and for whatever this starts: no library can wait for an answer."""
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+
+
 def _dispatch(args: argparse.Namespace) -> int:
     if args.command == "version":
         print(f"pdray {__version__}")
@@ -124,7 +134,7 @@ def _dispatch(args: argparse.Namespace) -> int:
 
         return run_demo(args.folder, write_only=args.write_only)
     elif args.command == "models":
-        from pdray.models import build
+        from pdray.models.packaged import build
 
         build(args.name, args.folder)
     elif args.command == "submit":
@@ -162,17 +172,25 @@ def _short(error: BaseException) -> str:
 
 def _point_to_log(args: argparse.Namespace) -> None:
     import traceback
-    from pathlib import Path
+
+    log = _log_of(args)
+    if log is None:
+        traceback.print_exc()
+        return
+    with open(log, "a") as file:
+        traceback.print_exc(file=file)
+    print(f"pdray: the full report stands at the end of {log}", file=sys.stderr)
+
+
+def _log_of(args: argparse.Namespace) -> Path | None:
+    """The log of the run that failed; None where there is none on this machine."""
+    from pdray.paths import is_remote
 
     run = getattr(args, "folder", None)
     if args.command in ("run", "select"):
         from pdray.config import load_config
 
-        run = load_config(args.config, args.overrides).run
+        with contextlib.suppress(UserError):
+            run = load_config(args.config, args.overrides).run
     log = Path(run or ".") / "logs" / "latest" / "ray.log"
-    if run and log.is_file():
-        with open(log, "a") as file:
-            traceback.print_exc(file=file)
-        print(f"pdray: the full report stands at the end of {log}", file=sys.stderr)
-    else:
-        traceback.print_exc()
+    return log if run and not is_remote(run) and log.is_file() else None

@@ -9,8 +9,10 @@ stage fingerprints, so that changing it reuses finished stages.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import difflib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -19,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic.fields import FieldInfo
 
 from pdray.errors import UserError
-from pdray.paths import absolute, expand, holds_secret, is_remote
+from pdray.paths import absolute, expand, holds_secret, is_remote, without_secret
 
 HOW: dict[str, Any] = {"fingerprint": False}
 
@@ -76,19 +78,11 @@ class CorpusConfig(Section):
     hub_config: str | None = Field(None, description="configuration name of the hub data set")
     hub_split: str = Field("train", description="split of the hub data set")
     columns: ColumnNames = ColumnNames()
+    partition_columns: list[str] = Field(
+        [], description="columns that stand in folder names, as in aspect=honesty/x.parquet; others there are ignored"
+    )
     aspects: list[str] | None = Field(None, description="accepted aspects; null takes those found in the data")
     max_quarantined: float = Field(0.05, ge=0, le=1, description="largest share of rows that may be quarantined")
-
-    @field_validator("path", mode="before")
-    @classmethod
-    def _no_secrets(cls, path: Any) -> Any:
-        for item in path if isinstance(path, list) else [path]:
-            if isinstance(item, str) and is_remote(item) and holds_secret(item):
-                raise ValueError(
-                    "a path with a key or password in it would stand in manifests and logs; take it out and give the "
-                    "credentials by environment variables or a profile of the storage"
-                )
-        return path
 
     @field_validator("aspects")
     @classmethod
@@ -103,6 +97,8 @@ class CorpusConfig(Section):
     def _one_input(self) -> CorpusConfig:
         if (self.path is None) == (self.hub is None):
             raise ValueError("set exactly one of path (files) and hub (a data set by name)")
+        if self.hub is not None and self.partition_columns:
+            raise ValueError("partition_columns stand in the folders of corpus.path, not in a hub's; take them out")
         return self
 
     @property
@@ -162,6 +158,13 @@ class ScoresConfig(Section):
     )
     parity_rows: Count = Field(32, description="pairs on which the engine is compared with Transformers first")
     parity_tolerance: float = Field(0.001, gt=0, description="largest reward difference that the comparison accepts")
+    max_unknown_tokens: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="largest share of the texts' tokens that a proxy's tokenizer may not know",
+        json_schema_extra=HOW,
+    )
     batch_size: Count = Field(64, description="pairs per actor call", json_schema_extra=HOW)
     num_actors: Count | None = Field(
         None, description="scoring actors; null: as many as the cluster holds", json_schema_extra=HOW
@@ -242,7 +245,7 @@ class AlignmentConfig(Section):
 class RunConfig(Section):
     """One run: five stages and the folder that they write to."""
 
-    run: str = Field("runs/my-run", description="run folder, on storage that every node sees")
+    run: str = Field("runs/my-run", description="run folder: a path that every node mounts, or s3://bucket/folder")
     seed: int = Field(0, ge=0, lt=2**31, description="seed of every random choice")
     cluster: ClusterConfig = ClusterConfig()
     corpus: CorpusConfig
@@ -271,16 +274,25 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> RunConf
     Raises:
         UserError: the file cannot be read, or a value breaks a rule; the message holds the cure.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"no config file at {path}; write one with: pdray init > {path}")
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = yaml.safe_load(_read_text(str(path)))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not readable YAML: {' '.join(str(error).split())}") from None
+        reason = "mend it" if holds_secret(str(error)) else " ".join(str(error).split())  # it quotes the line
+        raise UserError(f"{path} is not readable YAML: {reason}") from None
     if not isinstance(data, dict):
         raise UserError(f"{path} holds no settings; write a fresh one with: pdray init > {path}")
     return build_config(data, overrides)
+
+
+def _read_text(path: str) -> str:
+    if is_remote(path):  # as `pdray submit` writes it beside a run on object storage
+        from pdray.storage import StoragePath
+
+        with contextlib.suppress(FileNotFoundError):
+            return StoragePath(path).read_bytes().decode("utf-8")
+    elif Path(path).is_file():
+        return Path(path).read_text(encoding="utf-8")
+    raise UserError(f"no config file at {path}; write one with: pdray init > run.yaml")
 
 
 def build_config(data: dict[str, Any], overrides: list[str] | None = None) -> RunConfig:
@@ -288,6 +300,7 @@ def build_config(data: dict[str, Any], overrides: list[str] | None = None) -> Ru
     data = copy.deepcopy(data)
     for override in overrides or []:
         _apply_override(data, override)
+    _refuse_secrets(data)
     try:
         config = RunConfig.model_validate(data)
     except ValidationError as error:
@@ -297,21 +310,45 @@ def build_config(data: dict[str, Any], overrides: list[str] | None = None) -> Ru
     return config
 
 
+def _refuse_secrets(data: dict[str, Any]) -> None:
+    if names := list(dict.fromkeys(_secrets("", data))):
+        raise UserError(
+            "\n".join(
+                f"{name} holds a key or password, which would stand in manifests and logs; take it out and give the "
+                "credentials by environment variables or a profile of the storage"
+                for name in names
+            )
+        )
+
+
+def _secrets(name: str, value: Any) -> Iterator[str]:
+    """Names of the settings with a secret in them."""
+    if isinstance(value, dict):
+        for key, child in value.items():
+            yield from _secrets(f"{name}.{key}".lstrip("."), child)
+    elif isinstance(value, list):
+        for child in value:
+            yield from _secrets(name, child)
+    elif isinstance(value, str) and holds_secret(value):
+        yield name
+
+
 def _apply_override(data: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
-    if not separator or not key:
-        raise UserError(f"--set {override!r} has no value; write it as --set selection.budget=0.1")
+    shown = without_secret(override)
+    if not separator or not key or holds_secret(key):
+        raise UserError(f"--set {shown} has no value; write it as --set selection.budget=0.1")
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
-        raise UserError(f"--set {override!r} is not a YAML value; quote it, for example --set run='a b'") from None
+        raise UserError(f"--set {shown} is not a YAML value; quote it, for example --set run='a b'") from None
     *parents, leaf = key.split(".")
     for parent in parents:
         child = data.get(parent)
         if child is None:
             child = data[parent] = {}
         if not isinstance(child, dict):
-            raise UserError(f"--set {override!r}: {parent} is a value, not a section; shorten the key")
+            raise UserError(f"--set {shown}: {parent} is a value, not a section; shorten the key")
         data = child
     # YAML 1.1 reads 1e-5 as text; pydantic then turns it into the number that the field asks for.
     data[leaf] = value
@@ -346,9 +383,7 @@ def _sentence(error: Any) -> str:
         return f"{name} is missing; set it{cure}"
     if error["type"] == "value_error":
         return f"{name}: {message}"
-    given = error["input"]
-    shown = "a value with a secret in it" if isinstance(given, str) and holds_secret(given) else repr(given)
-    return f"{name} is {shown} but should {message}; change it{cure}"
+    return f"{name} is {error['input']!r} but should {message}; change it{cure}"
 
 
 def _with_absolute_paths(config: RunConfig) -> RunConfig:
@@ -369,8 +404,13 @@ def _with_absolute_paths(config: RunConfig) -> RunConfig:
 
 
 def _check_paths(config: RunConfig) -> None:
-    if is_remote(config.run):
-        raise UserError(f"run is {config.run}, but a run folder must be a path that every node mounts; set run to one")
+    if config.run.startswith("file:"):
+        raise UserError(f"run is {config.run}, but a local run folder is a plain path; leave file:// out")
+    if is_remote(config.run) and config.alignment:
+        raise UserError(
+            f"run is {config.run}, but alignment writes its checkpoints to a path that every node mounts; set run to "
+            "one, or leave the alignment section out"
+        )
     for pattern in config.corpus.patterns:
         if not is_remote(pattern) and not expand(pattern):
             raise UserError(f"corpus.path matches no file: {pattern}; correct the path or the glob")

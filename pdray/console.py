@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
+from pdray.filesystems import owner_only
+
 PIPED_INTERVAL = 10.0  # seconds between progress lines in a file
 
 
@@ -75,7 +77,7 @@ def logs_to_file(logs: Path) -> Iterator[Console]:
     sys.stderr.flush()
     saved = os.dup(1), os.dup(2)
     with (
-        open(folder / "ray.log", "ab", buffering=0) as log,
+        open(folder / "ray.log", "ab", buffering=0, opener=owner_only) as log,
         os.fdopen(os.dup(saved[0]), "w") as out,
         os.fdopen(os.dup(saved[1]), "w") as err,
     ):

@@ -8,16 +8,17 @@ whose files are the same whoever writes them.
 
 from __future__ import annotations
 
-import _thread
 import contextlib
+import fcntl
 import json
 import os
+import signal
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, NoReturn
 
 import pyarrow.fs as pafs
 
@@ -25,6 +26,7 @@ from pdray.errors import RunFolderBusyError, UserError
 from pdray.storage import StoragePath
 
 LEASE = "lease.json"
+LOST = signal.SIGUSR1  # sent to the driver itself: unlike SIGINT no shell has it ignored
 TTL_SECONDS = 30.0
 BEAT_SECONDS = 5.0
 SETTLE_SECONDS = {True: 0.1, False: 2.0}  # by whether the storage is local: longer than a write takes to be seen
@@ -63,6 +65,10 @@ class Holder:
         return self.machine == _machine() and _started(self.pid) != self.started
 
 
+class _Lost(BaseException):
+    """Stops the driver wherever it is; no handler of ordinary errors on the way takes it for one."""
+
+
 class Lease:
     """The lease of one run folder.
 
@@ -77,13 +83,14 @@ class Lease:
         self._ttl = ttl
         pid = os.getpid()
         self._mine = Holder(uuid.uuid4().hex, _machine(), pid, _started(pid) or 0)
-        self._lost: Holder | None = None
+        self._lost_to: Holder | None = None
 
     def holder(self) -> Holder | None:
         """Who holds it by what the file says, None where nobody does.
 
         Raises:
             UserError: something that is no file stands in its place.
+            OSError: the storage does not answer.
         """
         kind = self._path.info().type
         if kind == pafs.FileType.NotFound:
@@ -91,8 +98,8 @@ class Lease:
         if kind != pafs.FileType.File:
             raise UserError(f"{self._path} is no file; remove it and run again")
         try:
-            return Holder(**self._path.read_json())
-        except (OSError, ValueError, TypeError):
+            return _parse(self._path.read_json())
+        except (FileNotFoundError, ValueError):
             return None  # half a lease of a disk that was full holds nothing
 
     def is_held(self) -> bool:
@@ -106,40 +113,56 @@ class Lease:
     def hold(self) -> Iterator[None]:
         """Hold the run folder while the block runs.
 
+        In the main thread a lease that is lost stops the block where it is; in another thread it is found out at its
+        end.
+
         Raises:
             RunFolderBusyError: another driver holds it, or took it while this one could not reach the storage.
+            UserError: it cannot be written.
         """
-        self._acquire()
-        stop = threading.Event()
-        beating = threading.Thread(target=self._beat, args=(stop,), daemon=True)
-        beating.start()
         try:
-            yield
-        except KeyboardInterrupt:
-            if self._lost is not None:
-                raise self._busy(self._lost) from None
+            self._acquire()
+        except UserError:
             raise
-        finally:
-            stop.set()
-            beating.join(BEAT_SECONDS)
-            with contextlib.suppress(OSError, UserError):
-                self._release()
+        except OSError as error:
+            reason = error.strerror or error
+            raise UserError(f"cannot write to the run folder {self._folder}: {reason}; set run to another") from None
+        stop = threading.Event()
+        try:
+            with _stopped_when_lost() as stop_driver:
+                beating = threading.Thread(target=self._beat, args=(stop, stop_driver), daemon=True)
+                beating.start()
+                try:
+                    yield
+                finally:
+                    stop.set()
+                    beating.join(BEAT_SECONDS)
+                    with contextlib.suppress(OSError, UserError):
+                        self._release()
+        except _Lost:
+            raise self._busy(self._lost_to) from None
+        if self._lost_to is not None:
+            raise self._busy(self._lost_to)
 
     def _acquire(self) -> None:
-        holder = self.holder()
-        if holder is not None and not holder.is_dead:
-            holder = self._watch(holder)
-        if holder is None and not self._path.exists():
-            if not self._path.put_if_absent(self._content()):
-                return self._acquire()
-        else:
-            self._mine = replace(self._mine, epoch=holder.epoch + 1 if holder else 1)
-            self._path.write_bytes(self._content())
+        found = self.holder()
+        if found is not None and not found.is_dead:
+            found = self._watch(found)
+        with _one_at_a_time(self._folder):
+            now = self.holder()
+            if now is not None and not now.is_dead and now != found:
+                raise self._busy(now)
+            if now is None and not self._path.exists():
+                if not self._path.put_if_absent(self._content()):
+                    raise self._busy(self.holder())
+            else:
+                self._mine = replace(self._mine, epoch=now.epoch + 1 if now else 1)
+                self._path.write_bytes(self._content())
+        # Where nothing keeps two drivers apart (object storage, some mounts), the last one to write has it.
         time.sleep(SETTLE_SECONDS[self._path.is_local])
         now = self.holder()
         if now is None or now.owner != self._mine.owner:
             raise self._busy(now)
-        return None
 
     def _watch(self, holder: Holder) -> Holder | None:
         """Wait until a holder's silence has lasted; what is left of it, None if it has let go.
@@ -159,13 +182,13 @@ class Lease:
                 raise self._busy(now)
         return holder
 
-    def _beat(self, stop: threading.Event) -> None:
+    def _beat(self, stop: threading.Event, stop_driver: Callable[[], None]) -> None:
         while not stop.wait(min(BEAT_SECONDS, self._ttl / 6)):
             try:
                 now = self.holder()
                 if now is not None and now.owner != self._mine.owner:
-                    self._lost = now
-                    _thread.interrupt_main()
+                    self._lost_to = now
+                    stop_driver()
                     return
                 self._mine = replace(self._mine, beat=self._mine.beat + 1)
                 self._path.write_bytes(self._content())
@@ -183,6 +206,56 @@ class Lease:
     def _busy(self, holder: Holder | None) -> RunFolderBusyError:
         who = holder.label if holder else "another process"
         return RunFolderBusyError(f"{self._folder} is in use by {who}; wait for it to end or set run to another folder")
+
+
+@contextlib.contextmanager
+def _stopped_when_lost() -> Iterator[Callable[[], None]]:
+    """Yields what stops the block from another thread; nothing can stop one that is not in the main thread."""
+    main = threading.main_thread()
+    if threading.current_thread() is not main:
+        yield lambda: None
+        return
+
+    def stop(number: int, frame: Any) -> NoReturn:
+        raise _Lost
+
+    before = signal.signal(LOST, stop)
+    try:
+        # A signal that is really sent also ends a sleep or a wait for a socket.
+        yield lambda: signal.pthread_kill(main.ident or 0, LOST)
+    finally:
+        signal.signal(LOST, before)
+
+
+@contextlib.contextmanager
+def _one_at_a_time(folder: StoragePath) -> Iterator[None]:
+    """One process at a time on a disk of this machine; object storage and some mounts know no such lock."""
+    if not folder.is_local:
+        yield
+        return
+    handle = os.open(folder.uri, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _parse(value: Any) -> Holder:
+    """A holder from JSON.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        holder = Holder(**value)
+    except TypeError:
+        raise ValueError("no lease") from None
+    texts, numbers = (holder.owner, holder.machine), (holder.pid, holder.started, holder.epoch, holder.beat)
+    if not all(isinstance(text, str) for text in texts) or not all(isinstance(number, int) for number in numbers):
+        raise ValueError("no lease")
+    return replace(holder, seen=float(holder.seen))
 
 
 def _machine() -> str:

@@ -5,11 +5,21 @@ from __future__ import annotations
 import glob
 import os
 import re
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import unquote
 
-# user:password@, where the password may hold a slash and a port is none
-PASSWORD = re.compile(r"[\w+.-]+://[^/:@?]+:(?!\d+(/|$))[^@?]*@")
-SECRETS = ("access_key", "secret_key", "session_token", "sas_token", "account_key", "password")
+SECRETS = (
+    # user:password@, where the password may hold a slash and a port is none
+    re.compile(r"://[^/:@?]*:(?!\d+([/?&#]|$))[^@?]*@"),
+    # a token in place of the user
+    re.compile(r"\bhttps?://[^/?#&]*@", re.IGNORECASE),
+    # settings of storage, and what signs an address for whoever holds it
+    re.compile(
+        r"[?&#;]((aws)?[_-]?(access[_-]?key([_-]?id)?|secret[_-]?(access[_-]?)?key|session[_-]?token)|"
+        r"x-(amz|goog)-(signature|credential|security-token)|signature|sig|"
+        r"((access|auth|sas)[_-]?)?token|((account|api)[_-]?)?key|(client[_-]?)?secret|password)=",
+        re.IGNORECASE,
+    ),
+)
 DATA_SUFFIXES = (".parquet", ".jsonl", ".json", ".ndjson")
 COMPRESSION_SUFFIXES = ("", ".gz", ".zst", ".bz2", ".lz4")
 
@@ -20,16 +30,18 @@ def is_remote(path: str) -> bool:
 
 
 def holds_secret(uri: str) -> bool:
-    """Whether a URI carries a password or an access key, as in ``s3://KEY:SECRET@bucket/key``."""
-    if PASSWORD.match(uri):
-        return True
-    try:
-        parts = urlsplit(uri)
-    except ValueError:
-        return False
-    if parts.scheme in ("http", "https") and "@" in parts.netloc:
-        return True
-    return any(name.lower() in SECRETS for name, _ in parse_qsl(parts.query, keep_blank_values=True))
+    """Whether a text has a URI with a password, key, token or signature, as in ``s3://KEY:SECRET@bucket/key``.
+
+    Percent-encoding hides none. What has no ``://`` is a local path, whose name may hold anything.
+    """
+    while (decoded := unquote(uri)) != uri:
+        uri = decoded
+    return is_remote(uri) and any(pattern.search(uri) for pattern in SECRETS)
+
+
+def without_secret(text: str) -> str:
+    """The text as a message may quote it."""
+    return "a value with a secret in it" if holds_secret(text) else repr(text)
 
 
 def absolute(path: str) -> str:

@@ -14,19 +14,23 @@ from typing import Any
 from pdray.config import RunConfig
 from pdray.console import Console, logs_to_file
 from pdray.errors import EXIT_OK, UserError
-from pdray.schema import Output, to_json
+from pdray.schema import Output, check_types, model_folders, to_json
 from pdray.shards import ShardedFolder
 from pdray.stages import Stage, StageContext, StageResult, Upstream
 from pdray.storage import StoragePath, copy_folder
-from pdray.store import RunStore, fingerprint, package_versions
+from pdray.store import MANIFEST, DamagedError, RunStore, fingerprint, package_versions
 
 ROOMS = ("corpus", "proxies", "scoring", "selection", "alignment")
 
 
+def all_stages() -> list[Stage]:
+    """The five stages in their order."""
+    return [import_module(f"pdray.{room}.stage").STAGE for room in ROOMS]
+
+
 def load_stages(config: RunConfig) -> list[Stage]:
     """The stages of a run in their order; the alignment only where it is configured."""
-    rooms = [room for room in ROOMS if room != "alignment" or config.alignment is not None]
-    return [import_module(f"pdray.{room}.stage").STAGE for room in rooms]
+    return [stage for stage in all_stages() if stage.name != "alignment" or config.alignment is not None]
 
 
 @dataclass(frozen=True)
@@ -72,15 +76,26 @@ def plan(config: RunConfig) -> list[Step]:
 
 def _found(store: RunStore, step: Step) -> Step:
     """The step with its manifest, where everything that the manifest speaks of is there."""
-    manifest = store.complete(step.folder, step.fingerprint)
-    if manifest is None:
-        return step
-    output = step.stage.load(manifest["output"])
+    name = step.folder.name
+    try:
+        manifest = store.complete(step.folder, step.fingerprint)
+        if manifest is None:
+            return step
+        output = step.stage.load(manifest["output"])
+        check_types(output)
+    except DamagedError as error:
+        return replace(step, damage=str(error))
+    except UserError:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError):
+        return replace(step, damage=f"{name}/{MANIFEST} does not say what the stage hands over")
     num_shards = getattr(output, "num_shards", 0)
     missing = num_shards - len(ShardedFolder(step.folder, step.fingerprint, num_shards).done())
     if missing:
-        damage = f"{missing} of {num_shards} shards in {step.folder.name} are missing or damaged; they are made again"
-        return replace(step, damage=damage)
+        return replace(step, damage=f"{missing} of {num_shards} shards in {name} are missing or damaged")
+    for folder in model_folders(output):
+        if not (store.root / folder / "config.json").exists():
+            return replace(step, damage=f"the model folder {folder} is missing or damaged")
     return replace(step, manifest=manifest, output=output)
 
 
@@ -122,7 +137,7 @@ def run_pipeline(config: RunConfig, until: str | None = None) -> int:
         if not waiting:
             Console().say(f"nothing to do: {', '.join(step.stage.name for step in steps)} are complete in {config.run}")
             return EXIT_OK
-        with logs_to_file(_logs(store)) as console:
+        with _logs(store) as console:
             try:
                 _run_steps(config, steps, console)
             finally:
@@ -173,7 +188,7 @@ def _run_steps(config: RunConfig, steps: list[Step], console: Console) -> None:
         if step.manifest is not None:
             console.say(f"{step.stage.name:<10} done before, reused")
         elif step.damage is not None:
-            console.say(f"{step.stage.name:<10} {step.damage}")
+            console.say(f"{step.stage.name:<10} {step.damage}; what is missing is made again")
     with ray_session(config.cluster):
         for index, step in enumerate(steps):
             if step.manifest is None:
@@ -186,6 +201,8 @@ def _run_step(config: RunConfig, step: Step, before: list[Step], console: Consol
 
     store = RunStore(config.run)
     step.folder.make_folder()
+    store.reopen(step.folder)
+    attempt = store.begin(step.folder)
     done = {other.stage.name: other for other in before}
     context = StageContext(
         config=config,
@@ -199,7 +216,7 @@ def _run_step(config: RunConfig, step: Step, before: list[Step], console: Consol
     result = step.stage.run(context)
     accounted = result.rows_out + result.quarantined + sum(result.dropped.values())
     assert result.rows_in == accounted, f"{step.stage.name}: {result.rows_in} rows in, {accounted} accounted for"
-    manifest = _manifest(step, done, result, start)
+    manifest = _manifest(step, done, result, start) | {"attempts": attempt}
     store.finish(step.folder, manifest)
     for note in result.notes:
         context.progress.note(note)

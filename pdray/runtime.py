@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import tempfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,45 +17,79 @@ WORKER_ENV = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "VLLM_NO_USAGE_STATS": "1",
 }
+# Left alone, the workers of a training listen where the host's name points to.
+ONE_NODE_ENV = WORKER_ENV | {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
+LOOPBACK_SWITCH = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+# A Unix socket's path ends at 107 bytes: TMPDIR, /pdray-XXXXXXXX/ray, /session_<26>_<pid of 7>, /sockets/plasma_store.1
+LONGEST_TMPDIR = 107 - 19 - 43 - 23
 
 
 @contextlib.contextmanager
 def ray_session(cluster: ClusterConfig) -> Iterator[None]:
     """A Ray connection for the duration of the block; a Ray that was started here ends with it.
 
-    A local Ray listens on loopback only; Ray's token authentication stays as it is by default, on.
+    A local Ray listens on loopback only and keeps its files where nobody else can read them; Ray's token
+    authentication stays as it is by default, on.
 
     Raises:
-        UserError: the cluster at ``cluster.address`` does not answer.
+        UserError: the cluster at ``cluster.address`` does not answer, or a local Ray would listen on every interface.
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     address = cluster.address or os.environ.get("RAY_ADDRESS")
-    if address is None:
-        # Ray reads this name on every system; it keeps the servers of a one-node Ray on the loopback interface.
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-    import ray
-
-    try:
+    with contextlib.ExitStack() as ending:
+        where: dict[str, Any] = {"address": address, "runtime_env": {"env_vars": WORKER_ENV}}
         if address is None:
-            ray.init(
-                address="local",  # without it Ray would join whatever cluster this machine last started
-                num_cpus=cluster.num_cpus,
-                include_dashboard=False,
-                runtime_env={"env_vars": WORKER_ENV},
-                logging_level=logging.WARNING,
-            )
-        else:
-            ray.init(address=address, runtime_env={"env_vars": WORKER_ENV}, logging_level=logging.WARNING)
-    except (ConnectionError, TimeoutError) as error:
-        raise UserError(
-            f"no Ray cluster answers at cluster.address {address!r} ({error}); start one with cluster/local.sh up, "
-            "or set cluster.address to null for a local Ray"
-        ) from None
-    try:
+            keep_on_loopback()
+            where = {
+                "address": "local",  # without it Ray would join whatever cluster this machine last started
+                "num_cpus": cluster.num_cpus,
+                "include_dashboard": False,
+                "runtime_env": {"env_vars": ONE_NODE_ENV},
+                "_temp_dir": ending.enter_context(private_folder()),
+            }
+        import ray
+
+        ending.callback(ray.shutdown)
+        try:
+            ray.init(**where, logging_level=logging.WARNING)
+        except (ConnectionError, TimeoutError) as error:
+            raise UserError(
+                f"no Ray cluster answers at cluster.address {address!r} ({error}); start one with cluster/local.sh up, "
+                "or set cluster.address to null for a local Ray"
+            ) from None
         tune_ray_data()
         yield
-    finally:
-        ray.shutdown()
+
+
+def keep_on_loopback() -> None:
+    """Make the servers of a one-node Ray listen on the loopback interface only. Imports Ray.
+
+    Raises:
+        UserError: Ray was imported before, and decided otherwise.
+    """
+    os.environ[LOOPBACK_SWITCH] = "0"
+    # Ray reads the variable, on every system, when it is imported: what it made of it is all that counts.
+    from ray._private import ray_constants
+
+    if ray_constants.ENABLE_RAY_CLUSTER:
+        raise UserError(
+            "ray was imported before pdray could tell it to keep a local Ray to the loopback interface, and would "
+            f"listen on every interface; set {LOOPBACK_SWITCH}=0 before the first import of ray"
+        )
+
+
+@contextlib.contextmanager
+def private_folder() -> Iterator[str]:
+    """A folder for the session of a local Ray, inside one that only its owner may enter; removed at the end.
+
+    It lies in TMPDIR, or in ``/tmp`` where TMPDIR is longer than Ray's sockets bear.
+    """
+    parent = tempfile.gettempdir()
+    if len(os.fsencode(parent)) > LONGEST_TMPDIR:
+        parent = "/tmp"
+    # The sockets of processes that are about to end may vanish while the folder is emptied.
+    with tempfile.TemporaryDirectory(prefix="pdray-", dir=parent, ignore_cleanup_errors=True) as private:
+        yield os.path.join(private, "ray")  # Ray opens its own folder to everybody
 
 
 def tune_ray_data() -> None:

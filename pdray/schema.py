@@ -5,10 +5,14 @@ A stage reads what an earlier one wrote through these alone, never through what 
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pyarrow as pa
+from pydantic import TypeAdapter
+
+from pdray.paths import is_remote
 
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 
@@ -186,3 +190,20 @@ Output = CorpusOutput | ProxiesOutput | ScoresOutput | SelectionOutput | Alignme
 def to_json(output: Output) -> dict[str, Any]:
     """A hand-over for the manifest."""
     return asdict(output)
+
+
+def check_types(output: Output) -> None:
+    """Refuse a hand-over whose parts are not of their types: it may come from a file that anything happened to.
+
+    Raises:
+        ValueError: a part is of another type.
+    """
+    TypeAdapter(type(output)).validate_json(json.dumps(asdict(output)), strict=True)
+
+
+def model_folders(output: Output) -> list[str]:
+    """The model folders below the run folder that a hand-over names."""
+    models = output.models if isinstance(output, ProxiesOutput) else []
+    policies = [output.policy] if isinstance(output, AlignmentOutput) else []
+    paths = [model.path for model in models] + policies
+    return [path for path in paths if not is_remote(path) and not path.startswith("/")]

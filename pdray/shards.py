@@ -15,6 +15,8 @@ import contextlib
 import faulthandler
 import hashlib
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -54,6 +56,17 @@ class Marker:
     files: dict[str, dict[str, int]]
     ids_sum: int
     facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether the parts are of their types and there is at least one file: JSON may hold anything."""
+        return (
+            isinstance(self.files, dict)
+            and len(self.files) > 0
+            and all(isinstance(one, dict) and {"bytes", "rows"} <= one.keys() for one in self.files.values())
+            and isinstance(self.ids_sum, int)
+            and isinstance(self.facts, dict)
+        )
 
 
 @dataclass(frozen=True)
@@ -108,38 +121,51 @@ class ShardedFolder:
         """A table of a shard.
 
         Raises:
-            UserError: it is gone or damaged since it was verified.
+            UserError: it is gone or damaged since it was verified; the shard counts as missing from now on.
+            OSError: the storage does not answer.
         """
-        path = self.table(name, shard)
-        try:
+        with self._whole(name, shard) as path:
             return path.read_table(columns)
-        except (OSError, pa.ArrowException) as error:
-            raise _unreadable(path, error) from None
 
     def batches(self, name: str, shard: int, columns: list[str], rows: int) -> Iterator[pa.RecordBatch]:
-        """A table of a shard in batches of at most so many rows, in order.
+        """A table of a shard in batches of at most so many rows, in order, fetched in small parts.
 
         Raises:
-            UserError: it is gone or damaged since it was verified.
+            UserError, OSError: as :meth:`read`.
         """
+        with self._whole(name, shard) as path, path.open_parquet(BUFFER_BYTES) as file:
+            yield from file.iter_batches(rows, columns=columns)
+
+    @contextlib.contextmanager
+    def _whole(self, name: str, shard: int) -> Iterator[StoragePath]:
         path = self.table(name, shard)
         try:
-            with path.open_parquet(BUFFER_BYTES) as file:
-                yield from file.iter_batches(rows, columns=columns)
+            yield path
         except (OSError, pa.ArrowException) as error:
-            raise _unreadable(path, error) from None
+            if not _is_damaged(path):
+                raise
+            # Size and footer may be right and a page wrong; without its marker the shard is made again.
+            self.marker_path(shard).delete()
+            raise UserError(f"{path} is damaged ({error}); run again, and this shard is made anew") from None
 
     def read_marker(self, shard: int) -> Marker | None:
-        """The marker of a shard, None where it is absent, damaged or of other inputs."""
+        """The marker of a shard, None where it is absent, damaged or of other inputs.
+
+        Raises:
+            OSError: the storage does not answer; taking that for an absent shard would do its work again.
+        """
         try:
             marker = Marker(**self.marker_path(shard).read_json())
-        except (OSError, ValueError, TypeError):
+        except (FileNotFoundError, ValueError, TypeError):
             return None
-        fits = isinstance(marker.files, dict) and isinstance(marker.ids_sum, int) and isinstance(marker.facts, dict)
-        return marker if fits and (marker.shard, marker.inputs) == (shard, self.inputs(shard)) else None
+        return marker if marker.is_sound and (marker.shard, marker.inputs) == (shard, self.inputs(shard)) else None
 
     def done(self) -> dict[int, Marker]:
-        """Every shard that is whole, verified by size, by rows and by the digest in each footer."""
+        """Every shard that is whole, verified by size, by rows and by the digest in each footer.
+
+        Raises:
+            OSError: the storage does not answer.
+        """
         sizes = self.folder.sizes(recursive=True)
 
         def verified(shard: int) -> Marker | None:
@@ -161,6 +187,8 @@ class ShardedFolder:
                     if (file.metadata.metadata or {}).get(INPUTS_KEY) != marker.inputs.encode():
                         return False
             except (OSError, pa.ArrowException):
+                if not _is_damaged(self.folder / name):
+                    raise
                 return False
         return True
 
@@ -173,8 +201,15 @@ class ShardedFolder:
         return hasher.hexdigest()
 
 
-def _unreadable(path: StoragePath, error: Exception) -> UserError:
-    return UserError(f"{path} cannot be read ({error}); run again, and what is damaged is made anew")
+def _is_damaged(path: StoragePath) -> bool:
+    """Whether a table that cannot be read is itself to blame: its bytes come, or there are none."""
+    try:
+        path.read_bytes()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -197,10 +232,10 @@ class ShardsFailedError(RuntimeError):
         failed: shard -> the last reason.
     """
 
-    def __init__(self, failed: dict[int, str]) -> None:
+    def __init__(self, failed: dict[int, str], rounds: int = ROUNDS) -> None:
         self.failed = failed
         shown = "; ".join(f"shard {shard}: {reason}" for shard, reason in list(failed.items())[:3])
-        super().__init__(f"{len(failed)} shards failed {ROUNDS} times: {shown}")
+        super().__init__(f"{len(failed)} shards failed {rounds} times: {shown}")
 
 
 def run_rounds(
@@ -241,8 +276,12 @@ def run_rounds(
         done = shards.done()
     missing = [shard for shard in range(shards.num_shards) if shard not in done]
     if missing:
-        raise ShardsFailedError({shard: reasons.get(shard, "its files are not whole") for shard in missing})
+        raise ShardsFailedError({shard: reasons.get(shard, "its files are not whole") for shard in missing}, rounds)
     return done
+
+
+_ends: dict[object, float] = {}
+_ends_lock = threading.Lock()
 
 
 @contextlib.contextmanager
@@ -250,13 +289,26 @@ def deadline(seconds: float) -> Iterator[None]:
     """End this process if the block takes longer, whatever it hangs in; Ray sees a lost worker.
 
     The watchdog is a thread of the interpreter that needs no lock of Python's, so native code that never returns is
-    ended as well; where each thread stood goes to the worker's log.
+    ended as well; where each thread stood goes to the worker's log. Several threads may each have a deadline.
     """
-    faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__)
+    key = object()
+    with _ends_lock:
+        _ends[key] = time.monotonic() + seconds
+        _watch_the_first()
     try:
         yield
     finally:
-        faulthandler.cancel_dump_traceback_later()
+        with _ends_lock:
+            del _ends[key]
+            _watch_the_first()
+
+
+def _watch_the_first() -> None:
+    """A process has one watchdog: set it to the deadline that comes first."""
+    faulthandler.cancel_dump_traceback_later()
+    if _ends:
+        left = max(0.001, min(_ends.values()) - time.monotonic())
+        faulthandler.dump_traceback_later(left, exit=True, file=sys.__stderr__ or sys.stderr)
 
 
 def error_text(error: BaseException) -> str:

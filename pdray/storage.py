@@ -8,21 +8,23 @@ environment of the process, never from the path.
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import os
 import shutil
-import uuid
+import stat
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from pdray.errors import UserError
+from pdray.filesystems import check_regular, opened, owner_only, partial_of, read_regular, told, write_private
 from pdray.paths import is_remote
 
 # Snappy is what readers everywhere expect; checksums let a flipped bit be an error and never a number.
@@ -33,14 +35,17 @@ PARQUET = {"compression": "snappy", "write_page_checksum": True}
 class StoragePath:
     """A file or folder on local or object storage; picklable, opened where it is used.
 
+    What a user can mend (credentials, a bucket that is not there) is a :class:`UserError` from every method.
+
     Attributes:
-        uri: an absolute local path, or a URI with its options as the query.
+        uri: a local path, or a URI, percent-encoded where it must be, with its options as the query.
     """
 
     uri: str
 
     def __truediv__(self, name: str) -> StoragePath:
         location, mark, query = self._parts
+        name = name if self.is_local else quote(name)
         return StoragePath(f"{location.rstrip('/')}/{name}{mark}{query}")
 
     def __str__(self) -> str:
@@ -49,7 +54,8 @@ class StoragePath:
     @property
     def name(self) -> str:
         """The last part of the path."""
-        return self._parts[0].rstrip("/").rpartition("/")[2]
+        name = self._parts[0].rstrip("/").rpartition("/")[2]
+        return name if self.is_local else unquote(name)
 
     @property
     def parent(self) -> StoragePath:
@@ -80,13 +86,13 @@ class StoragePath:
     @property
     def filesystem(self) -> pafs.FileSystem:
         """The filesystem that holds it."""
-        return _opened(*self._root)[0]
+        return opened(self._root[0])[0]
 
     @property
     def path(self) -> str:
         """Its path on :attr:`filesystem`."""
-        root, rest = self._root
-        return _opened(root, rest)[1]
+        root, key = self._root
+        return f"{opened(root)[1]}/{key}".rstrip("/") if root else key
 
     @property
     def _root(self) -> tuple[str, str]:
@@ -96,25 +102,28 @@ class StoragePath:
         location, mark, query = self._parts
         scheme, _, rest = location.partition("://")
         bucket, _, key = rest.partition("/")
-        return f"{scheme}://{bucket}{mark}{query}", key.strip("/")
+        return f"{scheme}://{bucket}{mark}{query}", unquote(key).strip("/")
 
     def exists(self) -> bool:
         """Whether there is a file or folder of this name."""
-        return self.info().type != pafs.FileType.NotFound
+        return bool(self.info().type != pafs.FileType.NotFound)
 
     def info(self) -> pafs.FileInfo:
         """Kind, size and time of the last change."""
-        return self.filesystem.get_file_info(self.path)
+        with told(self.uri):
+            return self.filesystem.get_file_info(self.path)
 
     def sizes(self, recursive: bool = False) -> dict[str, int]:
         """Bytes of every file in this folder, by its path below the folder; empty where there is no folder."""
         base = self.path.rstrip("/")
-        found = self.filesystem.get_file_info(pafs.FileSelector(base, recursive=recursive, allow_not_found=True))
+        with told(self.uri):
+            found = self.filesystem.get_file_info(pafs.FileSelector(base, recursive=recursive, allow_not_found=True))
         return {one.path[len(base) :].lstrip("/"): one.size for one in found if one.is_file}
 
     def folders(self) -> list[str]:
         """Names of the folders in this folder, sorted."""
-        found = self.filesystem.get_file_info(pafs.FileSelector(self.path, allow_not_found=True))
+        with told(self.uri):
+            found = self.filesystem.get_file_info(pafs.FileSelector(self.path, allow_not_found=True))
         return sorted(one.base_name for one in found if one.type == pafs.FileType.Directory)
 
     def read_bytes(self) -> bytes:
@@ -122,8 +131,11 @@ class StoragePath:
 
         Raises:
             FileNotFoundError: there is none.
+            OSError: something that is no file stands there.
         """
-        with self.filesystem.open_input_stream(self.path) as stream:
+        if self.is_local:
+            return read_regular(self.uri)
+        with told(self.uri), self.filesystem.open_input_stream(self.path) as stream:
             data: bytes = stream.read()
         return data
 
@@ -160,14 +172,25 @@ class StoragePath:
                 return False
             self.write_bytes(data)
             return True
-        partial = _partial(Path(self.uri))
+        partial = partial_of(Path(self.uri))
         try:
-            _write_private(partial, data)
+            write_private(partial, data)
             os.link(partial, self.uri)
         except FileExistsError:
             return False
+        except OSError:
+            if not partial.exists():
+                raise
+            return self._create(data)  # a mount without hard links
         finally:
             partial.unlink(missing_ok=True)
+        return True
+
+    def _create(self, data: bytes) -> bool:
+        try:
+            write_private(Path(self.uri), data)
+        except FileExistsError:
+            return False
         return True
 
     def read_table(self, columns: list[str] | None = None) -> pa.Table:
@@ -187,8 +210,10 @@ class StoragePath:
         Args:
             buffer_size: bytes of each column that are fetched at a time; 0 fetches a column at once.
         """
-        with self.filesystem.open_input_file(self.path) as source:
-            options = {"buffer_size": buffer_size, "pre_buffer": not buffer_size}
+        if self.is_local:
+            check_regular(self.uri)
+        options = {"buffer_size": buffer_size, "pre_buffer": not buffer_size}
+        with told(self.uri), self.filesystem.open_input_file(self.path) as source:
             yield pq.ParquetFile(source, page_checksum_verification=True, **options)
 
     def write_table(self, table: pa.Table, **options: Any) -> int:
@@ -207,20 +232,39 @@ class StoragePath:
         return size
 
     def make_folder(self) -> None:
-        """Create the folder and those above it, where that means anything."""
-        if self.is_local:
+        """Create the folder and those above it, where that means anything.
+
+        Raises:
+            UserError: a file stands there.
+        """
+        if not self.is_local:
+            return
+        try:
             Path(self.uri).mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise UserError(f"{self.uri} should be a folder, but a file stands there; move it away") from None
+
+    def rename(self, name: str) -> StoragePath:
+        """Give a file, or a local folder, another name where it lies; returns the new path."""
+        target = self.parent / name
+        if self.is_local:
+            os.rename(self.uri, target.uri)
+        else:
+            with told(self.uri):
+                self.filesystem.move(self.path, target.path)
+        return target
 
     def delete(self) -> None:
         """Delete the file or the whole folder; nothing happens where there is none."""
         kind = self.info().type
-        if kind == pafs.FileType.Directory:
-            if self.is_local:
-                shutil.rmtree(self.uri)
-            else:
-                self.filesystem.delete_dir(self.path)
-        elif kind != pafs.FileType.NotFound:
-            self.filesystem.delete_file(self.path)
+        with told(self.uri):
+            if kind == pafs.FileType.Directory:
+                if self.is_local:
+                    shutil.rmtree(self.uri)
+                else:
+                    self.filesystem.delete_dir(self.path)
+            elif kind != pafs.FileType.NotFound:
+                self.filesystem.delete_file(self.path)
 
     @contextlib.contextmanager
     def _output(self, durable: bool = False) -> Iterator[Any]:
@@ -230,64 +274,37 @@ class StoragePath:
             # not be completed by closing it, so the bytes are gathered first.
             buffer = pa.BufferOutputStream()
             yield buffer
-            with self.filesystem.open_output_stream(self.path) as stream:
+            with told(self.uri), self.filesystem.open_output_stream(self.path) as stream:
                 stream.write(buffer.getvalue())
             return
         target = Path(self.uri)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = _partial(target)
+        self.parent.make_folder()
+        partial = partial_of(target)
         try:
-            with open(partial, "xb", opener=_private) as stream:
+            with open(partial, "xb", opener=owner_only) as stream:
                 yield stream
                 if durable:
                     stream.flush()
                     os.fsync(stream.fileno())
             os.replace(partial, target)
+        except IsADirectoryError:
+            raise UserError(f"{target} should be a file, but a folder stands there; move it away") from None
         finally:
             partial.unlink(missing_ok=True)
-
-
-@functools.lru_cache(maxsize=64)
-def _filesystem(root: str) -> tuple[pafs.FileSystem, str]:
-    if not root:
-        return pafs.LocalFileSystem(), ""
-    try:
-        filesystem, path = pafs.FileSystem.from_uri(root)
-    except (ValueError, OSError) as error:
-        raise UserError(f"{root} cannot be opened ({error}); use a local path, s3://… or gs://…") from None
-    return filesystem, path
-
-
-def _opened(root: str, rest: str) -> tuple[pafs.FileSystem, str]:
-    filesystem, path = _filesystem(root)
-    return filesystem, f"{path}/{rest}".rstrip("/") if root else rest
-
-
-def _partial(target: Path) -> Path:
-    return target.with_name(f".{target.name}.{uuid.uuid4().hex[:12]}")
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
-
-
-def _write_private(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "xb", opener=_private) as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
 
 
 def copy_folder(source: Path, target: StoragePath) -> None:
     """Copy the files of a local folder, those in its folders included."""
     for file in sorted(path for path in source.rglob("*") if path.is_file()):
-        pafs.copy_files(
-            str(file),
-            (target / file.relative_to(source).as_posix()).path,
-            source_filesystem=pafs.LocalFileSystem(),
-            destination_filesystem=target.filesystem,
-        )
+        copy = target / file.relative_to(source).as_posix()
+        copy.parent.make_folder()
+        with told(target.uri):
+            pafs.copy_files(
+                str(file),
+                copy.path,
+                source_filesystem=pafs.LocalFileSystem(),
+                destination_filesystem=target.filesystem,
+            )
 
 
 def node_copy(folder: StoragePath, digest: str) -> Path:
@@ -296,24 +313,32 @@ def node_copy(folder: StoragePath, digest: str) -> Path:
     Args:
         folder: a model folder.
         digest: of its content; another content gets another copy.
+
+    Raises:
+        UserError: another user has taken the place of the copies.
     """
     if folder.is_local:
         return Path(folder.uri)
-    import tempfile
-
     root = Path(tempfile.gettempdir()) / f"pdray-models-{os.getuid()}"
     root.mkdir(mode=0o700, exist_ok=True)
-    if root.stat().st_uid != os.getuid():
+    found = root.lstat()
+    if found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode):
         raise UserError(f"{root} belongs to another user; remove it or set TMPDIR")
     target = root / digest[:32]
     if target.is_dir():
         return target
     partial = Path(tempfile.mkdtemp(dir=root))
-    pafs.copy_files(
-        folder.path, str(partial), source_filesystem=folder.filesystem, destination_filesystem=pafs.LocalFileSystem()
-    )
     try:
-        os.replace(partial, target)
-    except OSError:  # another worker of this node was first
+        with told(folder.uri):
+            pafs.copy_files(
+                folder.path,
+                str(partial),
+                source_filesystem=folder.filesystem,
+                destination_filesystem=pafs.LocalFileSystem(),
+            )
+        with contextlib.suppress(OSError):  # another worker of this node was first
+            os.replace(partial, target)
+    finally:
         shutil.rmtree(partial, ignore_errors=True)
+    assert target.is_dir(), f"{target} was neither made nor found"
     return target

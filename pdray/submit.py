@@ -16,6 +16,8 @@ import yaml
 from pdray.config import RunConfig, load_config
 from pdray.console import Console
 from pdray.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, UserError
+from pdray.storage import StoragePath
+from pdray.store import RunStore
 
 CONNECT_SECONDS = 15.0
 POLL_SECONDS = 0.5
@@ -109,7 +111,7 @@ def _check_cluster(address: str, headers: dict[str, str]) -> None:
         )
 
 
-def _submit_job(address: str, headers: dict[str, str], resolved: Path, submission_id: str) -> Any:
+def _submit_job(address: str, headers: dict[str, str], resolved: StoragePath, submission_id: str) -> Any:
     entrypoint = f"python -m pdray run {shlex.quote(str(resolved))}"
     try:
         client = _client(address, headers)
@@ -142,15 +144,19 @@ def _without_environment(names: tuple[str, ...]) -> Iterator[None]:
         os.environ.update(saved)
 
 
-def _write_resolved(config: RunConfig, submission_id: str) -> Path:
+def _write_resolved(config: RunConfig, submission_id: str) -> StoragePath:
     # The job joins the cluster that it was submitted to, whatever cluster the file names.
     config = config.model_copy(update={"cluster": config.cluster.model_copy(update={"address": None})})
-    path = Path(config.run) / "submitted" / f"{submission_id}.yaml"
+    store = RunStore(config.run)
+    store.make()
+    path = store.root / "submitted" / f"{submission_id}.yaml"
+    text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True), "utf-8")
+        path.write_bytes(text.encode("utf-8"))
     except OSError as error:
-        raise UserError(f"cannot write to the run folder {config.run}: {error.strerror}; set run to another") from None
+        raise UserError(
+            f"cannot write to the run folder {config.run}: {error.strerror or error}; set run to another"
+        ) from None
     return path
 
 

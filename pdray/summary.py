@@ -5,31 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pdray.store import RunStore, read_manifest
-
-# Stage -> keys that `show --json` takes from its metrics (the manifest holds more).
-SHOWN = {
-    "corpus": ("aspect_rows", "quarantine_reasons", "conflict"),
-    "proxies": ("aspects",),
-    "scores": ("engine", "rows", "pairs_per_second", "max_parity_error", "truncated", "non_finite"),
-    "selection": ("strategy", "budget", "rows", "cut_pd", "ids_sha256", "conflict"),
-    "alignment": (
-        "engine",
-        "zero_stage",
-        "num_workers",
-        "steps",
-        "first_loss",
-        "last_loss",
-        "eval_accuracy",
-        "policy_path",
-    ),
-}
+from pdray.pipeline import all_stages
+from pdray.shards import MARKERS
+from pdray.stages import Stage
+from pdray.storage import StoragePath
+from pdray.store import DamagedError, RunStore, read_attempts, read_manifest
 
 
 def summarise(run: str | Path) -> dict[str, Any]:
     """The state of a run: ``{"run", "stages": {name: {"status", ...}}}``.
 
-    ``status`` is complete, running, incomplete (interrupted, or not begun), or not configured.
+    ``status`` is complete, running, incomplete (interrupted, or not begun), damaged (its manifest cannot be read; the
+    next run makes the stage again), or not configured. ``folder`` is below the run folder, ``holds`` below that.
 
     Raises:
         UserError: there is no run in the folder.
@@ -38,23 +25,38 @@ def summarise(run: str | Path) -> dict[str, Any]:
     folders = store.read_state()["stages"]
     busy = store.is_locked()
     stages: dict[str, Any] = {}
-    for name in SHOWN:
-        manifest = read_manifest(store.root / folders[name]) if name in folders else None
-        if manifest is not None:
-            stages[name] = _shown(name, manifest) | {"folder": folders[name]}
-        elif busy and name in folders and (store.root / folders[name]).exists():
-            stages[name] = {"status": "running"}
-        else:
-            stages[name] = {"status": "incomplete" if name in folders else "not configured"}
+    for stage in all_stages():
+        if stage.name not in folders:
+            stages[stage.name] = {"status": "not configured"}
+            continue
+        stages[stage.name] = _state(stage, store.root / folders[stage.name], busy)
+        busy = busy and stages[stage.name]["status"] != "running"  # stages run one after the other
     return {"run": str(store.root), "stages": stages}
 
 
-def _shown(name: str, manifest: dict[str, Any]) -> dict[str, Any]:
-    metrics = {key: manifest["metrics"].get(key) for key in SHOWN[name]}
+def _state(stage: Stage, folder: StoragePath, busy: bool) -> dict[str, Any]:
+    try:
+        manifest = read_manifest(folder)
+    except DamagedError as error:
+        return {"status": "damaged", "reason": str(error)}
+    if manifest is not None:
+        holds = [name for name in folder.folders() if name != MARKERS]
+        return _shown(stage, manifest) | {"folder": folder.name, "holds": holds}
+    attempts = read_attempts(folder)
+    return {"status": "running" if busy and attempts else "incomplete", "attempts": attempts}
+
+
+def _shown(stage: Stage, manifest: dict[str, Any]) -> dict[str, Any]:
+    metrics = {key: manifest["metrics"].get(key) for key in stage.shown}
     if metrics.get("conflict", 0) is None:
         del metrics["conflict"]
-    common = {"status": "complete", "rows": manifest["rows_out"], "seconds": manifest["seconds"]}
-    counted = {"quarantined": manifest["quarantined"]} if name == "corpus" else {}
+    common = {
+        "status": "complete",
+        "rows": manifest["rows_out"],
+        "seconds": manifest["seconds"],
+        "attempts": manifest.get("attempts", 1),
+    }
+    counted = {"quarantined": manifest["quarantined"]} if stage.name == "corpus" else {}
     return common | counted | metrics
 
 
@@ -75,6 +77,10 @@ def _lines(name: str, stage: dict[str, Any]) -> list[tuple[str, str]]:
             continue
         if name == "proxies" and key == "aspects":
             rows += [(f"aspect {aspect}", _proxy(proxy)) for aspect, proxy in value.items()]
+        elif key == "attempts" and value <= 1:
+            continue
+        elif key == "holds":
+            rows.append((key, "  ".join(f"{stage['folder']}/{name}/" for name in value)))
         elif isinstance(value, dict):
             rows.append((key.replace("_", " "), ", ".join(f"{k} {_number(v)}" for k, v in value.items()) or "none"))
         else:

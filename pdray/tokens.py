@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from pdray.config import ScoresConfig
 from pdray.errors import UserError
 
@@ -146,3 +149,30 @@ class TextEncoder:
 def token_rule(scores: ScoresConfig) -> TokenRule:
     """The rule of a run; half of ``max_tokens`` is the prompt's where nothing else is said."""
     return TokenRule(scores.max_tokens, scores.prompt_tokens or scores.max_tokens // 2, scores.keep_prompt)
+
+
+def check_unknown_tokens(tokenizer: Any, columns: list[pa.ChunkedArray], limit: float) -> None:
+    """Refuse texts most of whose words a tokenizer does not know: their rewards would be those of other texts.
+
+    Args:
+        tokenizer: a Hugging Face tokenizer; one without a token for the unknown knows every text.
+        columns: lists of token ids.
+        limit: largest share of unknown tokens among all tokens.
+
+    Raises:
+        UserError: the share is above the limit.
+    """
+    unknown = tokenizer.unk_token_id
+    # Some tokenizers name the token that ends or begins every text.
+    marks = {tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.sep_token_id, tokenizer.cls_token_id}
+    if unknown is None or unknown in marks:
+        return
+    ids = [pc.list_flatten(column) for column in columns]
+    found = sum(pc.sum(pc.equal(one, unknown)).as_py() or 0 for one in ids)
+    share = found / max(1, sum(map(len, ids)))
+    if share > limit:
+        raise UserError(
+            f"the tokenizer of {tokenizer.name_or_path} does not know {share:.1%} of the tokens of the corpus, above "
+            f"scores.max_unknown_tokens {limit:g}; copy the model's own tokenizer files into that folder, take a model "
+            "that reads the corpus' language, or raise scores.max_unknown_tokens"
+        )

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
+from pdray.storage import StoragePath
+from tests.s3 import S3Server, give_keys
+from tests.s3 import s3_server as run_s3_server
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test needs a hub, and a look-up without a network waits
+os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # some tests import ray before they start it through pdray
 
 
 @pytest.fixture(scope="session")
@@ -21,6 +27,23 @@ def ray_local() -> Iterator[None]:
 
     with ray_session(ClusterConfig(num_cpus=2)):
         yield
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A real S3 server with an empty bucket; its keys are in the environment from then on."""
+    give_keys()
+    with run_s3_server(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture(params=["local", "s3"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> StoragePath:
+    """An empty folder on the local disk, then one on object storage."""
+    if request.param == "local":
+        return StoragePath(str(tmp_path / "folder"))
+    server: S3Server = request.getfixturevalue("s3_server")
+    return StoragePath(server.uri(f"tests/{uuid.uuid4().hex}"))
 
 
 @pytest.fixture
@@ -39,7 +62,6 @@ def small_run_config(tmp_path: Path) -> Path:
         "corpus": {"path": str(corpus)},
         "proxies": {
             "base_model": str(tmp_path / "proxy-base"),
-            "max_tokens": 128,
             "learning_rate": 1e-3,
             "length_baseline": False,
         },

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from pdray.alignment.stage import STAGE
 from pdray.config import AlignmentConfig, RunConfig
-from pdray.console import Console
-from pdray.progress import Progress
+from pdray.schema import KEPT, SelectionOutput, kept_schema
+from pdray.shards import ShardedFolder
 from pdray.stages import StageContext
-from tests import tiny
+from pdray.storage import StoragePath
+from tests import stages, tiny
 
 
 class SilentCounter:
@@ -29,8 +30,8 @@ def alignment(policy: Path, **options: Any) -> AlignmentConfig:
     return AlignmentConfig(policy=str(policy), **{**defaults, **options})
 
 
-def write_kept(folder: Path, count: int, chat: bool = False, longest: int = 10) -> Path:
-    """Kept pairs with random words, in two files whose order is not that of the ids; returns selection's folder."""
+def write_kept(folder: Path, count: int, chat: bool = False, longest: int = 10, split: float = 1 / 3) -> ShardedFolder:
+    """Kept pairs with random words in two shards, of which the first takes ``split``, as selection writes them."""
     draw = random.Random(0)
 
     def words(most: int) -> str:
@@ -50,13 +51,15 @@ def write_kept(folder: Path, count: int, chat: bool = False, longest: int = 10) 
         for i in range(count)
     ]
     draw.shuffle(rows)
-    (folder / "kept").mkdir(parents=True)
-    for part, chunk in enumerate((rows[: count // 3], rows[count // 3 :])):
-        pq.write_table(pa.Table.from_pylist(chunk), folder / "kept" / f"part-{part}.parquet")
-    return folder
+    shards, first = ShardedFolder(StoragePath(str(folder)), "test", 2), int(count * split)
+    for shard, chunk in enumerate((rows[:first], rows[first:])):
+        shards.write(shard, {KEPT: pa.Table.from_pylist(chunk, kept_schema(chat)).sort_by("pair_id")}, 0, {})
+    return shards
 
 
-def context(folder: Path, selection: Path, settings: AlignmentConfig, pairs: int, seed: int = 3) -> StageContext:
+def context(
+    folder: Path, selection: ShardedFolder, settings: AlignmentConfig, pairs: int, seed: int = 3
+) -> StageContext:
     """What the pipeline would hand to the alignment stage."""
     config = RunConfig.model_validate(
         {
@@ -67,7 +70,7 @@ def context(folder: Path, selection: Path, settings: AlignmentConfig, pairs: int
             "alignment": settings.model_dump(),
         }
     )
-    work = folder / "alignment"
-    work.mkdir(parents=True, exist_ok=True)
-    progress = Progress(Console(), "alignment")
-    return StageContext(config, work, {"selection": selection}, {"selection": {"rows_out": pairs}}, progress)
+    output = SelectionOutput(selection.num_shards, pairs, conversational=False)
+    upstream = stages.finished("selection", selection.folder, output)
+    sections = {name: getattr(config, name) for name in type(config).model_fields}
+    return stages.context(STAGE, folder, upstream=upstream, **sections)

@@ -11,13 +11,13 @@ import pytest
 
 from pdray.store import RunStore
 from pdray.summary import summarise
+from tests.tiny import tiny_bert
 
 
 @pytest.mark.parametrize(("words", "code"), [(["init"], 0), (["version"], 0), (["run", "run.yaml", "--dry-run"], 1)])
 def test_a_reader_that_has_gone(tmp_path: Path, words: list[str], code: int) -> None:
     """A half-read listing is no failure; a run that cannot speak any more is not reported as done."""
-    (tmp_path / "base").mkdir()
-    (tmp_path / "base" / "config.json").write_text("{}")
+    tiny_bert(tmp_path / "base", max_positions=512)
     (tmp_path / "pairs.jsonl").write_text("{}\n")
     (tmp_path / "run.yaml").write_text("corpus: {path: pairs.jsonl}\nproxies: {base_model: base}\n")
     buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
@@ -40,3 +40,14 @@ def test_a_section_that_is_left_out_is_not_incomplete(tmp_path: Path) -> None:
     stages = summarise(tmp_path)["stages"]
     assert stages["corpus"]["status"] == "incomplete"
     assert stages["alignment"]["status"] == "not configured"
+
+
+def test_nothing_waits_for_an_answer() -> None:
+    code = "from pdray import cli; cli._dispatch = lambda args: input('[y/N]'); exit(cli.main(['version']))"
+    asked = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert asked.wait(timeout=20) == 1  # its standard input stays open and silent
+        assert asked.stderr is not None
+        assert "EOF" in asked.stderr.read()
+    finally:
+        asked.kill()

@@ -59,7 +59,8 @@ def test_alignment_may_be_left_out(settings):
             ["offload_param needs zero_stage 3"],
         ),
         ("alignment={}", ["alignment.policy is missing", "set it"]),
-        ("run=s3://bucket/run", ["run is s3://bucket/run", "every node mounts"]),
+        ("run=s3://bucket/run", ["run is s3://bucket/run", "every node mounts", "leave the alignment section out"]),
+        ("run=file:///tmp/run", ["run is file:///tmp/run", "leave file:// out"]),
         ("scores.dtype=.nan", ["scores.dtype is nan"]),
         ("selection.gamma=.nan", ["selection.gamma is nan"]),
     ],
@@ -149,11 +150,109 @@ def test_how_is_not_fingerprinted_but_what_is(settings):
     ],
 )
 def test_a_secret_in_a_path_is_refused_and_not_repeated(corpus):
-    with pytest.raises(UserError, match=r"take it out|with a secret in it") as refusal:
+    with pytest.raises(UserError, match=r"^corpus.* holds a key or password.*take it out") as refusal:
         build_config({"corpus": corpus, "proxies": {"base_model": "m"}})
     assert "SEC" not in str(refusal.value)
 
 
-@pytest.mark.parametrize("uri", ["abfs://container@account/x", "gs://anonymous@bucket/x", "hdfs://head:8020/a@b"])
-def test_an_account_in_a_path_is_no_secret(uri):
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "s3://bucket/x?X-Amz-Signature=SECRET",
+        "https://host/x.parquet?a=1&x-amz-credential=SECRET&b=2",
+        "https://host/x.parquet?X-Amz-Security-Token=SECRET",
+        "https://host/x.parquet?X%2DAmz%2DSignature=SECRET",
+        "https://storage/x?X-Goog-Signature=SECRET",
+        "https://account.blob/x?sv=2024&sig=SECRET",
+        "https://host/x?TOKEN=SECRET",
+        "https://host/x?access_token=SECRET",
+        "https://host/x#access_token=SECRET",
+        "https://host/x?api_key=SECRET",
+        "https://host/x?apikey=SECRET",
+        "https://host/x?api-key=SECRET",
+        "https://host/x?key=SECRET",
+        "https://bucket/x?AWSAccessKeyId=SECRET&Signature=SECRET",
+        "https://bucket/x?Expires=1&Signature=SECRET",
+        "abfs://container@account/x?client_secret=SECRET",
+        "s3://bucket/x?endpoint_override=http://user:SECRET@host",
+        "s3://bucket/x?scheme=http&endpoint_override=http%3A%2F%2Fuser%3ASECRET%40host",
+        "s3://bucket/x?endpoint_override=http%253A%252F%252Fuser%253ASECRET%2540host",
+        "simplecache::s3://KEY:SECRET@bucket/x",
+        "s3://KEY%3ASECRET@bucket/x",
+        "s3://:SECRET@bucket/x",
+        "ray://user:SECRET@head:10001",
+    ],
+)
+def test_a_uri_with_a_secret_is_recognised(uri):
+    assert holds_secret(uri)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "abfs://container@account/x",
+        "gs://anonymous@bucket/x",
+        "hdfs://head:8020/a@b",
+        "s3://bucket/x?endpoint_override=http://127.0.0.1:8333&scheme=http&region=eu-1",
+        "s3://bucket/x?endpoint_override=127.0.0.1:8333&allow_bucket_creation=false",
+        "s3://bucket/x?endpoint_override=http%3A%2F%2F127.0.0.1%3A8333&user=a@b",
+        "s3://bucket/token=1/key=2/*.parquet",
+        "s3://bucket/x?partition_key=1&credential_kind=anonymous",
+        "file:///data/a:b@c/token=1/x.parquet",
+        "ray://head:10001",
+        "data/token=1/x.parquet",
+        "data/x?key=*.parquet",
+        "org/name",
+        "auto",
+    ],
+)
+def test_what_only_looks_like_a_secret_is_accepted(uri):
     assert not holds_secret(uri)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "run",
+        "corpus.path",
+        "corpus.hub",
+        "cluster.address",
+        "proxies.base_model",
+        "proxies.models.a",
+        "alignment.policy",
+        "alignment.deepspeed.nvme_path",
+        "selection.budget",
+        "selection.bugdet",
+    ],
+)
+def test_every_setting_refuses_a_secret_without_repeating_it(settings, name):
+    with pytest.raises(UserError, match=rf"(?m)^{name} holds a key or password.*take it out") as refusal:
+        build_config(settings, [f"{name}=s3://KEY:SECRET@bucket/x"])
+    assert "SECRET" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "s3://KEY:SECRET@bucket",
+        "s3://KEY:SECRET@bucket/x?region=1",
+        "run='s3://KEY:SECRET@bucket",
+        "run.path=s3://KEY:SECRET@bucket",
+    ],
+)
+def test_a_malformed_override_does_not_repeat_a_secret(settings, override):
+    with pytest.raises(UserError, match="--set a value with a secret in it") as refusal:
+        build_config(settings, [override])
+    assert "SECRET" not in str(refusal.value)
+
+
+def test_a_malformed_file_does_not_repeat_a_secret(tmp_path):
+    (tmp_path / "run.yaml").write_text("corpus: {path: 's3://KEY:SECRET@bucket\n")
+    with pytest.raises(UserError, match=r"run\.yaml is not readable YAML") as refusal:
+        load_config(tmp_path / "run.yaml")
+    assert "SECRET" not in str(refusal.value)
+
+
+def test_partition_columns_need_files(settings):
+    with pytest.raises(UserError, match=r"partition_columns .*corpus\.path"):
+        build_config(settings, ["corpus.path=null", "corpus.hub=org/name", "corpus.partition_columns=[aspect]"])

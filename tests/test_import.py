@@ -5,8 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
+
+import pdray
 
 HEAVY = ("torch", "transformers", "trl", "vllm", "deepspeed")
 ROOMS = ("corpus", "proxies", "scoring", "selection", "alignment")
@@ -31,6 +34,25 @@ def test_the_config_needs_no_cluster_and_no_model_library() -> None:
 @pytest.mark.parametrize("room", ROOMS)
 def test_a_stage_imports_models_only_when_it_runs(room: str) -> None:
     assert loaded_by(f"import pdray.{room}.stage", HEAVY) == []
+
+
+EVERY_MODULE = """
+import importlib, pkgutil, sys
+import pdray
+names = [module.name for module in pkgutil.walk_packages(pdray.__path__, "pdray.") if module.name != "pdray.__main__"]
+for name in names:
+    importlib.import_module(name)
+    if "ray" in sys.modules:
+        sys.exit(f"{name} imports ray")
+print(len(names))
+"""
+
+
+def test_no_module_imports_ray_before_the_session_is_configured() -> None:
+    done = subprocess.run([sys.executable, "-c", EVERY_MODULE], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    files = [path for path in Path(pdray.__file__).parent.rglob("*.py") if path.name != "__main__.py"]
+    assert int(done.stdout) == len(files) - 1  # the package itself is not among its modules
 
 
 def test_help_is_immediate() -> None:

@@ -14,6 +14,7 @@ import pytest
 import requests
 
 from pdray import submit as module
+from pdray.config import build_config
 from pdray.console import Console
 from pdray.errors import UserError
 
@@ -118,6 +119,25 @@ def test_an_address_must_be_a_url_that_answers(monkeypatch: pytest.MonkeyPatch) 
 def test_a_wrong_config_is_refused_before_the_cluster_is_asked(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no config file"):
         module.submit(str(tmp_path / "none.yaml"), [], "http://127.0.0.1:1", follow=False)
+
+
+def test_the_submitted_config_is_its_owners_alone(tmp_path: Path) -> None:
+    for name in ("p.jsonl", "config.json"):
+        (tmp_path / name).touch()
+    config = build_config(
+        {
+            "run": str(tmp_path / "run"),
+            "corpus": {"path": str(tmp_path / "p.jsonl")},
+            "proxies": {"base_model": str(tmp_path)},
+        }
+    )
+    before = os.umask(0o022)
+    try:
+        path = module._write_resolved(config, "job")
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "run").stat().st_mode & 0o777 == 0o700
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,11 @@ import copy
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from pdray.errors import UserError
-from pdray.tokens import PairEncoder
+from pdray.tokens import PairEncoder, check_unknown_tokens
 from tests.tiny import tiny_tokenizer
 
 PROMPT = "what is the good way to look at it"  # nine words, one token each
@@ -144,3 +145,20 @@ def test_messages_that_the_template_refuses_are_said_in_its_words(tokenizers: di
 def test_messages_need_a_chat_template(tokenizers: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="has no chat template; use a model that has one, or a corpus of strings"):
         PairEncoder(tokenizers["bert"], 64).encode([chat(PROMPT)], [chat(CHOSEN)], [chat(REJECTED)])
+
+
+@pytest.mark.parametrize(("text", "share"), [("the people", 0), ("the zebra people zebra", 0.5), ("zebra", 1)])
+def test_unknown_tokens_are_counted(tokenizers, text, share):
+    tokenizer = tokenizers["llama"]
+    ids = pa.chunked_array([pa.array([tokenizer(text, add_special_tokens=False)["input_ids"]] * 2)])
+    check_unknown_tokens(tokenizer, [ids, ids], share)
+    if share:
+        with pytest.raises(UserError, match=rf"does not know {share:.1%} of the tokens.*max_unknown_tokens 0\.1; copy"):
+            check_unknown_tokens(tokenizer, [ids, ids], 0.1)
+
+
+def test_a_token_that_ends_every_text_is_not_unknown(tokenizers):
+    tokenizer = copy.deepcopy(tokenizers["llama"])
+    tokenizer.unk_token = tokenizer.eos_token
+    ids = pa.chunked_array([pa.array([[5, tokenizer.eos_token_id]])])
+    check_unknown_tokens(tokenizer, [ids], 0.1)

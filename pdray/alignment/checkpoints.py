@@ -12,7 +12,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from pdray.store import write_json
+from pdray.storage import StoragePath
 
 MARKER = "complete.json"
 CHECKPOINTS = "checkpoints"
@@ -31,7 +31,7 @@ def mark(checkpoint: Path, facts: dict[str, Any]) -> None:
         checkpoint: its folder.
         facts: what is known of the training so far, among it ``step`` and ``max_steps``.
     """
-    write_json(checkpoint / MARKER, facts)
+    StoragePath(str(checkpoint / MARKER)).write_json(facts)
 
 
 def read_mark(checkpoint: Path) -> dict[str, Any] | None:

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pdray.config import AlignmentConfig
 from pdray.errors import UserError
+from pdray.schema import KEPT
+from pdray.shards import ShardedFolder
 
 COLUMNS = ["pair_id", "prompt", "chosen", "rejected"]
 
 
-def read_kept(folder: Path) -> pa.Table:
-    """Every pair under ``folder`` (parquet), sorted by ``pair_id``, with the columns :data:`COLUMNS`."""
-    files = sorted(folder.glob("*.parquet"))
-    tables = [pq.read_table(file, columns=COLUMNS) for file in files]
+def read_kept(selection: ShardedFolder) -> pa.Table:
+    """Every kept pair, sorted by ``pair_id``, with the columns :data:`COLUMNS`.
+
+    Raises:
+        UserError: there is none, or a shard is gone or damaged.
+    """
+    tables = [selection.read(KEPT, shard, COLUMNS) for shard in range(selection.num_shards)]
     tables = [table for table in tables if table.num_rows]
     if not tables:
-        raise UserError(f"no kept pair in {folder}; raise selection.budget")
-    return pa.concat_tables(tables, promote_options="permissive").sort_by("pair_id")
+        raise UserError(f"no kept pair in {selection.folder}; raise selection.budget")
+    return pa.concat_tables(tables).replace_schema_metadata(None).sort_by("pair_id")
 
 
 def is_chat(table: pa.Table) -> bool:

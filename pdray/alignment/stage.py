@@ -13,8 +13,10 @@ from pdray.alignment import checkpoints, data
 from pdray.alignment.deepspeed import deepspeed_config
 from pdray.config import AlignmentConfig, RunConfig, fingerprinted
 from pdray.errors import UserError
+from pdray.models.folder import check_model_folder
+from pdray.schema import AlignmentOutput
 from pdray.selection.divergence import num_kept
-from pdray.stages import StageContext, StageResult
+from pdray.stages import Stage, StageContext, StageResult, Upstream
 from pdray.store import model_identity
 
 
@@ -24,16 +26,17 @@ def settings(config: RunConfig) -> dict[str, Any]:
     return {**fingerprinted(alignment), "seed": config.seed, "policy_files": model_identity(alignment.policy)}
 
 
-def check(config: RunConfig, manifests: dict[str, dict[str, Any]]) -> None:
-    """Refuse settings that contradict each other, and too few pairs as soon as their number is known.
+def check(config: RunConfig, upstream: Upstream) -> None:
+    """Refuse settings that contradict each other, a policy that is not whole, and too few pairs once that is known.
 
     Raises:
         UserError: with the cure.
     """
     alignment = _section(config)
     deepspeed_config(alignment)
-    if "corpus" in manifests:
-        num_pairs = num_kept(config.selection.budget, manifests["corpus"]["rows_out"])
+    check_model_folder("alignment.policy", alignment.policy, "policy")
+    if upstream.corpus is not None:
+        num_pairs = num_kept(config.selection.budget, upstream.corpus.pairs)
         data.check_enough(num_pairs - data.num_held_out(num_pairs, alignment), alignment)
 
 
@@ -46,18 +49,19 @@ def run(ctx: StageContext) -> StageResult:
         RuntimeError: the workers failed more than ``max_failures`` times; the message holds theirs.
     """
     alignment = _section(ctx.config)
-    num_pairs = ctx.manifests["selection"]["rows_out"]
-    found = checkpoints.finished(ctx.folder)
+    assert ctx.upstream.selection is not None, "alignment reads the selection"
+    num_pairs, folder = ctx.upstream.selection.kept, ctx.folder.local
+    found = checkpoints.finished(folder)
     if found is None:
         _fit(ctx)
-    checkpoint = checkpoints.finished(ctx.folder)
+    checkpoint = checkpoints.finished(folder)
     assert checkpoint is not None, "Ray Train returned without a finished checkpoint"
     facts = checkpoints.read_mark(checkpoint) or {}
     if found:
         facts["resumed_from_step"] = facts["step"]
     history = checkpoints.read_history(checkpoint)
-    checkpoints.write_history(ctx.folder, history)
-    policy = checkpoints.publish_policy(checkpoint, ctx.folder)
+    checkpoints.write_history(folder, history)
+    policy = f"{ctx.folder.name}/{checkpoints.publish_policy(checkpoint, folder).name}"
     return _result(num_pairs, facts, history, policy, alignment)
 
 
@@ -71,18 +75,20 @@ def _fit(ctx: StageContext) -> None:
     from ray.train.torch import TorchTrainer
 
     from pdray.alignment.worker import REFUSED, TrainingJob, train_worker
+    from pdray.rendezvous import torch_config
 
     alignment = _section(ctx.config)
     _check_resources(ctx)
-    (ctx.folder / REFUSED).unlink(missing_ok=True)
+    folder = ctx.folder.local
+    (folder / REFUSED).unlink(missing_ok=True)
     # Ray Train's own print bypasses the redirection that datasets hashes functions with, and floods the log.
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
-    kept = ctx.inputs["selection"] / "kept"
-    storage = ctx.folder / "ray"
+    storage = folder / "ray"
     with ctx.progress.counting("DPO", unit="steps") as counter:
-        job = TrainingJob(alignment, ctx.config.seed, kept, ctx.folder, counter)
+        job = TrainingJob(alignment, ctx.config.seed, ctx.upstream.shards("selection"), folder, counter)
         trainer = TorchTrainer(
             lambda: train_worker(job),
+            torch_config=torch_config(),
             scaling_config=_scaling(alignment),
             run_config=ray.train.RunConfig(
                 name=f"attempt-{time.time_ns()}",  # Ray Train would restore a run of the same name
@@ -93,7 +99,7 @@ def _fit(ctx: StageContext) -> None:
         try:
             trainer.fit()
         except ray.train.TrainingFailedError as error:
-            raise _reason(error, ctx.folder / REFUSED) from error
+            raise _reason(error, folder / REFUSED) from error
         finally:
             shutil.rmtree(storage, ignore_errors=True)
 
@@ -143,7 +149,7 @@ def _reason(error: Exception, refusal: Path) -> Exception:
 
 
 def _result(
-    num_pairs: int, facts: dict[str, Any], history: list[dict[str, Any]], policy: Path, alignment: AlignmentConfig
+    num_pairs: int, facts: dict[str, Any], history: list[dict[str, Any]], policy: str, alignment: AlignmentConfig
 ) -> StageResult:
     losses = [entry["loss"] for entry in history if "loss" in entry]
     evaluation: dict[str, Any] = next((entry for entry in reversed(history) if "eval_loss" in entry), {})
@@ -155,7 +161,7 @@ def _result(
         "last_loss": losses[-1],
         "eval_loss": evaluation.get("eval_loss"),
         "eval_accuracy": evaluation.get("eval_rewards/accuracies"),
-        "policy_path": str(policy),
+        "policy_path": policy,
     }
     notes = []
     if alignment.held_out and not facts["eval_pairs"]:
@@ -165,9 +171,31 @@ def _result(
     if facts["truncated"]:
         notes.append(f"{facts['truncated']} pairs cut at the end of a response to {alignment.max_tokens} tokens")
     return StageResult(
+        output=AlignmentOutput(policy),
         rows_in=num_pairs,
         rows_out=num_pairs - dropped,
         dropped={"prompt fills max_tokens": dropped} if dropped else {},
         metrics=metrics,
         notes=notes,
     )
+
+
+STAGE = Stage(
+    name="alignment",
+    version=2,
+    upstream=("selection",),
+    settings=settings,
+    run=run,
+    load=lambda value: AlignmentOutput(**value),
+    shown=(
+        "engine",
+        "zero_stage",
+        "num_workers",
+        "steps",
+        "first_loss",
+        "last_loss",
+        "eval_accuracy",
+        "policy_path",
+    ),
+    check=check,
+)

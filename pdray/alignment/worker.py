@@ -12,6 +12,9 @@ from pdray.alignment.deepspeed import deepspeed_config
 from pdray.alignment.environment import prepare_worker
 from pdray.config import AlignmentConfig
 from pdray.errors import UserError
+from pdray.models.loading import WEIGHTS, check_weights, load_tokenizer_files
+from pdray.shards import ShardedFolder
+from pdray.storage import StoragePath
 
 if TYPE_CHECKING:
     from trl import DPOConfig, DPOTrainer
@@ -26,14 +29,14 @@ class TrainingJob:
     Attributes:
         alignment: the settings of the stage.
         seed: seed of the order of the pairs and of the held-out split.
-        kept: folder of the kept pairs.
+        selection: the shards of the finished selection, whose kept pairs are trained on.
         folder: the stage folder, on storage that every worker sees.
         counter: the user's progress line.
     """
 
     alignment: AlignmentConfig
     seed: int
-    kept: Path
+    selection: ShardedFolder
     folder: Path
     counter: Any
 
@@ -54,21 +57,25 @@ def train_worker(job: TrainingJob) -> None:
         resume = _agree_on_checkpoint(job.folder)
         _train(trainer, job, facts, resume)
     except UserError as error:
-        checkpoints.write_json(refusal, {"message": str(error)})
+        StoragePath(str(refusal)).write_json({"message": str(error)})
         raise
 
 
 def build_trainer(job: TrainingJob) -> tuple[DPOTrainer, dict[str, Any]]:
     """A trainer over the kept pairs, split into training and held-out pairs, and what is known of them."""
+    from transformers import AutoModelForCausalLM
     from trl import DPOTrainer
 
-    table = data.read_kept(job.kept)
+    table = data.read_kept(job.selection)
+    policy = job.alignment.policy
+    # Before the configuration, under which ZeRO-3 would build this model too. TRL loads the policy by its name.
+    check_weights(f"alignment.policy is {policy}", policy, AutoModelForCausalLM)
     # The configuration comes first: under ZeRO-3 the models are then loaded in shards.
     args = dpo_config(job)
     trainer = DPOTrainer(
-        model=job.alignment.policy,
+        model=policy,
         args=args,
-        processing_class=_tokenizer(job.alignment.policy, chat=data.is_chat(table)),
+        processing_class=_tokenizer(policy, chat=data.is_chat(table)),
         train_dataset=_dataset(table),
     )
     silence_dropout(trainer.model)
@@ -111,6 +118,8 @@ def dpo_config(job: TrainingJob) -> DPOConfig:
         gradient_checkpointing=alignment.gradient_checkpointing,
         bf16=alignment.dtype == "bfloat16",
         seed=job.seed,
+        trust_remote_code=False,
+        model_init_kwargs=WEIGHTS,
         logging_steps=1,
         save_strategy="steps",
         save_steps=alignment.save_steps,
@@ -163,9 +172,7 @@ def _agree_on_checkpoint(folder: Path) -> Path | None:
 
 
 def _tokenizer(policy: str, chat: bool) -> Any:
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(policy)
+    tokenizer = load_tokenizer_files(policy)
     if chat and not tokenizer.chat_template:
         raise UserError(
             f"the kept pairs are lists of messages but the tokenizer of alignment.policy {policy} has no chat "

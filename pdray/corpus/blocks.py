@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pdray.corpus.check import CHECK_FIELDS, pair_schema
+from pdray.corpus.check import BAD_FIELDS, pair_schema
 from pdray.corpus.conflict import conflicts
 from pdray.corpus.rows import DROPPED, RowRules, canonical
 from pdray.hashing import digest, hash64
@@ -33,6 +33,7 @@ class Report:
         good: pairs written.
         reasons: rows set aside or dropped, by reason.
         aspects: pairs written, by aspect.
+        repeated: pairs whose responses repeated the prompt.
         in_conflict, judged: pairs whose label opposes the other true ratings, and pairs where that is known.
     """
 
@@ -41,6 +42,7 @@ class Report:
     good: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
     aspects: Counter[str] = field(default_factory=Counter)
+    repeated: int = 0
     in_conflict: int = 0
     judged: int = 0
 
@@ -79,6 +81,7 @@ def write(blocks: list[Any], rules: RowRules, folder: Path) -> Report:
         report.good += part.good
         report.reasons += part.reasons
         report.aspects += part.aspects
+        report.repeated += part.repeated
         report.in_conflict += part.in_conflict
         report.judged += part.judged
     return report
@@ -146,16 +149,24 @@ def _write_block(
     good, bad = _good(block), block.filter(pc.is_valid(block["reason"]))
     mask = np.ones(len(good), dtype=bool)
     mask[losers] = False
-    set_aside = bad.select([field.name for field in CHECK_FIELDS]).to_pylist()
+    set_aside = bad.select([field.name for field in BAD_FIELDS]).to_pylist()
     set_aside += [_as_quarantined(row) for row in good.filter(~mask).select(pair_schema(rules).names).to_pylist()]
-    kept = _with_conflict(good.filter(pa.array(mask)).select(pair_schema(rules).names), spans, rules)
+    good = good.filter(pa.array(mask))
+    kept = _with_conflict(good.select(pair_schema(rules).names), spans, rules)
     if len(kept):
         pq.write_table(kept, f"{folder}/pairs/part-{index:05}.parquet", row_group_size=ROWS_PER_GROUP)
     reasons = Counter(row["reason"] for row in set_aside)
     _write_quarantine(f"{folder}/quarantine/part-{index:05}.jsonl", set_aside)
     judged = pc.drop_null(kept["conflict"]).to_pylist() if rules.ratings else []
     return Report(
-        Path(folder), len(block), len(kept), reasons, Counter(kept["aspect"].to_pylist()), sum(judged), len(judged)
+        Path(folder),
+        rows=len(block),
+        good=len(kept),
+        reasons=reasons,
+        aspects=Counter(kept["aspect"].to_pylist()),
+        repeated=good["repeated_prompt"].to_pylist().count(True),
+        in_conflict=sum(judged),
+        judged=len(judged),
     )
 
 

@@ -37,7 +37,8 @@ def pair_schema(rules: RowRules) -> pa.Schema:
 
 SIDES = ("chosen", "rejected")
 # Filled for a row that is no pair: why, the row itself as JSON, and the file it came from.
-CHECK_FIELDS = [pa.field("reason", pa.string()), pa.field("raw", pa.string()), pa.field("file", pa.string())]
+BAD_FIELDS = [pa.field("reason", pa.string()), pa.field("raw", pa.string()), pa.field("file", pa.string())]
+CHECK_FIELDS = [*BAD_FIELDS, pa.field("repeated_prompt", pa.bool_())]
 
 
 def checked_schema(rules: RowRules) -> pa.Schema:
@@ -48,7 +49,7 @@ def checked_schema(rules: RowRules) -> pa.Schema:
 def check_pairs(table: pa.Table, rules: RowRules, rated: bool, counter: Counter) -> pa.Table:
     """Check a block of kind ``pairs``, or of rated pairs, one row in for one row out."""
     rows = []
-    for raw, file in raw_rows(table):
+    for raw, file in raw_rows(table, rules.partition_columns):
         try:
             _readable(raw)
             pair = check_rated_pair(raw, rules) if rated else check_pair(raw, rules)
@@ -62,7 +63,7 @@ def check_pairs(table: pa.Table, rules: RowRules, rated: bool, counter: Counter)
 def check_responses(table: pa.Table, rules: RowRules, counter: Counter) -> pa.Table:
     """Check a block of rated responses; good rows get the key that brings the responses of a prompt together."""
     rows = []
-    for raw, file in raw_rows(table):
+    for raw, file in raw_rows(table, rules.partition_columns):
         try:
             _readable(raw)
             row = check_response(raw, rules)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any
+from urllib.parse import unquote
 
 import pyarrow.fs as pafs
 from fsspec.utils import glob_translate
@@ -12,6 +14,7 @@ from pdray.errors import UserError
 from pdray.paths import expand, is_data_file, is_remote
 from pdray.store import file_identity
 
+HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 GLOB = re.compile(r"[*\[]")  # in a URI the question mark begins the query
 
 
@@ -87,3 +90,13 @@ def input_identity(patterns: list[str]) -> list[list[Any]]:
         else:
             identity += [[f.path, f.size, f.mtime_ns] for f in filesystem.get_file_info(files)]
     return identity
+
+
+def folder_values(path: str, names: Iterable[str]) -> dict[str, str | None]:
+    """Values of columns that stand in the folder names of a path, as in ``aspect=honesty/x.parquet``.
+
+    Only the columns that are named; of two folders with one column the inner one counts.
+    """
+    folders = [part.partition("=") for part in path.split("/")[:-1] if "=" in part]
+    values = {unquote(name): None if value == HIVE_NULL else unquote(value) for name, _, value in folders}
+    return {name: values[name] for name in names if name in values}

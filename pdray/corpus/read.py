@@ -6,7 +6,7 @@ import functools
 import io
 import itertools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -16,7 +16,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from pdray.config import CorpusConfig
-from pdray.corpus.files import corpus_files
+from pdray.corpus.files import corpus_files, folder_values
 from pdray.errors import UserError
 
 PEEK_ROWS = 100
@@ -36,7 +36,7 @@ class RawCorpus:
 
     Attributes:
         datasets: Ray Data sets of raw rows.
-        columns: names of the columns, from the schema or the first rows of every file.
+        columns: names of the columns, from the schema or the first rows of every file, and those in folder names.
         conversational: whether prompts or responses are lists of messages.
     """
 
@@ -55,10 +55,13 @@ def open_corpus(config: CorpusConfig) -> RawCorpus:
         return _open_hub(config)
     texts = text_columns(config)
     groups = [group for found in corpus_files(config.patterns) for group in _by_format(*found)]
-    parts = [_open_files(*group, texts) for group in groups]
+    partitions = frozenset(config.partition_columns)
+    for _, files, _ in groups:
+        _require_folders(files, partitions)
+    parts = [_open_files(*group, texts, partitions) for group in groups]
     return RawCorpus(
         datasets=[dataset for dataset, _, _ in parts],
-        columns=frozenset().union(*(columns for _, columns, _ in parts)),
+        columns=partitions.union(*(columns for _, columns, _ in parts)),
         conversational=any(conversational for _, _, conversational in parts),
     )
 
@@ -69,11 +72,11 @@ def text_columns(config: CorpusConfig) -> frozenset[str]:
     return frozenset(getattr(config.columns, name) for name in names)
 
 
-def raw_rows(table: pa.Table) -> Iterator[tuple[dict[str, Any], str | None]]:
+def raw_rows(table: pa.Table, partitions: tuple[str, ...] = ()) -> Iterator[tuple[dict[str, Any], str | None]]:
     """Rows of a block as dictionaries of the user's columns, with the file that they come from.
 
-    A JSONL line that is no JSON object gives ``{UNREADABLE: reason, "line": text}``; bytes that are not UTF-8
-    stay bytes.
+    The columns in ``partitions`` come from the names of the file's folders. A JSONL line that is no JSON object gives
+    ``{UNREADABLE: reason, "line": text}``; bytes that are not UTF-8 stay bytes.
     """
     files = table.column(FILE).to_pylist() if FILE in table.column_names else itertools.repeat(None)
     if LINE in table.column_names:
@@ -82,7 +85,15 @@ def raw_rows(table: pa.Table) -> Iterator[tuple[dict[str, Any], str | None]]:
         names = [name for name in table.column_names if name != FILE]
         columns = [_values(table.column(name)) for name in names]
         rows = (dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True))
-    yield from zip(rows, files, strict=False)
+    folders = functools.cache(lambda file: folder_values(file, partitions) if partitions else {})
+    for row, file in zip(rows, files, strict=False):
+        yield _with_folders(row, folders(file)), file
+
+
+def _with_folders(row: dict[str, Any], values: dict[str, str | None]) -> dict[str, Any]:
+    if both := row.keys() & values.keys():
+        return row | {UNREADABLE: f"also in the folder name: {', '.join(sorted(both))}"}
+    return row | values
 
 
 def _parse_line(data: bytes) -> dict[str, Any]:
@@ -120,16 +131,39 @@ def _by_format(filesystem: pafs.FileSystem, files: list[str]) -> Iterator[tuple[
             yield filesystem, group, is_parquet
 
 
+def _require_folders(files: list[str], partitions: frozenset[str]) -> None:
+    for path in files:
+        if missing := sorted(partitions - folder_values(path, partitions).keys()):
+            raise UserError(
+                f"corpus.partition_columns names {missing[0]!r}, but {path} lies in no folder {missing[0]}=…; "
+                "take the name out or correct corpus.path"
+            )
+
+
+def _refuse_both(path: str, columns: Iterable[str], partitions: frozenset[str]) -> None:
+    if both := sorted(partitions.intersection(columns)):
+        raise UserError(
+            f"corpus.partition_columns names {both[0]!r}, which is also a column of {path}; take it out of the list, "
+            "and the column is read from the files"
+        )
+
+
 def _open_files(
-    filesystem: pafs.FileSystem, files: list[str], is_parquet: bool, texts: frozenset[str]
+    filesystem: pafs.FileSystem, files: list[str], is_parquet: bool, texts: frozenset[str], partitions: frozenset[str]
 ) -> tuple[Any, frozenset[str], bool]:
     import ray.data
 
     if is_parquet:
         schemas = _of_each(_schema, filesystem, files)
-        dataset = ray.data.read_parquet(files, filesystem=filesystem, include_paths=True)
+        for path, schema in zip(files, schemas, strict=True):
+            _refuse_both(path, schema.names, partitions)
+        # Left to itself, Ray takes `name=value` folders for columns, in place of those in the files.
+        dataset = ray.data.read_parquet(files, filesystem=filesystem, include_paths=True, partitioning=None)
         return dataset, _common_columns(files, schemas), any(_has_messages(schema, texts) for schema in schemas)
-    rows = [row for first in _of_each(_first_rows, filesystem, files) for row in first]
+    firsts = _of_each(_first_rows, filesystem, files)
+    for path, first in zip(files, firsts, strict=True):
+        _refuse_both(path, (key for row in first for key in row), partitions)
+    rows = [row for first in firsts for row in first]
     dataset = ray.data.from_items(files, override_num_blocks=len(files)).map_batches(
         _read_lines, fn_args=(filesystem,), batch_size=1, batch_format="pyarrow"
     )

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
+from pdray.corpus.turns import PROMPT_ROLES, RESPONSE_ROLE, Messages, shared_text, shared_turns, split_repeated
 from pdray.hashing import digest, hash64
 
-Text = str | list[dict[str, str]]
+Text = str | Messages
 
-RESPONSE_ROLE = "assistant"
+NO_PROMPT = "no prompt: the responses share no beginning"
 EQUAL_RATINGS = "equal on every aspect"
 ONLY_RESPONSE = "only response to its prompt"
 SAME_RESPONSE = "same response twice"
@@ -37,6 +38,8 @@ class RowRules:
         aspects: accepted aspects; None accepts any (kind pairs).
         ratings: aspect -> the user's columns with its rating: (chosen, rejected), (a, b) or (response,).
         conversational: whether the corpus holds messages.
+        implicit_prompt: whether there is no prompt column, and the prompt is what the responses begin with.
+        partition_columns: columns whose values are folder names.
         seed: of the draw of an aspect.
     """
 
@@ -44,30 +47,28 @@ class RowRules:
     aspects: tuple[str, ...] | None = None
     ratings: dict[str, tuple[str, ...]] = field(default_factory=dict)
     conversational: bool = False
+    implicit_prompt: bool = False
+    partition_columns: tuple[str, ...] = ()
     seed: int = 0
 
 
 def check_pair(raw: dict[str, Any], rules: RowRules) -> dict[str, Any]:
-    """A row of kind ``pairs`` as a corpus row.
+    """A row of kind ``pairs`` as a corpus row, and whether its responses repeated the prompt.
 
     Raises:
         BadRowError: a rule is broken.
     """
-    pair: dict[str, Any] = {
-        "prompt": _text(raw, "prompt", rules, "user"),
-        "chosen": _text(raw, "chosen", rules, RESPONSE_ROLE),
-        "rejected": _text(raw, "rejected", rules, RESPONSE_ROLE),
-        "aspect": _plain(raw, "aspect", rules),
-    }
+    prompt, (chosen, rejected), repeated = _texts(raw, ("chosen", "rejected"), rules)
+    aspect = _plain(raw, "aspect", rules)
+    pair: dict[str, Any] = {"prompt": prompt, "chosen": chosen, "rejected": rejected, "aspect": aspect}
     if pair["chosen"] == pair["rejected"]:
         raise BadRowError("equal responses")
     if rules.aspects is not None and pair["aspect"] not in rules.aspects:
         raise BadRowError("unknown aspect")
     pair["pair_id"] = _pair_id(raw, rules) or digest(*(canonical(pair[key]) for key in sorted(pair)))
-    for aspect, (chosen, rejected) in rules.ratings.items():
-        pair[f"score_chosen.{aspect}"] = _rating(raw, chosen)
-        pair[f"score_rejected.{aspect}"] = _rating(raw, rejected)
-    return pair | _optional(raw, rules)
+    for name, columns in rules.ratings.items():
+        pair[f"score_chosen.{name}"], pair[f"score_rejected.{name}"] = (_rating(raw, column) for column in columns)
+    return pair | _optional(raw, rules) | {"repeated_prompt": repeated}
 
 
 def check_rated_pair(raw: dict[str, Any], rules: RowRules) -> dict[str, Any] | None:
@@ -76,9 +77,7 @@ def check_rated_pair(raw: dict[str, Any], rules: RowRules) -> dict[str, Any] | N
     Raises:
         BadRowError: a rule is broken.
     """
-    prompt = _text(raw, "prompt", rules, "user")
-    first = _text(raw, "response_a", rules, RESPONSE_ROLE)
-    second = _text(raw, "response_b", rules, RESPONSE_ROLE)
+    prompt, (first, second), repeated = _texts(raw, ("response_a", "response_b"), rules)
     if first == second:
         raise BadRowError("equal responses")
     ratings = {aspect: (_rating(raw, a), _rating(raw, b)) for aspect, (a, b) in rules.ratings.items()}
@@ -86,7 +85,7 @@ def check_rated_pair(raw: dict[str, Any], rules: RowRules) -> dict[str, Any] | N
         raise BadRowError("no rating")
     pair_id = _pair_id(raw, rules) or digest(canonical(prompt), canonical(first), canonical(second))
     pair = draw_pair(pair_id, prompt, (first, second), ratings, rules.seed)
-    return pair and pair | _optional(raw, rules)
+    return pair and pair | _optional(raw, rules) | {"repeated_prompt": repeated}
 
 
 def check_response(raw: dict[str, Any], rules: RowRules) -> dict[str, Any]:
@@ -95,10 +94,8 @@ def check_response(raw: dict[str, Any], rules: RowRules) -> dict[str, Any]:
     Raises:
         BadRowError: a rule is broken.
     """
-    row: dict[str, Any] = {
-        "prompt": _text(raw, "prompt", rules, "user"),
-        "response": _text(raw, "response", rules, RESPONSE_ROLE),
-    }
+    prompt, (response,), repeated = _texts(raw, ("response",), rules)
+    row: dict[str, Any] = {"prompt": prompt, "response": response, "repeated_prompt": repeated}
     ratings = {f"rating.{aspect}": _rating(raw, column) for aspect, (column,) in rules.ratings.items()}
     if all(value is None for value in ratings.values()):
         raise BadRowError("no rating")
@@ -165,6 +162,38 @@ def canonical(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True, ensure_ascii=False)
 
 
+def _texts(raw: dict[str, Any], names: tuple[str, ...], rules: RowRules) -> tuple[Text, list[Any], bool]:
+    """The prompt, the responses without it, and whether they repeated it."""
+    if rules.implicit_prompt:
+        return *_implicit([_text(raw, name, rules, RESPONSE_ROLE) for name in names]), False
+    prompt = _text(raw, "prompt", rules, "user")
+    responses: list[Any] = [_text(raw, name, rules, RESPONSE_ROLE) for name in names]
+    if isinstance(prompt, str):
+        return prompt, responses, False
+    splits = [split_repeated(prompt, response) for response in responses]
+    wholes = [split[0] if split else prompt for split in splits]
+    if any(whole != wholes[0] for whole in wholes):
+        raise BadRowError(f"{' and '.join(names)} repeat different turns before the prompt")
+    rests: list[Any] = [split[1] if split else response for split, response in zip(splits, responses, strict=True)]
+    for name, rest in zip(names, rests, strict=True):
+        if rest[0]["role"] in PROMPT_ROLES:
+            raise BadRowError(f"begins with a turn of the {rest[0]['role']}: {name}")
+    return wholes[0], rests, any(splits)
+
+
+def _implicit(responses: list[Any]) -> tuple[Text, list[Any]]:
+    shared = (shared_text if isinstance(responses[0], str) else shared_turns)(*responses)
+    prompt = responses[0][:shared]
+    rests = [response[shared:] for response in responses]
+    if not all(_has_words(text) for text in (prompt, *rests)):
+        raise BadRowError(NO_PROMPT)
+    return prompt, rests
+
+
+def _has_words(text: Text) -> bool:
+    return any(part.strip() for part in ([text] if isinstance(text, str) else (turn["content"] for turn in text)))
+
+
 def _text(raw: dict[str, Any], name: str, rules: RowRules, role: str) -> Text:
     value = _present(raw, name, rules)
     if isinstance(value, str):
@@ -175,8 +204,7 @@ def _text(raw: dict[str, Any], name: str, rules: RowRules, role: str) -> Text:
     if not rules.conversational:
         raise BadRowError(f"messages in a corpus of strings: {name}")
     messages = [_message(message, name) for message in value]
-    needed = messages[-1:] if role == RESPONSE_ROLE else messages
-    if not any(message["content"].strip() for message in needed):
+    if not _has_words(messages[-1:] if role == RESPONSE_ROLE else messages):
         raise BadRowError(f"empty field: {name}")
     return messages
 

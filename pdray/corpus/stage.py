@@ -13,14 +13,14 @@ from __future__ import annotations
 
 from collections import Counter as Tally
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pdray.config import CorpusConfig, RunConfig, fingerprinted
 from pdray.corpus import blocks
 from pdray.corpus.check import PROMPT_KEY, bad_responses, check_pairs, check_responses, pair_responses
 from pdray.corpus.files import input_identity
 from pdray.corpus.read import RawCorpus, open_corpus
-from pdray.corpus.rows import DROPPED, RowRules
+from pdray.corpus.rows import DROPPED, NO_PROMPT, RowRules
 from pdray.errors import UserError, user_errors
 from pdray.progress import Counter
 from pdray.stages import StageContext, StageResult
@@ -54,20 +54,27 @@ def run(ctx: StageContext) -> StageResult:
     config = ctx.config.corpus
     raw = open_corpus(config)
     form, ratings = rating_columns(config, raw.columns)
+    _require_columns(config, form, raw.columns)
     rules = RowRules(
         columns={name: value for name, value in config.columns.model_dump().items() if name != "ratings"},
         aspects=tuple(config.aspects) if config.aspects else None,
         ratings=ratings,
         conversational=raw.conversational,
+        implicit_prompt=config.columns.prompt not in raw.columns,
+        partition_columns=tuple(config.partition_columns),
         seed=ctx.config.seed,
     )
-    _require_columns(config, form, raw.columns)
     with user_errors(), ctx.progress.counting("checking rows") as counter:
         datasets, responses = _check(raw, form, rules, counter)
         checked = blocks.collect(datasets)
     report = blocks.write(checked, rules, ctx.folder)
-    _refuse_if_bad(config, report, report.rows if responses is None else responses)
-    return _result(report, raw.conversational, responses)
+    if report.reasons[NO_PROMPT] > report.rows / 2:  # a prompt column was forgotten, or has another name
+        raise UserError(
+            f"{_absent(config, ['prompt'], raw.columns)}; and in {report.reasons[NO_PROMPT]:,} of {report.rows:,} rows "
+            "the responses share no beginning that could be the prompt"
+        )
+    _refuse_if_bad(config, report, report.rows if responses is None else responses.read)
+    return _result(report, rules, responses)
 
 
 def rating_columns(config: CorpusConfig, columns: frozenset[str]) -> tuple[str, dict[str, tuple[str, ...]]]:
@@ -105,17 +112,27 @@ def rating_columns(config: CorpusConfig, columns: frozenset[str]) -> tuple[str, 
 def _require_columns(config: CorpusConfig, form: str, columns: frozenset[str]) -> None:
     names = config.columns.model_dump()
     missing = [name for name in REQUIRED[form] if names[name] not in columns]
-    if missing:
-        raise UserError(
-            "; ".join(
-                f"corpus.columns.{name} is {names[name]!r}, which is not a column of the corpus" for name in missing
-            )
-            + f"; its columns are: {', '.join(sorted(columns)) or 'none (no readable row)'}"
-        )
+    # Two responses may have their prompt in what they begin with; a column that the user names has to be there.
+    implicit = missing == ["prompt"] and names["prompt"] == "prompt" and form != "rated responses"
+    if missing and not implicit:
+        raise UserError(_absent(config, missing, columns))
 
 
-def _check(raw: RawCorpus, form: str, rules: RowRules, counter: Counter) -> tuple[list[Any], int | None]:
-    """Data sets of checked rows, and how many responses were read where rows are responses."""
+def _absent(config: CorpusConfig, missing: list[str], columns: frozenset[str]) -> str:
+    names = config.columns.model_dump()
+    said = [f"corpus.columns.{name} is {names[name]!r}, which is not a column of the corpus" for name in missing]
+    return "; ".join([*said, f"its columns are: {', '.join(sorted(columns)) or 'none (no readable row)'}"])
+
+
+class Responses(NamedTuple):
+    """Counts of a corpus with one row per response: rows read, and those that repeat their prompt."""
+
+    read: int
+    repeated: int
+
+
+def _check(raw: RawCorpus, form: str, rules: RowRules, counter: Counter) -> tuple[list[Any], Responses | None]:
+    """Data sets of checked rows, and the counts of responses where rows are responses."""
     if form != "rated responses":
         checked = [
             dataset.map_batches(
@@ -138,7 +155,7 @@ def _check(raw: RawCorpus, form: str, rules: RowRules, counter: Counter) -> tupl
         .map_groups(pair_responses, batch_format="pyarrow", fn_kwargs={"rules": rules})
     )
     bad = merged.map_batches(bad_responses, batch_format="pyarrow", fn_kwargs={"rules": rules})
-    return [pairs, bad], merged.count()
+    return [pairs, bad], Responses(merged.count(), merged.sum("repeated_prompt") or 0)
 
 
 def _is_good() -> Any:
@@ -168,10 +185,15 @@ def _refuse_if_bad(config: CorpusConfig, report: blocks.Report, rows_read: int) 
         )
 
 
-def _result(report: blocks.Report, conversational: bool, responses: int | None) -> StageResult:
+def _result(report: blocks.Report, rules: RowRules, responses: Responses | None) -> StageResult:
     reasons: Tally[str] = Tally(report.reasons)
     dropped = {reason: reasons.pop(reason) for reason in DROPPED if reason in reasons}
     notes = [f"{count:,} rows quarantined: {reason}" for reason, count in reasons.most_common()]
+    repeated = report.repeated if responses is None else responses.repeated
+    if repeated:
+        notes.append(f"{repeated:,} rows repeat the prompt in their responses; the shared turns were taken off")
+    if rules.implicit_prompt:
+        notes.append("there is no prompt column; the prompt of a pair is what its responses begin with in common")
     return StageResult(
         rows_in=report.rows,
         rows_out=report.good,
@@ -181,9 +203,11 @@ def _result(report: blocks.Report, conversational: bool, responses: int | None) 
             "aspects": sorted(report.aspects),
             "aspect_rows": dict(sorted(report.aspects.items())),
             "quarantine_reasons": dict(sorted(reasons.items())),
-            "conversational": conversational,
+            "conversational": rules.conversational,
+            "implicit_prompt": rules.implicit_prompt,
+            "repeated_prompts": repeated,
             "conflict": report.conflict,
-            **({} if responses is None else {"responses_read": responses}),
+            **({} if responses is None else {"responses_read": responses.read}),
         },
         notes=notes,
     )

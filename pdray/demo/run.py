@@ -14,10 +14,11 @@ from pdray.config import build_config
 from pdray.demo.corpus import CONFLICT_SHARE, make_pairs
 from pdray.errors import EXIT_OK
 from pdray.pipeline import run_pipeline
+from pdray.store import make_run_folder
 from pdray.summary import summarise
 
 SETTINGS: dict[str, Any] = {
-    "proxies": {"epochs": 4, "learning_rate": 3e-3, "batch_size": 32, "max_tokens": 128, "length_penalty": 0.01},
+    "proxies": {"epochs": 4, "learning_rate": 3e-3, "batch_size": 32, "length_penalty": 0.01},
     "scores": {"engine": "vllm", "max_tokens": 128, "cpu_cache_gib": 0.25},
     "selection": {"budget": 0.3},
     "alignment": {
@@ -59,7 +60,8 @@ def _write_inputs(root: Path) -> None:
 
     logging.getLogger("transformers").setLevel(logging.ERROR)
     inputs = root / "inputs"
-    inputs.mkdir(parents=True, exist_ok=True)
+    make_run_folder(root)
+    inputs.mkdir(exist_ok=True)
     pairs = make_pairs()
     corpus = inputs / "corpus.jsonl.gz"
     with gzip.GzipFile(corpus, "wb", mtime=0) as file:
@@ -100,8 +102,9 @@ def tell(summary: dict[str, Any]) -> str:
             f"{alignment['last_loss']:.3f} at last.",
             "",
             f"kept pairs (TRL's preference format)  {root / selection['folder'] / 'kept'}",
-            f"divergence and rank of each           {root / selection['folder'] / 'selection'}",
-            f"trained policy                        {alignment['policy_path']}",
+            f"divergence of every pair              {root / selection['folder'] / 'pairs'}",
+            f"rank of each kept pair                {root / selection['folder'] / 'ranked'}",
+            f"trained policy                        {root / alignment['policy_path']}",
             f"configuration                         {root / 'inputs' / 'run.yaml'}",
             f"all figures                           pdray show {root}",
         ]

@@ -16,7 +16,7 @@ from pdray.config import ProxiesConfig
 from pdray.errors import UserError
 from pdray.proxies import length
 from pdray.proxies.base import load_tokenizer
-from pdray.tokens import PairEncoder
+from pdray.tokens import PairEncoder, check_unknown_tokens
 
 COLUMNS = ["pair_id", "prompt", "chosen", "rejected"]
 BATCH = 1024
@@ -32,6 +32,7 @@ class AspectJob:
         folder: where the tables of this aspect go.
         proxies: the settings of the stage.
         keep_prompt: side of a long prompt that survives, the same as in scoring.
+        max_unknown_tokens: largest share of tokens that the tokenizer may not know.
         seed: seed of the run.
     """
 
@@ -40,6 +41,7 @@ class AspectJob:
     folder: Path
     proxies: ProxiesConfig
     keep_prompt: Any
+    max_unknown_tokens: float
     seed: int
 
 
@@ -68,7 +70,7 @@ def prepare_aspect(job: AspectJob, counter: Any) -> Prepared:
     """Encode the pairs of an aspect, then :func:`divide` them; the counter gets the pairs encoded.
 
     Raises:
-        UserError: too few pairs to train on and to hold out.
+        UserError: too few pairs to train on and to hold out, or a tokenizer that does not know their words.
     """
     return divide(job, encode_aspect(job, counter))
 
@@ -115,7 +117,11 @@ def trains_baseline(proxies: ProxiesConfig) -> bool:
 
 
 def encode_aspect(job: AspectJob, counter: Any = None) -> pa.Table:
-    """Token ids and lengths of every pair of an aspect, read in batches; rows sorted by ``pair_id``."""
+    """Token ids and lengths of every pair of an aspect, read in batches; rows sorted by ``pair_id``.
+
+    Raises:
+        UserError: the tokenizer knows too few of the words.
+    """
     assert job.proxies.base_model is not None
     encoder = PairEncoder(load_tokenizer(job.proxies.base_model), job.proxies.max_tokens, job.keep_prompt)
     dataset = ds.dataset(job.pairs, format="parquet")
@@ -126,7 +132,9 @@ def encode_aspect(job: AspectJob, counter: Any = None) -> pa.Table:
             tables.append(_encode_batch(encoder, batch))
             if counter is not None:
                 counter.add(batch.num_rows)
-    return pa.concat_tables(tables).sort_by("pair_id").combine_chunks()
+    table = pa.concat_tables(tables).sort_by("pair_id").combine_chunks()
+    check_unknown_tokens(encoder.tokenizer, [table["chosen_ids"], table["rejected_ids"]], job.max_unknown_tokens)
+    return table
 
 
 def _encode_batch(encoder: PairEncoder, batch: pa.RecordBatch) -> pa.Table:

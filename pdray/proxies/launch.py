@@ -28,6 +28,8 @@ def fit(job: TrainingJob) -> dict[str, Any]:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
+    from pdray.rendezvous import torch_config
+
     proxies = job.proxies
     resources = {"CPU": proxies.cpus_per_worker}
     if proxies.gpus_per_worker > 0:
@@ -35,6 +37,7 @@ def fit(job: TrainingJob) -> dict[str, Any]:
     trainer = TorchTrainer(
         _train_loop,
         train_loop_config={"job": job},
+        torch_config=torch_config(),
         scaling_config=ScalingConfig(
             num_workers=proxies.num_workers, use_gpu=proxies.gpus_per_worker > 0, resources_per_worker=resources
         ),

@@ -10,7 +10,8 @@ from typing import Any
 from pdray.config import RunConfig, fingerprinted
 from pdray.errors import UserError, user_errors
 from pdray.hashing import digest
-from pdray.positions import check_positions
+from pdray.models.folder import check_model_folder
+from pdray.models.positions import check_positions
 from pdray.stages import StageContext, StageResult
 from pdray.store import model_identity
 
@@ -30,17 +31,21 @@ def settings(config: RunConfig) -> dict[str, Any]:
 
 
 def check(config: RunConfig, manifests: dict[str, dict[str, Any]]) -> None:
-    """Refuse texts that are longer than the base model reads.
+    """Refuse model folders that are not whole, and texts that are longer than the base model reads.
 
     Raises:
-        UserError: it has fewer positions than ``proxies.max_tokens``.
+        UserError: see :func:`~pdray.models.folder.check_model_folder`; or the base model has fewer positions than
+            ``proxies.max_tokens``.
     """
+    for aspect, folder in (config.proxies.models or {}).items():
+        check_model_folder(f"proxies.models.{aspect}", folder, "reward")
     if config.proxies.base_model is not None:
+        check_model_folder("proxies.base_model", config.proxies.base_model, "backbone")
         check_positions("proxies.max_tokens", config.proxies.max_tokens, config.proxies.base_model)
 
 
 def run(ctx: StageContext) -> StageResult:
-    """Train one proxy per aspect into ``<folder>/<slug>``, or check the ready ones.
+    """Train one proxy per aspect into ``<folder>/<slug>``, or take the ready ones, which :func:`check` has seen.
 
     ``metrics["aspects"][NAME]`` holds ``path``, ``train_pairs``, ``held_out_pairs``, ``held_out_accuracy``,
     ``length_correlation`` (``before`` and ``after`` the remedies), ``length_penalty`` (ρ that scoring has to
@@ -68,16 +73,12 @@ def slug(aspect: str) -> str:
 
 
 def _ready(aspects: list[str], models: dict[str, str]) -> StageResult:
-    from pdray.proxies.base import check_ready_model
-
     missing = sorted(set(aspects) - set(models))
     if missing:
         raise UserError(
             f"proxies.models has no model for {', '.join(missing)}, which the corpus holds; add it, or set "
             "corpus.aspects to the aspects that have one"
         )
-    for aspect in aspects:
-        check_ready_model(aspect, models[aspect])
     unused = sorted(set(models) - set(aspects))
     return StageResult(
         rows_in=0,
@@ -136,6 +137,7 @@ def _prepare(ctx: StageContext, aspects: list[str]) -> list[Any]:
             folder=ctx.folder / SCRATCH / slug(aspect),
             proxies=ctx.config.proxies,
             keep_prompt=ctx.config.scores.keep_prompt,
+            max_unknown_tokens=ctx.config.scores.max_unknown_tokens,
             seed=ctx.config.seed,
         )
         for aspect in aspects

@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from pdray.tokens import PairEncoder
+from pdray.models.loading import load_tokenizer_files
+from pdray.tokens import PairEncoder, check_unknown_tokens
 
 TEXT_COLUMNS = ("prompt", "chosen", "rejected")
 KEPT_COLUMNS = ("pair_id", "aspect", "conflict")
@@ -53,16 +54,23 @@ class PairTokenizer:
             columns[f"rejected_ids.{index}"] = pa.array(one.rejected_ids, IDS)
         return pa.table(columns)
 
+    def check_unknown(self, encoded: pa.Table, limit: float) -> None:
+        """Refuse a table that this has encoded where a tokenizer does not know more than a share of the tokens.
+
+        Raises:
+            UserError: see :func:`~pdray.tokens.check_unknown_tokens`.
+        """
+        for index, folder in enumerate(self.tokenizers):
+            columns = [encoded[f"chosen_ids.{index}"], encoded[f"rejected_ids.{index}"]]
+            check_unknown_tokens(self._encoder(folder).tokenizer, columns, limit)
+
     def _encoder(self, folder: str) -> PairEncoder:
         return _load_encoder(folder, self.max_tokens, self.keep_prompt)
 
 
 @functools.lru_cache(maxsize=16)
 def _load_encoder(folder: str, max_tokens: int, keep_prompt: Literal["end", "start"]) -> PairEncoder:
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    return PairEncoder(tokenizer, max_tokens, keep_prompt)
+    return PairEncoder(load_tokenizer_files(folder), max_tokens, keep_prompt)
 
 
 def token_lists(table: pa.Table, tokenizer: int) -> list[list[int]]:

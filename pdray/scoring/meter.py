@@ -5,9 +5,6 @@ from __future__ import annotations
 import time
 from typing import Any
 
-import ray
-from ray.exceptions import RayActorError
-
 from pdray.runtime import driver_node
 
 
@@ -47,6 +44,8 @@ class Meter:
 
 def start_meter() -> Any:
     """A meter as a Ray actor on the driver's node: a worker node that is lost does not take it away."""
+    import ray
+
     return ray.remote(num_cpus=0, scheduling_strategy=driver_node())(Meter).remote()
 
 
@@ -56,9 +55,11 @@ def stop_meter(meter: Any) -> dict[str, float | None]:
     Returns:
         None for every rate where the actor was lost: the rows are written, only the measure of them is gone.
     """
+    import ray
+
     try:
         rates: dict[str, float | None] = ray.get(meter.rates.remote())
-    except RayActorError:
+    except ray.exceptions.RayActorError:
         return dict.fromkeys(Meter().rates())
     ray.kill(meter)
     return rates

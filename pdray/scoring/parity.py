@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import ray
 
 from pdray.errors import UserError, user_errors
 from pdray.scoring.encode import token_lists
@@ -34,8 +33,10 @@ def measure_parity(pairs: pa.Table, plan: ScoringPlan, counter: Any = None) -> p
         ``reference`` float32 and ``error`` float32, their absolute difference.
 
     Raises:
-        UserError: the engine cannot be loaded, or the pairs cannot be encoded.
+        UserError: the engine cannot be loaded, the pairs cannot be encoded, or a tokenizer does not know their words.
     """
+    import ray
+
     # A process of its own gives memory back before the pass: vLLM's engines do not.
     task = ray.remote(num_cpus=plan.placement.actor_cpus, num_gpus=plan.placement.actor_gpus, max_calls=1)(_compare)
     with user_errors():
@@ -72,6 +73,7 @@ def _cure(engine: str, dtype: str) -> str:
 def _compare(pairs: pa.Table, plan: ScoringPlan, counter: Any) -> pa.Table:
     limit_threads(plan.options.threads)
     encoded = plan.tokenizer(pairs)
+    plan.tokenizer.check_unknown(encoded, plan.max_unknown_tokens)
     proxies = plan.proxies.proxies
     ids = [token_lists(encoded, index) for index in range(len(plan.proxies.tokenizers))]
     # References first, one after another: they must not stand in memory beside the engines.

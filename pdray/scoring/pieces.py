@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pdray.scoring.encode import KEPT_COLUMNS, TEXT_COLUMNS, PairTokenizer
-from pdray.scoring.survey import parquet_files
+from pdray.survey import parquet_files
 
 PIECES_PER_ACTOR = 8
 MAX_ROWS = 2048  # those of the corpus's row groups: enough pairs and a piece is one of them, read once

@@ -20,6 +20,7 @@ class ScoringPlan:
         options: how an actor's engines are loaded; ``memory_share`` is that of all in an actor's part of a GPU.
         load: loads one reward model.
         placement: what an actor and a task ask Ray for.
+        max_unknown_tokens: largest share of tokens that a tokenizer may not know.
     """
 
     proxies: ProxySet
@@ -27,6 +28,7 @@ class ScoringPlan:
     options: EngineOptions
     load: EngineLoader
     placement: Placement
+    max_unknown_tokens: float
 
     def load_proxy(self, proxy: Proxy) -> RewardEngine:
         """One of the engines that an actor holds side by side."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pdray.errors import UserError
-from pdray.positions import check_positions
+from pdray.models.positions import check_positions
 
 TOKENIZER_FILES = (
     "tokenizer.json",

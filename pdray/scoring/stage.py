@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-import ray
 
 from pdray.config import RunConfig, ScoresConfig, fingerprinted
 from pdray.errors import user_errors
-from pdray.positions import check_positions
+from pdray.models.positions import check_positions
 from pdray.runtime import living_nodes
 from pdray.scoring.actor import ScoringActor, count_non_finite
 from pdray.scoring.encode import TEXT_COLUMNS, PairTokenizer
@@ -21,8 +20,8 @@ from pdray.scoring.pieces import MAX_BLOCKS, PieceEncoder, cut_pieces, rows_per_
 from pdray.scoring.plan import ScoringPlan
 from pdray.scoring.proxies import ProxySet, find_proxies
 from pdray.scoring.resources import Placement, place
-from pdray.scoring.survey import IdSurvey, parquet_files, read_places, survey_ids
 from pdray.stages import StageContext, StageResult
+from pdray.survey import IdSurvey, parquet_files, read_places, survey_ids
 
 MIN_FILE_ROWS = 100_000
 
@@ -95,7 +94,7 @@ def make_plan(
         cpu_cache_bytes=int(scores.cpu_cache_gib * 2**30),
     )
     tokenizer = PairTokenizer(proxies.tokenizers, scores.max_tokens, scores.keep_prompt)
-    return ScoringPlan(proxies, tokenizer, options, load, placement)
+    return ScoringPlan(proxies, tokenizer, options, load, placement, scores.max_unknown_tokens)
 
 
 def _check_parity(ctx: StageContext, survey: IdSurvey, plan: ScoringPlan) -> float:
@@ -107,6 +106,8 @@ def _check_parity(ctx: StageContext, survey: IdSurvey, plan: ScoringPlan) -> flo
 
 
 def _score(ctx: StageContext, corpus: Path, rows: int, plan: ScoringPlan) -> dict[str, float | None]:
+    import ray.data
+
     meter = start_meter()
     batch_size, placement = ctx.config.scores.batch_size, plan.placement
     pieces = cut_pieces(corpus, rows_per_piece(rows, batch_size, placement.num_actors))
@@ -136,6 +137,8 @@ def _score(ctx: StageContext, corpus: Path, rows: int, plan: ScoringPlan) -> dic
 
 
 def _check_output(folder: Path, survey: IdSurvey) -> dict[str, int]:
+    import ray
+
     written = survey_ids(folder)
     if (written.rows, written.ids_sum) != (survey.rows, survey.ids_sum):
         raise RuntimeError(f"{folder} holds {written.rows} rows for {survey.rows} pairs, or other pair_ids; run again")

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from pdray.models.loading import load_weights
 from pdray.scoring.engine import EngineOptions, Rewards, TokenIds
 
 CPU_BATCH_TOKENS = 4096
@@ -19,6 +20,9 @@ class TransformersEngine:
         model_path: Hugging Face folder.
         options: see :class:`~pdray.scoring.engine.EngineOptions`.
         batch_tokens: padded tokens per forward pass; None fits the device, 1 scores text by text.
+
+    Raises:
+        UserError: the folder lacks weights of the model, its head among them, or has them in other sizes.
     """
 
     def __init__(self, model_path: str, options: EngineOptions, batch_tokens: int | None = None) -> None:
@@ -26,8 +30,11 @@ class TransformersEngine:
         from transformers import AutoModelForSequenceClassification
 
         self._device = "cuda" if options.use_gpu else "cpu"
-        model = AutoModelForSequenceClassification.from_pretrained(
-            model_path, dtype=getattr(torch, options.dtype), local_files_only=True
+        model = load_weights(
+            f"a reward model is {model_path}",
+            model_path,
+            AutoModelForSequenceClassification,
+            dtype=getattr(torch, options.dtype),
         )
         self._model = model.to(self._device).eval()
         padding = model.config.get_text_config().pad_token_id

@@ -45,6 +45,8 @@ class VllmEngine:
         self._params = PoolingParams(use_activation=False)
         self._llm = LLM(
             model=model_path,
+            trust_remote_code=False,
+            load_format="safetensors",
             runner="pooling",
             dtype=options.dtype,
             max_model_len=options.max_tokens,

@@ -11,7 +11,13 @@ import pytest
 
 from pdray.alignment import stage
 from pdray.errors import UserError
+from pdray.schema import CorpusOutput
+from pdray.shards import ShardedFolder
+from pdray.stages import Upstream
+from pdray.storage import StoragePath
 from tests import dpo_case, tiny
+
+NOTHING = ShardedFolder(StoragePath("/nowhere"), "test", 1)
 
 
 @pytest.mark.parametrize("loss", [0.7, 0.6920, math.nan, math.inf])
@@ -53,7 +59,7 @@ def test_settings_follow_the_policy_files_and_the_seed(tmp_path: Path) -> None:
 
     def identity(seed: int = 0, **changes: object) -> dict[str, object]:
         changed = settings.model_copy(update=changes)
-        return stage.settings(dpo_case.context(tmp_path / "run", tmp_path, changed, 10, seed).config)
+        return stage.settings(dpo_case.context(tmp_path / "run", NOTHING, changed, 10, seed).config)
 
     before = identity()
     assert identity(save_steps=7, max_failures=3) == before
@@ -64,16 +70,17 @@ def test_settings_follow_the_policy_files_and_the_seed(tmp_path: Path) -> None:
 
 
 def test_too_few_kept_pairs_are_refused_before_ray(tmp_path: Path) -> None:
-    ctx = dpo_case.context(tmp_path, tmp_path, dpo_case.alignment(tmp_path, gradient_accumulation=8), pairs=12)
+    settings = dpo_case.alignment(tiny.tiny_llama_lm(tmp_path / "policy"), gradient_accumulation=8)
+    ctx = dpo_case.context(tmp_path, NOTHING, settings, pairs=12)
     with pytest.raises(UserError, match="12 pairs are left to train on, but one optimizer step takes 16"):
-        stage.check(ctx.config, {"corpus": {"rows_out": 40}})
-    stage.check(ctx.config, {})
+        stage.check(ctx.config, Upstream(corpus=CorpusOutput(1, 40, 80, ["a", "b"], {"a": 20, "b": 20}, False)))
+    stage.check(ctx.config, Upstream())
 
 
 def test_a_contradiction_is_refused_before_ray(tmp_path: Path) -> None:
     settings = dpo_case.alignment(tmp_path, deepspeed={"bf16": {"enabled": True}})
     with pytest.raises(UserError, match=r"alignment\.deepspeed\.bf16 .* alignment\.dtype"):
-        stage.check(dpo_case.context(tmp_path, tmp_path, settings, pairs=100).config, {})
+        stage.check(dpo_case.context(tmp_path, NOTHING, settings, pairs=100).config, Upstream())
 
 
 def test_importing_the_stage_loads_nothing_heavy() -> None:
@@ -88,6 +95,6 @@ def test_importing_the_stage_loads_nothing_heavy() -> None:
 def test_workers_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     """Ray Train would wait for them for ever."""
     settings = dpo_case.alignment(tmp_path, cpus_per_worker=2)
-    ctx = dpo_case.context(tmp_path, tmp_path, settings, pairs=100)
+    ctx = dpo_case.context(tmp_path, NOTHING, settings, pairs=100)
     with pytest.raises(UserError, match=r"2 workers of 2 CPUs .* holds 1; lower alignment\.cpus_per_worker"):
         stage.run(ctx)

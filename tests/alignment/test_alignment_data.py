@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from pdray.alignment import data
@@ -15,24 +13,29 @@ from tests.dpo_case import alignment, write_kept
 POLICY = Path("/models/policy")
 
 
-def test_order_does_not_depend_on_the_files(tmp_path: Path) -> None:
-    once = data.read_kept(write_kept(tmp_path / "two", 20) / "kept")
-    (tmp_path / "one").mkdir()
-    pq.write_table(once.take([19, *range(19)]), tmp_path / "one" / "all.parquet")
-    assert data.read_kept(tmp_path / "one").equals(once)
-    assert once["pair_id"].to_pylist() == sorted(once["pair_id"].to_pylist())
+def test_order_does_not_depend_on_the_shards(tmp_path: Path) -> None:
+    once = data.read_kept(write_kept(tmp_path / "a", 20))
+    assert data.read_kept(write_kept(tmp_path / "b", 20, split=0.75)).equals(once)
+    assert once["pair_id"].to_pylist() == [f"pair-{i:04}" for i in range(20)]
     assert once.column_names == data.COLUMNS
 
 
 def test_strings_and_messages_are_told_apart(tmp_path: Path) -> None:
-    assert not data.is_chat(data.read_kept(write_kept(tmp_path / "text", 6) / "kept"))
-    assert data.is_chat(data.read_kept(write_kept(tmp_path / "chat", 6, chat=True) / "kept"))
+    assert not data.is_chat(data.read_kept(write_kept(tmp_path / "text", 6)))
+    assert data.is_chat(data.read_kept(write_kept(tmp_path / "chat", 6, chat=True)))
 
 
-def test_nothing_kept_is_refused(tmp_path: Path) -> None:
-    pq.write_table(pa.table({name: pa.array([], pa.string()) for name in data.COLUMNS}), tmp_path / "a.parquet")
+def test_a_shard_that_keeps_nothing_is_no_harm_and_all_of_them_are(tmp_path: Path) -> None:
+    assert len(data.read_kept(write_kept(tmp_path / "some", 6, split=0))) == 6
     with pytest.raises(UserError, match=r"no kept pair.*raise selection\.budget"):
-        data.read_kept(tmp_path)
+        data.read_kept(write_kept(tmp_path / "none", 0))
+
+
+def test_a_damaged_shard_is_an_error_and_not_a_smaller_training_set(tmp_path: Path) -> None:
+    shards = write_kept(tmp_path, 20)
+    shards.table("kept", 1).local.unlink()
+    with pytest.raises(UserError, match=r"shard-00001\.parquet is damaged"):
+        data.read_kept(shards)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from pdray.corpus.rows import (
@@ -36,7 +38,7 @@ MESSAGES = [{"role": "user", "content": "hi"}]
 
 
 def test_a_good_row_passes():
-    assert check_pair(GOOD, RULES) == GOOD | {"overall": None, "source": None}
+    assert check_pair(GOOD, RULES) == GOOD | {"overall": None, "source": None, "repeated_prompt": False}
 
 
 @pytest.mark.parametrize(
@@ -154,3 +156,115 @@ def test_responses_to_a_prompt_are_paired_whatever_their_order():
     assert [pair for pair in again if "reason" not in pair] == pairs
     assert [pair for pair in again if "reason" in pair] == [{"reason": "same response twice"}]
     assert pairs_of_responses(rows[:1], rules) == [{"reason": "only response to its prompt"}]
+
+
+def turn(role, content):
+    return {"role": role, "content": content}
+
+
+SYSTEM, QUESTION, MORE = turn("system", "be kind"), turn("user", "q"), turn("user", "and?")
+YES, NO, WELL = turn("assistant", "yes"), turn("assistant", "no"), turn("assistant", "well")
+TALK = RowRules(COLUMNS, conversational=True)
+IMPLICIT = RowRules(COLUMNS, conversational=True, implicit_prompt=True)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "chosen", "rejected", "expected"),
+    [
+        # UltraFeedback-binarized: the prompt is a string, the responses begin with it as a turn.
+        ("q", [QUESTION, YES], [QUESTION, NO], ([QUESTION], [YES], [NO], True)),
+        ([QUESTION], [QUESTION, YES], [QUESTION, NO], ([QUESTION], [YES], [NO], True)),
+        ([QUESTION, WELL, MORE], [QUESTION, WELL, MORE, YES], [QUESTION, WELL, MORE, NO], (3, [YES], [NO], True)),
+        # Turns before the prompt's belong to it too.
+        ("q", [SYSTEM, QUESTION, YES], [SYSTEM, QUESTION, NO], ([SYSTEM, QUESTION], [YES], [NO], True)),
+        ("and?", [QUESTION, WELL, MORE, YES], [QUESTION, WELL, MORE, NO], ([QUESTION, WELL, MORE], [YES], [NO], True)),
+        ("q", [QUESTION, YES], "no", ([QUESTION], [YES], [NO], True)),
+        ("q", [turn("user", "q\n"), YES], [QUESTION, NO], ([QUESTION], [YES], [NO], True)),
+        # Responses of several turns that are just that.
+        ("q", [WELL, MORE, YES], [WELL, MORE, NO], ([QUESTION], [WELL, MORE, YES], [WELL, MORE, NO], False)),
+        ("q", [WELL, QUESTION, YES], [NO], ([QUESTION], [WELL, QUESTION, YES], [NO], False)),
+        ([QUESTION, WELL], [YES], [NO], ([QUESTION, WELL], [YES], [NO], False)),
+    ],
+)
+def test_turns_that_the_responses_repeat_are_taken_off(prompt, chosen, rejected, expected):
+    expected = (prompt, *expected[1:]) if expected[0] == 3 else expected
+    row = check_pair(GOOD | {"prompt": prompt, "chosen": chosen, "rejected": rejected}, TALK)
+    assert (row["prompt"], row["chosen"], row["rejected"], row["repeated_prompt"]) == expected
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rejected", "reason"),
+    [
+        ([MORE, YES], [MORE, NO], "begins with a turn of the user: chosen"),
+        ([QUESTION, YES], [SYSTEM, NO], "begins with a turn of the system: rejected"),
+        ([SYSTEM, QUESTION, YES], [QUESTION, NO], "chosen and rejected repeat different turns before the prompt"),
+        ([QUESTION, YES], [QUESTION, YES], "equal responses"),
+    ],
+)
+def test_a_response_does_not_begin_with_another_question(chosen, rejected, reason):
+    with pytest.raises(BadRowError, match=f"^{reason}$"):
+        check_pair(GOOD | {"prompt": "q", "chosen": chosen, "rejected": rejected}, TALK)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rejected", "expected"),
+    [
+        ([QUESTION, YES], [QUESTION, NO], ([QUESTION], [YES], [NO])),
+        ([SYSTEM, QUESTION, WELL, MORE, YES], [SYSTEM, QUESTION, WELL, MORE, NO], (4, [YES], [NO])),
+        ([QUESTION, YES], [QUESTION, YES, MORE, NO], ([QUESTION], [YES], [YES, MORE, NO])),
+        # The user goes on differently: these are two conversations about one question.
+        (
+            [QUESTION, WELL, MORE, YES],
+            [QUESTION, WELL, QUESTION, NO],
+            ([QUESTION], [WELL, MORE, YES], [WELL, QUESTION, NO]),
+        ),
+    ],
+)
+def test_an_implicit_prompt_is_the_longest_common_beginning(chosen, rejected, expected):
+    expected = (chosen[:4], *expected[1:]) if expected[0] == 4 else expected
+    row = check_pair({"chosen": chosen, "rejected": rejected, "aspect": "a"}, IMPLICIT)
+    assert (row["prompt"], row["chosen"], row["rejected"]) == expected
+    assert row["repeated_prompt"] is False
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rejected", "expected"),
+    [
+        ("Human: q\n\nAssistant: It is", "Human: q\n\nAssistant: I am", ("Human: q\n\nAssistant:", " It is", " I am")),
+        ("The sky is blue", "The sky is brown", ("The sky is", " blue", " brown")),
+        ("Q?\nYes", "Q?\nNo", ("Q?\n", "Yes", "No")),
+        ("one two", "one two three", ("one", " two", " two three")),
+    ],
+)
+def test_an_implicit_prompt_of_strings_ends_between_words(chosen, rejected, expected):
+    row = check_pair({"chosen": chosen, "rejected": rejected, "aspect": "a"}, RowRules(COLUMNS, implicit_prompt=True))
+    assert (row["prompt"], row["chosen"], row["rejected"]) == expected
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rejected"),
+    [
+        ([QUESTION, YES], [MORE, NO]),
+        ([SYSTEM, QUESTION, YES], [SYSTEM, MORE, NO]),
+        ([YES], [NO]),
+        ([QUESTION, YES], "no"),
+        ("blue", "brown"),
+        (" blue", " brown"),
+    ],
+)
+def test_without_a_common_beginning_there_is_no_prompt(chosen, rejected):
+    rules = RowRules(COLUMNS, conversational=isinstance(chosen, list), implicit_prompt=True)
+    with pytest.raises(BadRowError, match=r"^no prompt: the responses share no beginning$"):
+        check_pair({"chosen": chosen, "rejected": rejected, "aspect": "a"}, rules)
+
+
+def test_rated_rows_may_repeat_or_imply_their_prompt():
+    row = RATED_ROW | {"prompt": "q", "response_a": [QUESTION, NO], "response_b": [QUESTION, YES]}
+    for rules in (TALK, IMPLICIT):
+        pair = check_rated_pair(row, replace(rules, ratings=RATED.ratings))
+        assert (pair["prompt"], pair["chosen"], pair["rejected"]) == ([QUESTION], [YES], [NO])
+        assert pair["repeated_prompt"] is (rules is TALK)
+    response = check_response(
+        {"prompt": "q", "response": [QUESTION, YES], "x": 1}, replace(TALK, ratings={"x": ("x",)})
+    )
+    assert (response["prompt"], response["response"], response["repeated_prompt"]) == ([QUESTION], [YES], True)

@@ -20,6 +20,8 @@ import pytest
 from pdray.alignment import checkpoints, stage
 from pdray.alignment.worker import TrainingJob
 from pdray.errors import UserError
+from pdray.schema import AlignmentOutput
+from pdray.shards import ShardedFolder
 from tests import dpo_case, tiny
 
 PAIRS = 42  # 4 held out, 38 to train on: the last step of an epoch takes 2 pairs instead of 4
@@ -36,12 +38,12 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def selection(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def selection(tmp_path_factory: pytest.TempPathFactory) -> ShardedFolder:
     return dpo_case.write_kept(tmp_path_factory.mktemp("selection"), PAIRS)
 
 
 @pytest.fixture(scope="module")
-def trained(policy: Path, selection: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path | str]:
+def trained(policy: Path, selection: ShardedFolder, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path | str]:
     """Stage folder, or refusal, of several trainings: one worker group runs them all, since its start costs most."""
     root = tmp_path_factory.mktemp("trained")
     chat = dpo_case.write_kept(root / "chat", PAIRS, chat=True, longest=30)
@@ -60,11 +62,13 @@ def trained(policy: Path, selection: Path, tmp_path_factory: pytest.TempPathFact
     return {name: errors.get(name) or job.folder for name, job in jobs.items()}
 
 
-def _job(root: Path, name: str, selection: Path, policy: Path, zero: Any = None, **options: Any) -> TrainingJob:
+def _job(
+    root: Path, name: str, selection: ShardedFolder, policy: Path, zero: Any = None, **options: Any
+) -> TrainingJob:
     overrides = {"zero_optimization": zero} if zero else {}
     settings = dpo_case.alignment(policy, deepspeed=overrides, **options)
     (root / name).mkdir()
-    return TrainingJob(settings, 3, selection / "kept", root / name, dpo_case.SilentCounter())
+    return TrainingJob(settings, 3, selection, root / name, dpo_case.SilentCounter())
 
 
 def _train_all(jobs: dict[str, TrainingJob]) -> dict[str, str]:
@@ -194,7 +198,7 @@ def test_ddp_in_place_of_deepspeed_is_refused(trained: dict[str, str]) -> None:
     assert "asks for DeepSpeed ZeRO-2 but the trainer would run DistributedDataParallel" in trained["ddp"]
 
 
-def test_first_loss_other_than_ln2_stops_the_run(selection: Path, tmp_path: Path) -> None:
+def test_first_loss_other_than_ln2_stops_the_run(selection: ShardedFolder, tmp_path: Path) -> None:
     """OPT drops whole layers at random while training; the reference does not."""
     policy = tiny.tiny_opt_lm(tmp_path / "opt", layerdrop=0.5)
     settings = dpo_case.alignment(policy, max_steps=2)
@@ -205,17 +209,18 @@ def test_first_loss_other_than_ln2_stops_the_run(selection: Path, tmp_path: Path
 
 
 def test_killed_driver_and_killed_worker_resume(
-    trained: dict[str, Path], policy: Path, selection: Path, tmp_path: Path
+    trained: dict[str, Path], policy: Path, selection: ShardedFolder, tmp_path: Path
 ) -> None:
     settings = dpo_case.alignment(policy, zero_stage=2, max_steps=STEPS)
     ctx = dpo_case.context(tmp_path, selection, settings, PAIRS)
+    folder = ctx.folder.local
     with _driver(tmp_path, selection, policy) as driver:
-        _when(lambda: checkpoints.latest(ctx.folder) is not None, alive=driver)
+        _when(lambda: checkpoints.latest(folder) is not None, alive=driver)
         os.kill(driver.pid, signal.SIGKILL)
-    first = checkpoints.read_mark(checkpoints.latest(ctx.folder))["step"]
+    first = checkpoints.read_mark(checkpoints.latest(folder))["step"]
     assert first < STEPS, "killed too late to prove anything"
 
-    killer = threading.Thread(target=_kill_a_worker, args=(ctx.folder, first), daemon=True)
+    killer = threading.Thread(target=_kill_a_worker, args=(folder, first), daemon=True)
     killer.start()
     result = stage.run(ctx)
     killer.join(timeout=1)
@@ -223,12 +228,13 @@ def test_killed_driver_and_killed_worker_resume(
 
     assert result.metrics["resumed_from_step"] > first
     assert result.metrics["steps"] == STEPS
-    assert [entry["step"] for entry in _entries(ctx.folder) if "loss" in entry] == list(range(1, STEPS + 1))
-    assert _losses(ctx.folder) == pytest.approx(_losses(trained["zero2"]), abs=1e-5)
+    assert [entry["step"] for entry in _entries(folder) if "loss" in entry] == list(range(1, STEPS + 1))
+    assert _losses(folder) == pytest.approx(_losses(trained["zero2"]), abs=1e-5)
     assert result.metrics["first_loss"] == pytest.approx(math.log(2), abs=1e-6)
     assert (result.rows_in, result.rows_out, result.dropped) == (PAIRS, PAIRS, {})
-    assert len(list((ctx.folder / "checkpoints").glob("checkpoint-*"))) == 2
-    _weights(Path(result.metrics["policy_path"]))
+    assert len(list((folder / "checkpoints").glob("checkpoint-*"))) == 2
+    assert result.output == AlignmentOutput(f"{folder.name}/policy")
+    _weights(tmp_path / result.output.policy)
 
     start = time.monotonic()
     again = stage.run(ctx)
@@ -236,18 +242,20 @@ def test_killed_driver_and_killed_worker_resume(
     assert time.monotonic() - start < 5, "a finished training was started again"
 
 
-def _driver(root: Path, selection: Path, policy: Path) -> subprocess.Popen[bytes]:
+def _driver(root: Path, selection: ShardedFolder, policy: Path) -> subprocess.Popen[bytes]:
     code = (
         "import sys; from pathlib import Path; from tests import dpo_case\n"
+        "from pdray.shards import ShardedFolder; from pdray.storage import StoragePath\n"
         "from pdray.alignment import stage; from pdray.config import ClusterConfig\n"
         "from pdray.runtime import ray_session\n"
         "root, selection, policy = map(Path, sys.argv[1:])\n"
+        "shards = ShardedFolder(StoragePath(str(selection)), 'test', 2)\n"
         f"settings = dpo_case.alignment(policy, zero_stage=2, max_steps={STEPS})\n"
         "with ray_session(ClusterConfig(num_cpus=2)):\n"
-        f"    stage.run(dpo_case.context(root, selection, settings, {PAIRS}))\n"
+        f"    stage.run(dpo_case.context(root, shards, settings, {PAIRS}))\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(dpo_case.__file__).parents[1])}
-    arguments = [sys.executable, "-c", code, str(root), str(selection), str(policy)]
+    arguments = [sys.executable, "-c", code, str(root), str(selection.folder), str(policy)]
     return subprocess.Popen(arguments, env=environment)
 
 

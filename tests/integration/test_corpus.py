@@ -222,6 +222,106 @@ def test_conversations_keep_their_messages(tmp_path):
     assert table["rejected"][0].as_py() == [{"role": "assistant", "content": "bad"}]
 
 
+def conversation(question, answer):
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+
+
+def test_the_published_layout_of_ultrafeedback(tmp_path):
+    data = [row | {side: conversation(row["prompt"], row[side]) for side in ("chosen", "rejected")} for row in rows(4)]
+    pq.write_table(pa.Table.from_pylist(data), tmp_path / "in.parquet")
+    result, table, _ = build(tmp_path, path=str(tmp_path / "in.parquet"))
+    assert table["prompt"].to_pylist() == [[{"role": "user", "content": f"q{i}"}] for i in range(4)]
+    assert table["chosen"].to_pylist() == [[{"role": "assistant", "content": "good"}]] * 4
+    assert table["rejected"].to_pylist() == [[{"role": "assistant", "content": "bad"}]] * 4
+    assert result.metrics["repeated_prompts"] == 4
+    assert "4 rows repeat the prompt in their responses; the shared turns were taken off" in result.notes
+    plain, _, _ = build(tmp_path, "plain", path=str(write_lines(tmp_path, rows(4))))
+    assert (plain.metrics["repeated_prompts"], plain.notes) == (0, [])
+
+
+def write_lines(tmp_path, data):
+    (tmp_path / "in.jsonl").write_bytes(lines(data))
+    return tmp_path / "in.jsonl"
+
+
+def test_rated_responses_that_repeat_the_prompt_meet_those_that_do_not(tmp_path):
+    data = [
+        {"prompt": f"q{i}", "response": response, "rating.x": rating, "rating.y": -rating}
+        for i in range(4)
+        for rating, response in enumerate([conversation(f"q{i}", "one"), "two", conversation(f"q{i}", "one")])
+    ]
+    result, _, _ = build(tmp_path, path=str(write_lines(tmp_path, data)), kind="rated")
+    assert result.metrics["repeated_prompts"] == 8
+    assert (result.rows_out, result.dropped) == (4, {"same response twice": 4})
+
+
+def test_a_corpus_without_a_prompt_column_has_implicit_prompts(tmp_path):
+    data = [
+        {side: conversation(row["prompt"], row[side]) for side in ("chosen", "rejected")} | {"aspect": row["aspect"]}
+        for row in rows(40)
+    ]
+    data[7]["rejected"] = conversation("another", "bad")
+    result, table, folder = build(tmp_path, path=str(write_lines(tmp_path, data)))
+    assert sorted(row[0]["content"] for row in table["prompt"].to_pylist()) == sorted(
+        f"q{i}" for i in range(40) if i != 7
+    )
+    assert [item["reason"] for item in quarantined(folder)] == ["no prompt: the responses share no beginning"]
+    assert any("there is no prompt column" in note for note in result.notes)
+    assert result.metrics["implicit_prompt"] is True
+
+
+def test_a_forgotten_prompt_column_is_no_implicit_prompt(tmp_path):
+    data = [{"question": row.pop("prompt")} | row for row in rows(40)]
+    path = str(write_lines(tmp_path, data))
+    with pytest.raises(UserError, match=r"corpus\.columns\.prompt is 'prompt'.*question.*in 40 of 40 rows"):
+        build(tmp_path, path=path)
+    with pytest.raises(UserError, match=r"corpus\.columns\.prompt is 'query', which is not a column.*question"):
+        build(tmp_path, "named", path=path, columns={"prompt": "query"})
+
+
+def test_folder_names_do_not_replace_columns(tmp_path):
+    folder = tmp_path / "prompt=1" / "aspect=z"
+    folder.mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist(rows(4)), folder / "x.parquet")
+    _, table, _ = build(tmp_path, path=str(tmp_path / "prompt=1"))
+    assert table["prompt"].to_pylist() == ["q0", "q1", "q2", "q3"]
+    assert table["aspect"].to_pylist() == ["a", "b", "a", "b"]
+
+
+@pytest.mark.parametrize("form", ["parquet", "jsonl"])
+def test_folder_names_are_columns_only_where_the_config_asks(tmp_path, form):
+    def put(folder, data):
+        (tmp_path / "in" / folder).mkdir(parents=True)
+        path = tmp_path / "in" / folder / f"x.{form}"
+        pq.write_table(pa.Table.from_pylist(data), path) if form == "parquet" else path.write_bytes(lines(data))
+
+    data = [{key: value for key, value in row.items() if key != "aspect"} for row in rows(8)]
+    put("prompt=1/aspect=a%20b", data[:4])
+    put("prompt=2/aspect=c", data[4:])
+    config = {"path": str(tmp_path / "in"), "partition_columns": ["aspect"]}
+    _, table, _ = build(tmp_path, **config)
+    assert table["prompt"].to_pylist() == [f"q{i}" for i in range(8)]
+    assert table["aspect"].to_pylist() == ["a b"] * 4 + ["c"] * 4
+    with pytest.raises(UserError, match=r"corpus\.columns\.aspect is 'aspect', which is not a column"):
+        build(tmp_path, "unasked", path=config["path"])
+    with pytest.raises(UserError, match=r"partition_columns names 'prompt', which is also a column of .*x\." + form):
+        build(tmp_path, "both", **config | {"partition_columns": ["aspect", "prompt"]})
+    with pytest.raises(UserError, match=r"partition_columns names 'kind', but .*x\..* lies in no folder kind="):
+        build(tmp_path, "none", **config | {"partition_columns": ["aspect", "kind"]})
+
+
+def test_a_late_row_with_a_column_of_the_folder_is_set_aside(tmp_path):
+    for aspect in "ab":
+        (tmp_path / f"aspect={aspect}").mkdir()
+        data = [{key: value for key, value in row.items() if key != "aspect"} for row in rows(120)]
+        data = [row | {"pair_id": aspect + row["pair_id"]} for row in data]
+        data[110]["aspect"] = "z"
+        (tmp_path / f"aspect={aspect}" / "x.jsonl").write_bytes(lines(data))
+    result, _, folder = build(tmp_path, path=str(tmp_path / "aspect=*" / "x.jsonl"), partition_columns=["aspect"])
+    assert result.rows_out == 238
+    assert [item["reason"] for item in quarantined(folder)] == ["also in the folder name: aspect"] * 2
+
+
 def test_rated_pairs_and_rated_responses_become_one_aspect_pairs(tmp_path):
     pairs = [
         {

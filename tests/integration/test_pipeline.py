@@ -14,6 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from tests.listeners import beyond_loopback, watch
+
 
 def pdray(*words: str, timeout: float = 400) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
@@ -23,6 +25,15 @@ def pdray(*words: str, timeout: float = 400) -> subprocess.CompletedProcess[str]
         timeout=timeout,
         stdin=subprocess.DEVNULL,
     )
+
+
+def watched(*words: str) -> tuple[subprocess.CompletedProcess[str], set[tuple[str, str]]]:
+    """The command and what it listened on."""
+    command = [sys.executable, "-m", "pdray", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+        found = watch(run)
+        out, err = run.communicate()
+    return subprocess.CompletedProcess(command, run.returncode, out, err), found
 
 
 def show(run: Path) -> dict:
@@ -64,8 +75,10 @@ def test_a_run_from_kill_to_recut(config, tmp_path):
     stages = show(run)
     assert (stages["corpus"]["status"], stages["proxies"]["status"]) == ("complete", "incomplete")
 
-    done = pdray("run", str(config))
+    done, found = watched("run", str(config))
     assert done.returncode == 0, done.stderr
+    assert any("RayTrainWorker" in name for _, name in found)
+    assert beyond_loopback(found) == []
     assert "corpus     done before, reused" in done.stdout
     assert "parity" not in done.stdout
     assert all(line.strip() for line in done.stderr.splitlines())
@@ -94,6 +107,12 @@ def test_a_run_from_kill_to_recut(config, tmp_path):
     assert kept.sort_by("rank")["pair_id"].to_pylist() == before["pair_id"].to_pylist()[:12]
     text = pq.read_table(run / small["folder"] / "kept")
     assert {"prompt", "chosen", "rejected"} <= set(text.column_names)
+
+    path = next((run / stages["scores"]["folder"] / "scores").iterdir())
+    pq.write_table(pq.read_table(path)[2:], path)
+    lost = pdray("select", str(config), "--set", "selection.budget=0.2")
+    assert lost.returncode == 2
+    assert f"2 of 120 rows are missing in {run / stages['scores']['folder']}; delete" in lost.stderr
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from pdray.scoring.engine import EngineOptions
 from pdray.scoring.proxies import Proxy, ProxySet
 from pdray.scoring.resources import place
 from pdray.scoring.stage import _check_output, _notes, make_plan
-from pdray.scoring.survey import survey_ids
+from pdray.survey import survey_ids
 from tests.scoring import doubles
 from tests.scoring.cases import ASPECTS, as_messages, make_pairs, score, write_corpus
 from tests.scoring.doubles import MortalEngine, SquashedEngine
@@ -210,6 +210,17 @@ def test_messages_without_a_chat_template_are_refused_in_the_users_words(
     corpus = write_corpus(tmp_path / "corpus", as_messages(make_pairs(12)))
     with pytest.raises(UserError, match=r"^the corpus holds messages but the tokenizer of"):
         score(tmp_path / "scores", corpus, berts, engine="transformers")
+
+
+def test_words_that_a_tokenizer_does_not_know_stop_the_stage_before_the_pass(
+    tmp_path: Path, berts: dict[str, Path]
+) -> None:
+    pairs = [pair | {"chosen": "zebra " * 30} for pair in make_pairs(12)]
+    corpus = write_corpus(tmp_path / "corpus", pairs)
+    with pytest.raises(UserError, match=r"^the tokenizer of .* does not know \d\d\.\d% of the tokens of the corpus"):
+        score(tmp_path / "refused", corpus, berts, engine="transformers")
+    assert not (tmp_path / "refused" / "scores").exists()
+    score(tmp_path / "accepted", corpus, berts, engine="transformers", max_unknown_tokens=1)
 
 
 ONE_CPU = """

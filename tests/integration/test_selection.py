@@ -203,7 +203,7 @@ def test_scores_that_are_not_those_of_the_corpus_are_refused(tmp_path, case, dam
 def test_a_table_that_is_lost_meanwhile_is_named(tmp_path, case):
     upstream = write_case(tmp_path, case, 3)
     upstream.shards("corpus").table("texts", 2).delete()
-    with pytest.raises(UserError, match=r"corpus-test/texts/shard-00002\.parquet cannot be read"):
+    with pytest.raises(UserError, match=r"corpus-test/texts/shard-00002\.parquet is damaged"):
         run_stage(STAGE, tmp_path, upstream=upstream, selection=SelectionConfig(rank="none"))
 
 
@@ -239,4 +239,7 @@ def test_how_the_cut_is_found_does_not_change_the_fingerprint():
     class Sorted(Config):
         selection = SelectionConfig(method="sort")
 
-    assert STAGE.settings(Config) == STAGE.settings(Sorted)
+    class All(Config):
+        selection = SelectionConfig(rank="all")
+
+    assert STAGE.settings(Config) == STAGE.settings(Sorted) != STAGE.settings(All)

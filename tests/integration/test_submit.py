@@ -15,6 +15,7 @@ import pytest
 from pdray.errors import UserError
 from pdray.store import RunStore
 from pdray.submit import submit
+from tests.listeners import beyond_loopback, listening
 
 REPO = Path(__file__).parents[2]
 LOCAL = REPO / "cluster" / "local.sh"
@@ -83,14 +84,16 @@ def token(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_three_nodes_listen_on_loopback_only(cluster: Cluster) -> None:
     assert cluster.script("status").stdout.count(" up ") == 3
-    listening = {
-        connection.laddr.ip
-        for process in cluster.processes()
-        for connection in process.net_connections("inet")
-        if connection.status == psutil.CONN_LISTEN
-    }
-    assert listening
-    assert all(ip.removeprefix("::ffff:").startswith("127.") or ip == "::1" for ip in listening), listening
+    members = [member for process in cluster.processes() for member in (process, *process.children(recursive=True))]
+    found = listening(members)
+    assert len(found) > 5
+    assert beyond_loopback(found) == []
+
+
+def test_the_session_is_out_of_reach_of_other_users(cluster: Cluster) -> None:
+    session = Path((cluster.state / "session").read_text().strip())
+    assert session.stat().st_mode & 0o777 == 0o700
+    assert list(session.glob("ray/session_*/sockets/raylet*"))
 
 
 def test_the_token_is_private_and_stays_out_of_the_processes(cluster: Cluster) -> None:
@@ -121,6 +124,8 @@ def test_a_whole_run(cluster: Cluster, small_run_config: Path, capfd: pytest.Cap
     assert cluster.token not in out
     run = small_run_config.parent / "run"
     assert len(list(run.glob("*/manifest.json"))) == 5
+    assert run.stat().st_mode & 0o777 == 0o700
+    assert [path.stat().st_mode & 0o777 for path in run.glob("submitted/*")] == [0o600]
     assert RunStore(run).read_state()["config"]["selection"]["budget"] == 0.5
 
     job = run_job(cluster, "jobs/pipeline.py", str(small_run_config), "--set", *overrides)

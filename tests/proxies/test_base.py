@@ -6,30 +6,9 @@ from pathlib import Path
 import pytest
 
 from pdray.errors import UserError
-from pdray.proxies.base import PAD, check_ready_model, load_reward_model, load_tokenizer, save_proxy
+from pdray.models.folder import check_model_folder
+from pdray.proxies.base import PAD, load_reward_model, load_tokenizer, save_proxy
 from tests.tiny import tiny_bert, tiny_llama_lm, tiny_llama_reward
-
-
-def test_ready_model_is_accepted(tmp_path: Path) -> None:
-    check_ready_model("kind", str(tiny_bert(tmp_path)))
-
-
-def test_ready_model_with_two_labels_is_refused(tmp_path: Path) -> None:
-    tiny_bert(tmp_path, num_labels=2)
-    with pytest.raises(UserError, match=r"proxies\.models\.kind is .* has 2 labels.*name a model with num_labels 1"):
-        check_ready_model("kind", str(tmp_path))
-
-
-def test_language_model_is_no_reward_model(tmp_path: Path) -> None:
-    tiny_llama_lm(tmp_path)
-    with pytest.raises(UserError, match="LlamaForCausalLM, but a reward model is"):
-        check_ready_model("kind", str(tmp_path))
-
-
-def test_unreadable_config_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text("{", encoding="utf-8")
-    with pytest.raises(UserError, match="no readable config"):
-        check_ready_model("kind", str(tmp_path))
 
 
 def test_pad_token_never_equals_eos(tmp_path: Path) -> None:
@@ -48,11 +27,15 @@ def test_pad_token_never_equals_eos(tmp_path: Path) -> None:
 def test_a_new_pad_token_gets_an_embedding(tmp_path: Path) -> None:
     tiny_llama_lm(tmp_path)
     tokenizer = load_tokenizer(str(tmp_path))
-    tokenizer.add_tokens([f"<new-{index}>" for index in range(100)])
+    rows = load_reward_model(str(tmp_path), tokenizer, seed=0).get_input_embeddings().num_embeddings
+    tokenizer.add_tokens([f"<new-{index}>" for index in range(rows - len(tokenizer))])
     tokenizer.add_special_tokens({"pad_token": PAD})
     model = load_reward_model(str(tmp_path), tokenizer, seed=0)
-    assert model.get_input_embeddings().num_embeddings == len(tokenizer)
+    assert model.get_input_embeddings().num_embeddings == len(tokenizer) == rows + 1
     assert model.config.pad_token_id == tokenizer.pad_token_id
+    tokenizer.add_tokens(["<one-too-many>"])
+    with pytest.raises(UserError, match=rf"has a token {rows + 1}, but the model has embeddings for the tokens 0 to"):
+        load_reward_model(str(tmp_path), tokenizer, seed=0)
 
 
 def test_head_is_one_label_drawn_from_the_seed(tmp_path: Path) -> None:
@@ -70,7 +53,7 @@ def test_saved_folder_is_a_ready_model(tmp_path: Path) -> None:
     tiny_llama_reward(tmp_path / "base")
     tokenizer = load_tokenizer(str(tmp_path / "base"))
     save_proxy(load_reward_model(str(tmp_path / "base"), tokenizer, seed=0), tokenizer, tmp_path / "proxy")
-    check_ready_model("kind", str(tmp_path / "proxy"))
+    check_model_folder("proxies.models.kind", str(tmp_path / "proxy"), "reward")
     config = json.loads((tmp_path / "proxy" / "config.json").read_text(encoding="utf-8"))
     assert config["pad_token_id"] == AutoTokenizer.from_pretrained(tmp_path / "proxy").pad_token_id
     assert (tmp_path / "proxy" / "model.safetensors").is_file()

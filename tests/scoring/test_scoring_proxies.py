@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pdray.errors import UserError
-from pdray.positions import max_positions
+from pdray.models.positions import max_positions
 from pdray.scoring.proxies import find_proxies, tokenizer_identity
 from tests.tiny import tiny_bert, tiny_llama_reward
 

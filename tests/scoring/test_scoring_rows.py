@@ -15,7 +15,7 @@ from pdray.scoring.engine import EngineOptions
 from pdray.scoring.meter import Meter
 from pdray.scoring.pieces import PieceEncoder, cut_pieces, read_piece, rows_per_piece
 from pdray.scoring.proxies import Proxy
-from pdray.scoring.survey import Place, read_places
+from pdray.survey import Place, read_places
 from tests.scoring.cases import as_messages, make_pairs, write_corpus
 from tests.scoring.doubles import HashEngine, TwoHeadEngine
 from tests.tiny import tiny_tokenizer

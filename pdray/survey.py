@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import ray
 
 from pdray.hashing import hash64
 
@@ -44,6 +43,8 @@ class IdSurvey:
 
 def survey_ids(folder: Path, num_sampled: int = 0) -> IdSurvey:
     """Count and hash the ``pair_id`` column of every parquet file in a folder, one Ray task per file."""
+    import ray
+
     task = ray.remote(_survey_file)
     found = ray.get([task.remote(str(path), num_sampled) for path in parquet_files(folder)])
     return IdSurvey(

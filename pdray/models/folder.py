@@ -1,0 +1,106 @@
+"""What must hold of a model folder before anything is loaded from it; reads files, imports no model library."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pdray.errors import UserError
+from pdray.models.vocabulary import check_vocabulary
+from pdray.models.weights import read_shapes
+
+Kind = Literal["backbone", "reward", "policy"]
+REWARD_ENDING = "ForSequenceClassification"
+POLICY_ENDINGS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
+
+
+def check_model_folder(setting: str, folder: str, kind: Kind) -> None:
+    """Refuse a folder that would load as something else than its files say, or not at all.
+
+    Whether the weights are those of the architecture is known only when they are loaded: see
+    :mod:`pdray.models.loading`.
+
+    Args:
+        setting: name of the setting, for the message.
+        folder: the model folder.
+        kind: what it has to be: anything with weights, a reward model with one label, or a language model.
+
+    Raises:
+        UserError: naming the setting, the folder, the rule and the cure.
+    """
+    name = f"{setting} is {folder}"
+    config = read_config(name, folder)
+    _check_kind(name, config, kind)
+    _refuse_code(name, "config.json", config)
+    tokenizer_config = Path(folder) / "tokenizer_config.json"
+    if tokenizer_config.exists():
+        _refuse_code(name, tokenizer_config.name, read_object(name, tokenizer_config))
+    check_vocabulary(name, folder, config, read_shapes(name, folder))
+
+
+def read_config(name: str, folder: str) -> dict[str, Any]:
+    """The config.json of a model folder.
+
+    Args:
+        name: how messages call the folder, for example ``alignment.policy is /models/sft``.
+        folder: the model folder.
+
+    Raises:
+        UserError: it cannot be read, or names no ``model_type``.
+    """
+    config = read_object(name, Path(folder) / "config.json")
+    if not isinstance(config.get("model_type"), str):
+        raise UserError(
+            f"{name}, whose config.json names no model_type, so that nobody knows what to build; "
+            "name a folder that Transformers has saved"
+        )
+    return config
+
+
+def read_object(name: str, path: Path) -> dict[str, Any]:
+    """A file with one JSON object.
+
+    Raises:
+        UserError: it is missing, unreadable, or holds anything else.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        value = None
+    if not isinstance(value, dict):
+        raise UserError(
+            f"{name}, which holds no readable {path.name} (one JSON object); name a Hugging Face model folder, or copy "
+            "that file again from where the model comes from"
+        )
+    return value
+
+
+def _check_kind(name: str, config: dict[str, Any], kind: Kind) -> None:
+    named = config.get("architectures") or []
+    kinds = [str(item) for item in named] if isinstance(named, list) else [str(named)]
+    shown = f"a {', '.join(kinds)}" if kinds else "whose config.json names no architecture"
+    # The trainer takes the first architecture for the one to load.
+    if kind == "policy" and not (kinds and kinds[0].endswith(POLICY_ENDINGS)):
+        raise UserError(f"{name}, {shown}, but a policy is a …ForCausalLM; name a folder that was saved as one")
+    if kind != "reward":
+        return
+    if not any(item.endswith(REWARD_ENDING) for item in kinds):
+        raise UserError(
+            f"{name}, {shown}, but a reward model is a …{REWARD_ENDING}; name a folder that was saved as one"
+        )
+    # Transformers writes the labels only where there are not two.
+    num_labels = len(config.get("id2label") or {}) or config.get("num_labels", 2)
+    if num_labels != 1:
+        raise UserError(
+            f"{name}, whose head has {num_labels} labels, but a reward is one number; name a model with num_labels 1"
+        )
+
+
+def _refuse_code(name: str, file: str, config: dict[str, Any]) -> None:
+    if config.get("auto_map"):
+        raise UserError(
+            f"{name}, whose {file} asks for Python code of its own (auto_map), and pdray never runs code from a model "
+            "folder; remove auto_map from the file if Transformers knows this kind of model without it, or name "
+            "another model"
+        )

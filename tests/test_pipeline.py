@@ -1,0 +1,239 @@
+"""What a run reuses, makes again and says, told on two small stages that need no Ray."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from pdray import pipeline
+from pdray.errors import UserError
+from pdray.pipeline import plan, run_pipeline
+from pdray.schema import AlignmentOutput, CorpusOutput
+from pdray.shards import Outcome, run_rounds
+from pdray.stages import Stage, StageContext, StageResult
+from pdray.storage import StoragePath
+from pdray.summary import summarise, table
+
+SHARDS = 3
+WRITTEN: list[int] = []
+
+
+def _corpus(ctx: StageContext) -> StageResult:
+    """Stands in for a stage that maps shards."""
+    shards = ctx.shards(SHARDS)
+
+    def attempt(missing: Any) -> list[Outcome]:
+        for shard in missing:
+            WRITTEN.append(shard)
+            shards.write(shard, {"pairs": pa.table({"x": [shard, ctx.config.seed]})}, 0, {})
+        return [Outcome(shard) for shard in missing]
+
+    run_rounds(shards, attempt, ctx.progress.note)
+    output = CorpusOutput(SHARDS, 2 * SHARDS, 0, ["a", "b"], {"a": 3, "b": 3}, False)
+    return StageResult(output, 2 * SHARDS, 2 * SHARDS, metrics={"aspect_rows": {"a": 3, "b": 3}, "hidden": 1})
+
+
+def _alignment(ctx: StageContext) -> StageResult:
+    """Stands in for a stage that does not."""
+    rows = sum(len(ctx.upstream.shards("corpus").read("pairs", shard)) for shard in range(SHARDS))
+    (ctx.folder / "policy" / "config.json").write_bytes(b"{}")
+    return StageResult(AlignmentOutput(f"{ctx.folder.name}/policy"), rows, rows)
+
+
+STAGES = [
+    Stage(
+        "corpus",
+        2,
+        (),
+        lambda config: {"seed": config.seed},
+        _corpus,
+        lambda value: CorpusOutput(**value),
+        shown=("aspect_rows",),
+    ),
+    Stage("alignment", 2, ("corpus",), lambda config: {}, _alignment, lambda value: AlignmentOutput(**value)),
+]
+
+
+@pytest.fixture(autouse=True)
+def small_stages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two stages in place of five, and no Ray."""
+    WRITTEN.clear()
+    monkeypatch.setattr(pipeline, "all_stages", lambda: STAGES)
+    monkeypatch.setattr("pdray.summary.all_stages", lambda: STAGES)
+    monkeypatch.setattr("pdray.runtime.ray_session", lambda cluster: contextlib.nullcontext())
+
+
+def config(run: StoragePath | Path, seed: int = 0) -> Any:
+    return SimpleNamespace(
+        run=str(run), seed=seed, cluster=None, alignment=True, model_dump=lambda mode: {"run": str(run), "seed": seed}
+    )
+
+
+def folder_of(run: StoragePath | Path, stage: str = "corpus") -> StoragePath:
+    return StoragePath(str(run)) / summarise(str(run))["stages"][stage]["folder"]
+
+
+def test_a_run_and_the_same_run_again(folder: StoragePath, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run_pipeline(config(folder)) == 0
+    assert WRITTEN == [0, 1, 2]
+    out = capfd.readouterr().out
+    assert "corpus     6 rows in" in out
+    assert "alignment  6 rows in" in out
+    assert run_pipeline(config(folder)) == 0
+    assert capfd.readouterr().out.startswith("nothing to do: corpus, alignment are complete in ")
+    assert WRITTEN == [0, 1, 2]
+    assert any(name.endswith("/ray.log") for name in (folder / "logs").sizes(recursive=True))
+
+
+def test_show_names_what_came_out_below_the_run(folder: StoragePath) -> None:
+    run_pipeline(config(folder))
+    summary = summarise(folder.uri)
+    corpus = summary["stages"]["corpus"]
+    assert {name: corpus[name] for name in ("status", "rows", "attempts", "quarantined", "aspect_rows", "holds")} == {
+        "status": "complete",
+        "rows": 6,
+        "attempts": 1,
+        "quarantined": 0,
+        "aspect_rows": {"a": 3, "b": 3},
+        "holds": ["pairs"],
+    }
+    assert "hidden" not in corpus
+    assert summary["stages"]["alignment"]["holds"] == ["policy"]
+    assert f"{corpus['folder']}/pairs/" in table(summary)
+    assert "attempts" not in table(summary)
+
+
+def test_a_finished_run_that_was_moved_is_finished(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    run_pipeline(config(tmp_path / "here"))
+    shutil.move(tmp_path / "here", tmp_path / "there")
+    capfd.readouterr()
+    run_pipeline(config(tmp_path / "there"))
+    assert capfd.readouterr().out.startswith("nothing to do")
+    text = table(summarise(tmp_path / "there"))
+    assert text.startswith(f"run {tmp_path / 'there'}")
+    assert "complete" in text
+    assert "here/" not in text.replace("there/", "")
+
+
+def test_a_shard_that_was_deleted_is_announced_and_alone_made_again(
+    folder: StoragePath, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run_pipeline(config(folder))
+    corpus = folder_of(folder)
+    (corpus / "pairs" / "shard-00001.parquet").delete()
+    WRITTEN.clear()
+    capfd.readouterr()
+    run_pipeline(config(folder))
+    out = capfd.readouterr().out
+    assert f"corpus     1 of 3 shards in {corpus.name} are missing or damaged; what is missing is made again" in out
+    assert "alignment  done before, reused" in out
+    assert WRITTEN == [1]
+    assert summarise(folder.uri)["stages"]["corpus"]["attempts"] == 2
+    assert "attempts" in table(summarise(folder.uri))
+    assert all(step.manifest for step in plan(config(folder)))
+
+
+def test_a_model_that_was_deleted_is_announced_and_made_again(
+    folder: StoragePath, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run_pipeline(config(folder))
+    policy = folder_of(folder, "alignment") / "policy"
+    policy.delete()
+    capfd.readouterr()
+    run_pipeline(config(folder))
+    assert f"the model folder {policy.parent.name}/policy is missing or damaged" in capfd.readouterr().out
+    assert (policy / "config.json").exists()
+
+
+def _replace(text: bytes) -> Callable[[Path], object]:
+    return lambda path: (path.unlink(), path.write_bytes(text))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        _replace(b""),
+        _replace(b'{"fingerprint": "'),
+        _replace(b"[]"),
+        _replace(b"{}"),
+        lambda path: (path.unlink(), path.mkdir()),
+        lambda path: (path.unlink(), os.mkfifo(path)),
+        lambda path: path.write_text(path.read_text().replace('"num_shards": 3,', "")),
+        lambda path: path.write_text(path.read_text().replace('"num_shards": 3,', '"num_shards": "three",')),
+    ],
+    ids=["empty", "truncated", "list", "no keys", "folder", "pipe", "a key less", "another type"],
+)
+def test_a_damaged_manifest_is_named_moved_aside_and_written_anew(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], damage: Callable[[Path], object]
+) -> None:
+    run_pipeline(config(tmp_path))
+    corpus = folder_of(tmp_path).local
+    before = (corpus / "manifest.json").read_text()
+    damage(corpus / "manifest.json")
+    WRITTEN.clear()
+    capfd.readouterr()
+    steps = plan(config(tmp_path))
+    assert [step.manifest is None for step in steps] == [True, False]
+    assert corpus.name in (steps[0].damage or "")
+    assert not (corpus / "manifest.json.damaged-1").exists(), "a plan moves nothing"
+    run_pipeline(config(tmp_path))
+    assert "manifest" in capfd.readouterr().out
+    assert (corpus / "manifest.json.damaged-1").exists()
+    assert WRITTEN == [], "the shards are whole"
+    after = (corpus / "manifest.json").read_text()
+    assert sorted(after.splitlines())[:3] == sorted(before.splitlines())[:3]
+    assert summarise(tmp_path)["stages"]["corpus"]["status"] == "complete"
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.write_text("[]")])
+def test_show_says_that_a_manifest_is_damaged(tmp_path: Path, make: Callable[[Path], object]) -> None:
+    run_pipeline(config(tmp_path))
+    manifest = folder_of(tmp_path).local / "manifest.json"
+    manifest.unlink()
+    make(manifest)
+    stage = summarise(tmp_path)["stages"]["corpus"]
+    assert stage["status"] == "damaged"
+    assert "manifest.json is no" in stage["reason"]
+    assert "damaged" in table(summarise(tmp_path))
+
+
+def test_show_while_it_runs_and_after_it_was_interrupted(folder: StoragePath, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[str]] = []
+
+    def interrupted(ctx: StageContext) -> StageResult:
+        seen.append([stage["status"] for stage in summarise(folder.uri)["stages"].values()])
+        raise RuntimeError("in the middle")
+
+    broken = [Stage(**{**vars(STAGES[0]), "run": interrupted}), STAGES[1]]
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "all_stages", lambda: broken)
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match="in the middle"):
+                run_pipeline(config(folder))
+    assert seen == [["running", "incomplete"]] * 2
+    stages = summarise(folder.uri)["stages"]
+    assert [stage["status"] for stage in stages.values()] == ["incomplete", "incomplete"]
+    assert stages["corpus"]["attempts"] == 2
+    run_pipeline(config(folder))
+    assert summarise(folder.uri)["stages"]["corpus"]["attempts"] == 3
+
+
+def test_a_stage_folder_that_is_a_file_is_named(tmp_path: Path) -> None:
+    step = plan(config(tmp_path))[0]
+    step.folder.local.touch()
+    with pytest.raises(UserError, match="should be a folder, but a file stands there"):
+        run_pipeline(config(tmp_path))
+
+
+def test_another_seed_is_another_folder(tmp_path: Path) -> None:
+    run_pipeline(config(tmp_path))
+    run_pipeline(config(tmp_path, seed=1))
+    assert len(list(tmp_path.glob("corpus-*"))) == 2
