@@ -119,7 +119,11 @@ def _start_workers() -> None:
     import ray
 
     cpus = int(ray.cluster_resources()["CPU"])
-    ray.get([ray.remote(time.sleep).remote(2.0) for _ in range(cpus)])
+    ray.get([ray.remote(_pause).remote(2.0) for _ in range(cpus)])
+
+
+def _pause(seconds: float) -> None:
+    time.sleep(seconds)
 
 
 class TreeMeter(threading.Thread):

@@ -28,7 +28,6 @@ from pdray.errors import UserError
 from pdray.storage import StoragePath
 
 ROUNDS = 3
-LOST = "its worker was lost"
 MARKERS = "shards"
 INPUTS_KEY = b"pdray.inputs"
 VERIFY_THREADS = 16
@@ -125,33 +124,29 @@ class ShardedFolder:
             UserError: it is gone or damaged since it was verified; the shard counts as missing from now on.
             OSError: the storage does not answer.
         """
-        path = self.table(name, shard)
-        try:
+        with self._whole(name, shard) as path:
             return path.read_table(columns)
-        except (OSError, pa.ArrowException) as error:
-            raise self._unreadable(path, shard, error) from None
 
     def batches(self, name: str, shard: int, columns: list[str], rows: int) -> Iterator[pa.RecordBatch]:
-        """A table of a shard in batches of at most so many rows, in order.
+        """A table of a shard in batches of at most so many rows, in order, fetched in small parts.
 
         Raises:
-            UserError: it is gone or damaged since it was verified.
-            OSError: the storage does not answer.
+            UserError, OSError: as :meth:`read`.
         """
+        with self._whole(name, shard) as path, path.open_parquet(BUFFER_BYTES) as file:
+            yield from file.iter_batches(rows, columns=columns)
+
+    @contextlib.contextmanager
+    def _whole(self, name: str, shard: int) -> Iterator[StoragePath]:
         path = self.table(name, shard)
         try:
-            with path.open_parquet(BUFFER_BYTES) as file:
-                yield from file.iter_batches(rows, columns=columns)
+            yield path
         except (OSError, pa.ArrowException) as error:
-            raise self._unreadable(path, shard, error) from None
-
-    def _unreadable(self, path: StoragePath, shard: int, error: Exception) -> Exception:
-        """What a table that cannot be read means: the storage's own error, or damage, which takes the marker away."""
-        if not _is_damaged(path):
-            return error
-        # Size and footer may be right and a page wrong; without its marker the shard is made again.
-        self.marker_path(shard).delete()
-        return UserError(f"{path} is damaged ({error}); run again, and this shard is made anew")
+            if not _is_damaged(path):
+                raise
+            # Size and footer may be right and a page wrong; without its marker the shard is made again.
+            self.marker_path(shard).delete()
+            raise UserError(f"{path} is damaged ({error}); run again, and this shard is made anew") from None
 
     def read_marker(self, shard: int) -> Marker | None:
         """The marker of a shard, None where it is absent, damaged or of other inputs.
@@ -272,7 +267,7 @@ def run_rounds(
             return done
         if reasons:
             note(f"{len(missing)} shards are tried again ({number} of {rounds}): {next(iter(reasons.values()))}")
-        reasons = dict.fromkeys(missing, LOST)
+        reasons = dict.fromkeys(missing, "its worker was lost")
         for outcome in attempt(missing):
             if outcome.error is None:
                 reasons.pop(outcome.shard, None)

@@ -212,8 +212,8 @@ class StoragePath:
         """
         if self.is_local:
             check_regular(self.uri)
+        options = {"buffer_size": buffer_size, "pre_buffer": not buffer_size}
         with told(self.uri), self.filesystem.open_input_file(self.path) as source:
-            options = {"buffer_size": buffer_size, "pre_buffer": not buffer_size}
             yield pq.ParquetFile(source, page_checksum_verification=True, **options)
 
     def write_table(self, table: pa.Table, **options: Any) -> int:

@@ -65,7 +65,8 @@ def finished(function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> 
     import ray
 
     task = ray.remote(max_retries=RETRIES, retry_exceptions=[OSError])(_call)
-    waiting, running = list(reversed(calls)), {}
+    waiting = list(reversed(calls))
+    running: dict[Any, tuple[Any, ...]] = {}
     while waiting or running:
         while waiting and len(running) < num_tasks():
             call = waiting.pop()

@@ -87,6 +87,15 @@ def test_ties_that_are_most_of_the_corpus_are_never_gathered(tmp_path):
     assert sum(len(gathers[0](shard).ids) for shard in range(4)) <= 50
 
 
+@pytest.mark.parametrize("wanted", [1, 399])
+def test_all_ties_but_some_are_kept(tmp_path, wanted):
+    case = random_case(rows=400, odd=0.0)
+    case.rewards = np.zeros_like(case.rewards)
+    case.penalty = 0.0
+    cut, _ = cut_of(tmp_path, case, 2, wanted, gathered=50)
+    assert sorted(kept_by(cut, case, divergence(case))) == sorted(case.ids)[:wanted]
+
+
 def test_all_ties_are_kept_without_looking_at_an_id(tmp_path):
     case = random_case(rows=400, odd=0.0)
     case.rewards = np.zeros_like(case.rewards)
