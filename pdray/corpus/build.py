@@ -11,18 +11,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pdray.corpus.check import PLACE, PROMPT_KEY, bad_responses, check_pairs, check_responses, pair_responses
-from pdray.corpus.duplicates import SHARD, losers_across_shards, placed_schema
+from pdray.corpus.duplicates import SHARD, gathered, losers_across_shards, placed_schema
 from pdray.corpus.plan import ShardPlan
 from pdray.corpus.read import RawCorpus
 from pdray.corpus.rows import RowRules
 from pdray.corpus.summary import Summary, empty_summary, summarise
-from pdray.corpus.write import ShardTask, write_shard
+from pdray.corpus.write import ShardTask, write_shards
 from pdray.errors import UserError, user_errors
 from pdray.progress import Counter, Progress
 from pdray.shards import Outcome, ShardedFolder, error_text
 
 RETRIES = 3
-PARTITION_BYTES = 256 * 2**20  # Arrow cannot sort a string column of 2 GiB, and a task holds three of its partition
+PARTITION_BYTES = 256 * 2**20  # a task holds some three times its partition
+SMALL_BYTES = 32 * 2**20  # one task writes so much sooner than Ray starts the workers of a shuffle
 CPU_TEXTS, GPU_TEXTS = 2048, 16384
 
 
@@ -59,11 +60,8 @@ def _check_responses(raw: RawCorpus, rules: RowRules, counter: Counter) -> Check
     if not blocks:
         return Checked([], [0, 0])
     responses = _dataset(blocks)
-    pairs = (
-        responses.filter(expr=_is_good())
-        .groupby(PROMPT_KEY)
-        .map_groups(pair_responses, batch_format="pyarrow", fn_kwargs={"rules": rules}, max_retries=RETRIES)
-    )
+    partitions = _num_partitions(responses.size_bytes())
+    pairs = _map(gathered(responses, PROMPT_KEY, partitions), pair_responses, rules=rules)
     bad = _map(responses, bad_responses, rules=rules)
     return Checked(_blocks(_union([pairs, bad])), [responses.count(), int(responses.sum("repeated_prompt") or 0)])
 
@@ -161,17 +159,10 @@ def write_missing(
                 losers = _blocks(losers_across_shards(placed, rules, wanted, plan.rows))
             parts += [_dataset(losers)] if losers else []
     spans = np.array([plan.spans[aspect] for aspect in sorted(rules.ratings)])
+    partitions = min(len(missing), _num_partitions(num_bytes))
     with progress.counting("writing shards", len(missing), "shards") as counter:
-        written = (
-            _union(parts)
-            .groupby(SHARD, num_partitions=_num_partitions(len(missing), num_bytes))
-            .map_groups(
-                write_shard,
-                batch_format="pyarrow",
-                fn_kwargs={"task": ShardTask(shards, rules, spans, counter)},
-                max_retries=RETRIES,
-            )
-        )
+        task = ShardTask(shards, rules, spans, counter)
+        written = _map(gathered(_union(parts), SHARD, partitions), write_shards, task=task)
         try:
             with user_errors():
                 return [Outcome(row["shard"], row["error"]) for row in written.take_all()]
@@ -200,9 +191,10 @@ def _heralds(shards: pa.Array, rules: RowRules) -> pa.Table:
     return pa.table([*[pa.nulls(len(shards), field.type) for field in schema][:-1], shards], schema=schema)
 
 
-def _num_partitions(num_shards: int, num_bytes: int) -> int:
-    """Partitions of the shuffle: several shards share one where they are small."""
+def _num_partitions(num_bytes: int) -> int:
     import ray
 
+    if num_bytes < SMALL_BYTES:
+        return 1
     workers = 2 * int(ray.cluster_resources().get("CPU", 1))
-    return min(num_shards, max(workers, num_bytes // PARTITION_BYTES + 1))
+    return int(max(workers, num_bytes // PARTITION_BYTES + 1))

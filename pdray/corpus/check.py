@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pdray.corpus.lines import UNREADABLE
 from pdray.corpus.read import raw_rows
@@ -86,10 +88,16 @@ def check_responses(table: pa.Table, rules: RowRules, counter: Counter) -> pa.Ta
 
 
 def pair_responses(table: pa.Table, rules: RowRules) -> pa.Table:
-    """The pairs of one prompt's responses."""
-    responses = table.select(["prompt", "response", "overall", "source", *_rating_names(rules)]).to_pylist()
-    place = int(_places([table[PROMPT_KEY][0].as_py()])[0])
-    rows = [row | {PLACE: place} for row in pairs_of_responses(responses, rules)]
+    """The pairs of the responses in a block that has every response to its prompts."""
+    names = [PROMPT_KEY, "prompt", "response", "overall", "source", *_rating_names(rules)]
+    responses: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in table.filter(pc.is_null(table["reason"])).select(names).to_pylist():
+        responses[row.pop(PROMPT_KEY)].append(row)
+    rows = [
+        row | {PLACE: place}
+        for place, alike in zip(_places(list(responses)).tolist(), responses.values(), strict=True)
+        for row in pairs_of_responses(alike, rules)
+    ]
     return pa.Table.from_pylist(rows, schema=checked_schema(rules))
 
 

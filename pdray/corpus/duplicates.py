@@ -20,7 +20,7 @@ from pdray.hashing import digest, hash64
 
 SHARD = "shard"
 PART = "part"
-MIN_PARTS, IDS_PER_PART = 8, 500_000
+IDS_PER_PART = 500_000
 
 
 def placed_schema(rules: RowRules) -> pa.Schema:
@@ -70,19 +70,21 @@ def losers_across_shards(placed: Any, rules: RowRules, shards: pa.Array, num_row
     Returns:
         Ray Data set of the same schema: ``pair_id`` and ``shard`` of each loser, nothing else filled.
     """
-    parts = max(MIN_PARTS, num_rows // IDS_PER_PART)
-    return (
-        placed.map_batches(
-            _narrow, batch_size=None, batch_format="pyarrow", fn_kwargs={"rules": rules, "parts": parts}, max_retries=3
-        )
-        .groupby(PART, num_partitions=parts)
-        .map_groups(
-            find_losers,
-            batch_format="pyarrow",
-            fn_kwargs={"schema": placed_schema(rules), "shards": shards},
-            max_retries=3,
-        )
+    parts = num_rows // IDS_PER_PART + 1
+    narrow = placed.map_batches(
+        _narrow, batch_format="pyarrow", fn_kwargs={"rules": rules, "parts": parts}, max_retries=3
     )
+    kwargs = {"schema": placed_schema(rules), "shards": shards}
+    return gathered(narrow, PART, parts).map_batches(
+        find_losers, batch_format="pyarrow", fn_kwargs=kwargs, max_retries=3
+    )
+
+
+def gathered(dataset: Any, key: str, partitions: int) -> Any:
+    """Bring the rows of each key together: a block of the answer has all rows of some keys."""
+    if partitions == 1:
+        return dataset.repartition(1)
+    return dataset.repartition(partitions, keys=[key])
 
 
 def _narrow(rows: pa.Table, rules: RowRules, parts: int) -> pa.Table:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from pdray.errors import UserError
+from pdray.paths import COMPRESSION_SUFFIXES
 
 LINE = "__line__"
 FILE = "path"  # the name that Ray's include_paths gives
@@ -53,21 +54,13 @@ def cut_pieces(filesystem: pafs.FileSystem, files: list[str], piece_bytes: int =
     """Pieces ``{path, start, end}`` of some files, in bytes; a packed file is one piece."""
     pieces = []
     for info in filesystem.get_file_info(files):
-        if is_packed(info.path):
+        if info.path.endswith(COMPRESSION_SUFFIXES[1:]):  # Arrow unpacks them as it reads
             ranges = [(0, WHOLE)]
         else:
             size = info.size or 0
             ranges = [(start, min(start + piece_bytes, size)) for start in range(0, max(size, 1), piece_bytes)]
         pieces += [{FILE: info.path, "start": start, "end": end} for start, end in ranges]
     return pieces
-
-
-def is_packed(path: str) -> bool:
-    """Whether Arrow unpacks a file of this name while it reads it."""
-    try:
-        return bool(pa.Codec.detect(path))
-    except (ValueError, pa.ArrowException):
-        return False
 
 
 def read_pieces(pieces: pa.Table, filesystem: pafs.FileSystem) -> Iterator[pa.Table]:

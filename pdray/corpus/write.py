@@ -44,28 +44,30 @@ class ShardTask:
     counter: ProgressCounter
 
 
-def write_shard(rows: pa.Table, task: ShardTask) -> pa.Table:
-    """Write the rows of a shard, and say how it went.
+def write_shards(rows: pa.Table, task: ShardTask) -> pa.Table:
+    """Write some shards, and say how it went.
 
     Args:
-        rows: the checked schema and ``shard``, in any order. A row without a place only names what the shard has to
-            know: that it exists, and by ``pair_id`` an id that is kept in another shard.
+        rows: of whole shards, in any order: the checked schema and ``shard``. A row without a place only names what
+            its shard has to know: that it exists, and by ``pair_id`` an id that is kept in another shard.
         task: see :class:`ShardTask`.
 
     Returns:
-        one row of :data:`OUTCOME`.
+        :data:`OUTCOME`, one row for each shard.
     """
-    shard = rows[SHARD][0].as_py()
-    error = None
-    try:
-        with deadline(SHARD_SECONDS):
-            _write(shard, rows, task)
-    except UserError:
-        raise
-    except Exception as reason:  # the shard is tried again, the others must not fail with it
-        error = error_text(reason)
-    task.counter.add(int(error is None))
-    return pa.table({"shard": [shard], "error": [error]}, schema=OUTCOME)
+    found = []
+    for shard in sorted(rows[SHARD].unique().to_pylist()):
+        error = None
+        try:
+            with deadline(SHARD_SECONDS):
+                _write(shard, rows.filter(pc.equal(rows[SHARD], shard)), task)
+            task.counter.add(1)
+        except UserError:
+            raise
+        except Exception as reason:  # the shard is tried again, the others must not fail with it
+            error = error_text(reason)
+        found.append({"shard": shard, "error": error})
+    return pa.Table.from_pylist(found, schema=OUTCOME)
 
 
 def _write(shard: int, rows: pa.Table, task: ShardTask) -> None:

@@ -17,32 +17,16 @@ import pytest
 from pdray.config import CorpusConfig
 from pdray.corpus import stage
 from pdray.errors import UserError
+from tests.corpus.cases import lines, pairs_with_text, quarantined, rows, write_lines
 from tests.stages import run_stage
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 
 
-def rows(count, **change):
-    return [
-        {"pair_id": f"p{i}", "prompt": f"q{i}", "chosen": "good", "rejected": "bad", "aspect": "ab"[i % 2]} | change
-        for i in range(count)
-    ]
-
-
-def lines(data):
-    return "".join(json.dumps(row) + "\n" for row in data).encode()
-
-
 def build(tmp_path, name="out", **config):
-    folder = tmp_path / name
-    result = run_stage(stage, folder, corpus=CorpusConfig(**config))
-    table = pq.read_table(folder / "pairs").sort_by("pair_id")
-    return result, table, folder
-
-
-def quarantined(folder):
-    files = sorted((folder / "quarantine").iterdir())
-    return [json.loads(line) for path in files for line in path.read_text().splitlines()]
+    result = run_stage(stage.STAGE, tmp_path / name, corpus=CorpusConfig(**config))
+    folder = tmp_path / name / "corpus-test"
+    return result, pairs_with_text(folder, result), folder
 
 
 def test_formats_folders_and_globs_give_the_same_pairs(tmp_path):
@@ -239,11 +223,6 @@ def test_the_published_layout_of_ultrafeedback(tmp_path):
     assert (plain.metrics["repeated_prompts"], plain.notes) == (0, [])
 
 
-def write_lines(tmp_path, data):
-    (tmp_path / "in.jsonl").write_bytes(lines(data))
-    return tmp_path / "in.jsonl"
-
-
 def test_rated_responses_that_repeat_the_prompt_meet_those_that_do_not(tmp_path):
     data = [
         {"prompt": f"q{i}", "response": response, "rating.x": rating, "rating.y": -rating}
@@ -371,10 +350,3 @@ def test_every_rated_response_is_in_a_pair_or_counted(tmp_path):
     (tmp_path / "single.jsonl").write_bytes(lines(responses[1:5]))
     with pytest.raises(UserError, match=r"none of 4 rows gave a pair \(4 only response to its prompt\)"):
         build(tmp_path, "single", path=str(tmp_path / "single.jsonl"), kind="rated")
-
-
-def test_pairs_are_written_in_small_row_groups(tmp_path):
-    (tmp_path / "in.jsonl").write_bytes(lines(rows(2100)))
-    _, _, folder = build(tmp_path, path=str(tmp_path / "in.jsonl"))
-    files = [pq.ParquetFile(path).metadata for path in (folder / "pairs").iterdir()]
-    assert max(file.row_group(i).num_rows for file in files for i in range(file.num_row_groups)) == 2048
