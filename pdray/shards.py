@@ -28,6 +28,7 @@ from pdray.errors import UserError
 from pdray.storage import StoragePath
 
 ROUNDS = 3
+LOST = "its worker was lost"
 MARKERS = "shards"
 INPUTS_KEY = b"pdray.inputs"
 VERIFY_THREADS = 16
@@ -267,7 +268,7 @@ def run_rounds(
             return done
         if reasons:
             note(f"{len(missing)} shards are tried again ({number} of {rounds}): {next(iter(reasons.values()))}")
-        reasons = dict.fromkeys(missing, "its worker was lost")
+        reasons = dict.fromkeys(missing, LOST)
         for outcome in attempt(missing):
             if outcome.error is None:
                 reasons.pop(outcome.shard, None)
