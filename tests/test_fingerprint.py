@@ -5,7 +5,7 @@ from __future__ import annotations
 import types
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 import pytest
 from pydantic.fields import FieldInfo
@@ -35,6 +35,7 @@ def inputs(root: Path, word: str) -> dict[str, Any]:
         "run": "/unused",
         "corpus": {"path": str(root / "pairs.jsonl")},
         "proxies": {"base_model": str(tiny.tiny_llama_reward(root / "base"))},
+        "scores": {"dtype": "float32"},  # what null stands for depends on GPUs
         "alignment": {"policy": str(tiny.tiny_llama_lm(root / "policy"))},
     }
 
@@ -63,16 +64,14 @@ def changed(section: Section, names: list[str], field: FieldInfo) -> Section:
 
 def another(value: Any, annotation: Any) -> Any:
     """A value of the same type that is not this one."""
-    kinds = [annotation]
-    while any(get_origin(kind) in (types.UnionType, Literal) or hasattr(kind, "__metadata__") for kind in kinds):
-        kind = next(k for k in kinds if get_origin(k) in (types.UnionType, Literal) or hasattr(k, "__metadata__"))
-        kinds.remove(kind)
-        if get_origin(kind) is Literal:
-            return next(choice for choice in get_args(kind) if choice != value)
-        kinds += get_args(kind)[:1] if hasattr(kind, "__metadata__") else get_args(kind)
-    kind = get_origin(kinds[0]) or kinds[0]
-    others = {bool: not value, int: (value or 0) + 1, float: (value or 0) + 0.5, str: f"{value or ''}x"}
-    return {**others, list: ["x"], dict: {"x": "y"}}[kind] if kind is not type(None) else "x"
+    while hasattr(annotation, "__metadata__") or get_origin(annotation) in (types.UnionType, Union):
+        annotation = get_args(annotation)[0]
+    if get_origin(annotation) is Literal:
+        return next(choice for choice in reversed(get_args(annotation)) if choice != value)
+    kind = get_origin(annotation) or annotation
+    if kind in (int, float):
+        return (value or 0) + kind(1)
+    return {bool: not value, str: f"{value}x", list: ["x"], dict: {"x": "y"}}[kind]
 
 
 def names() -> list[str]:
