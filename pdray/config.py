@@ -113,7 +113,11 @@ class ProxiesConfig(Section):
     models: dict[str, str] | None = Field(
         None, description="ready reward models, aspect -> folder; set this to skip training"
     )
-    base_model: str | None = Field(None, description="model folder that each proxy starts from")
+    base_model: str | None = Field(
+        None,
+        description="model folder that each proxy starts from",
+        json_schema_extra=HOW,  # what lies there decides, not where it lies
+    )
     train: Literal["all", "head"] = Field("all", description="train all weights, or the head on a frozen backbone")
     share: Share = Field(1.0, description="share p_r of each aspect's pairs that is used")
     held_out: float = Field(0.1, gt=0, lt=1, description="share of an aspect's pairs kept for held-out accuracy")
@@ -190,7 +194,10 @@ class SelectionConfig(Section):
 class AlignmentConfig(Section):
     """DPO on the kept pairs with DeepSpeed inside Ray Train."""
 
-    policy: str = Field(description="model folder of the policy (an SFT model); also the reference")
+    policy: str = Field(
+        description="model folder of the policy (an SFT model); also the reference",
+        json_schema_extra=HOW,  # what lies there decides, not where it lies
+    )
     beta: float = Field(0.1, gt=0, description="β of DPO")
     epochs: float = Field(1.0, gt=0, description="passes over the kept pairs")
     max_steps: Count | None = Field(None, description="stop after so many optimizer steps; null: by epochs")
