@@ -12,7 +12,7 @@ import time
 import pytest
 
 from pdray.errors import RunFolderBusyError, UserError
-from pdray.store import RunStore, file_identity, fingerprint, read_manifest, write_json
+from pdray.store import RunStore, fingerprint, read_manifest, write_json
 
 HOLD = """
 import sys, time
@@ -98,12 +98,3 @@ def test_state_of_a_folder_without_run(tmp_path):
 def test_fingerprint_depends_on_values_not_on_order():
     assert fingerprint({"a": 1, "b": [1, 2]}) == fingerprint({"b": [1, 2], "a": 1})
     assert fingerprint({"a": 1}) != fingerprint({"a": 1.5})
-
-
-def test_a_changed_file_has_another_identity(tmp_path):
-    path = tmp_path / "pairs.jsonl"
-    path.write_text("a")
-    before = file_identity(path)
-    time.sleep(0.01)
-    path.write_text("b")
-    assert file_identity(path) != before
