@@ -2,8 +2,8 @@
 
     python -m benchmarks.scoring --data summeval_pairs.parquet --out benchmarks/results/scoring-minilm-2core.json
 
-For each number of aspects κ and each repetition (pairs that a text stands in) one corpus of ``--prompts`` prompts with 16
-responses each. Contenders, each in a fresh process, and all must find the same rewards:
+For each number of aspects κ and each repetition (pairs that a text stands in) one corpus of ``--prompts`` prompts with
+16 responses each. Contenders, each in a fresh process, and all must find the same rewards:
 
     pdray      the scores stage: every distinct text once, one model with κ labels, vLLM in a Ray actor; it reads text,
                tokenises it and writes shards

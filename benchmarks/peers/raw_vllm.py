@@ -1,6 +1,6 @@
 """vLLM as its documentation shows it: one process, one call, token ids in, raw logits out.
 
-    python -m benchmarks.peers.raw_vllm --texts texts.parquet --model FOLDER --max-tokens 128 --rewards r.npy --out r.json
+    python -m benchmarks.peers.raw_vllm --texts T.parquet --model FOLDER --max-tokens 128 --rewards R.npy --out R.json
 
 Imports nothing of pdray. ``ids`` of the parquet file are the token ids of each text.
 """

@@ -1,9 +1,9 @@
 """What a researcher writes: one reward model per aspect, each over both responses of every pair of the other aspects.
 
-    python -m benchmarks.peers.script --texts texts.parquet --pairs pairs.parquet --models FOLDER --rewards r.npy --out r.json
+    python -m benchmarks.peers.script --texts T.parquet --pairs P.parquet --models FOLDER --rewards R.npy --out R.json
 
-Imports nothing of pdray. Texts are given as token ids, so tokenising costs it nothing; batches hold texts of like length.
-``FOLDER`` holds a model folder with one label for each aspect, named by its number. A pair is not scored for its own
+Imports nothing of pdray. Texts are given as token ids, so tokenising costs it nothing; batches hold texts of like
+length. ``FOLDER`` holds a model folder with one label for each aspect, named by its number. A pair is not scored for its own
 aspect, unless there is only one.
 """
 
