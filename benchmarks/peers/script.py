@@ -3,8 +3,8 @@
     python -m benchmarks.peers.script --texts T.parquet --pairs P.parquet --models FOLDER --rewards R.npy --out R.json
 
 Imports nothing of pdray. Texts are given as token ids, so tokenising costs it nothing; batches hold texts of like
-length. ``FOLDER`` holds a model folder with one label for each aspect, named by its number. A pair is not scored for its own
-aspect, unless there is only one.
+length. ``FOLDER`` holds a model folder with one label for each aspect, named by its number. A pair is not scored for
+its own aspect, unless there is only one.
 """
 
 from __future__ import annotations
