@@ -16,8 +16,8 @@ import pyarrow.fs as pafs
 
 from pdray.errors import UserError
 
-# Object storage answers "slow down" in the course of business: about twenty seconds of patience, in growing waits.
-S3_ATTEMPTS = 6
+# Object storage answers "slow down" in the course of business: about forty seconds of patience, in growing waits.
+S3_ATTEMPTS = 8
 S3_TIMEOUTS = {"connect_timeout": 10.0, "request_timeout": 60.0}  # seconds; the defaults of 1 and 3 end under load
 
 PARTIAL = re.compile(r"\..+\.[0-9a-f]{12}")  # a file that is being written; see partial_of

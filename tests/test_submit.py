@@ -14,9 +14,10 @@ import pytest
 import requests
 
 from pdray import submit as module
-from pdray.config import build_config
+from pdray.config import build_config, load_config
 from pdray.console import Console
 from pdray.errors import UserError
+from tests.s3 import S3Server
 
 LOCAL = Path(__file__).parents[1] / "cluster" / "local.sh"
 
@@ -119,6 +120,18 @@ def test_an_address_must_be_a_url_that_answers(monkeypatch: pytest.MonkeyPatch) 
 def test_a_wrong_config_is_refused_before_the_cluster_is_asked(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no config file"):
         module.submit(str(tmp_path / "none.yaml"), [], "http://127.0.0.1:1", follow=False)
+
+
+def test_a_config_beside_a_run_on_object_storage_is_read_there(s3_server: S3Server, tmp_path: Path) -> None:
+    for name in ("p.jsonl", "config.json"):
+        (tmp_path / name).touch()
+    run, models = s3_server.uri("submitted run"), {"base_model": str(tmp_path)}
+    config = build_config({"run": run, "corpus": {"path": str(tmp_path / "p.jsonl")}, "proxies": models})
+    path = module._write_resolved(config, "job")
+    assert path.parent.parent.path == "bucket/submitted run"
+    assert load_config(path.uri) == config
+    with pytest.raises(UserError, match="no config file at s3://"):
+        load_config(path.parent.uri)
 
 
 def test_the_submitted_config_is_its_owners_alone(tmp_path: Path) -> None:

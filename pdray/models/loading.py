@@ -110,8 +110,8 @@ def _require_weights(name: str, model: Any, report: dict[str, Any], new_head: bo
         tensor, (found, expected) = min(sizes.items())
         raise UserError(
             f"{name}, which holds {len(sizes)} weights of another size than its config.json says "
-            f"({_first(set(sizes))}: {tensor} is {found} and should be {expected}); use the config.json that "
-            "belongs to the weights"
+            f"({_first(set(sizes))}: {tensor} is {found} and should be {expected}); "
+            "use the config.json that belongs to the weights"
         )
 
 

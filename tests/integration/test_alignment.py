@@ -103,12 +103,14 @@ def _train_one_by_one(loop: dict[str, Any]) -> dict[str, str]:
 
 
 def _fresh_accelerate() -> Any:
-    """Accelerate as a new process finds it."""
+    """Accelerate and Transformers as a new process finds them."""
     import contextlib
 
     from accelerate.state import AcceleratorState
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
     AcceleratorState._reset_state(reset_partial_state=True)
+    unset_hf_deepspeed_config()  # of the training before, which this process would not have had
     return contextlib.nullcontext()
 
 

@@ -102,17 +102,29 @@ def test_a_run_from_kill_to_recut(config, tmp_path):
     assert len(list(run.glob("scores-*"))) == len(list(run.glob("proxies-*"))) == 1
     assert len(list(run.glob("selection-*"))) == 2
     small = show(run)["selection"]
-    kept = pq.read_table(run / small["folder"] / "selection")
-    before = pq.read_table(run / stages["selection"]["folder"] / "selection").sort_by("rank")
-    assert kept.sort_by("rank")["pair_id"].to_pylist() == before["pair_id"].to_pylist()[:12]
+    ranked = pq.read_table(run / small["folder"] / "ranked").sort_by("rank")
+    before = pq.read_table(run / stages["selection"]["folder"] / "ranked").sort_by("rank")
+    assert ranked["pair_id"].to_pylist() == before["pair_id"].to_pylist()[:12]
     text = pq.read_table(run / small["folder"] / "kept")
     assert {"prompt", "chosen", "rejected"} <= set(text.column_names)
+    assert sorted(text["pair_id"].to_pylist()) == sorted(ranked["pair_id"].to_pylist())
 
-    path = next((run / stages["scores"]["folder"] / "scores").iterdir())
-    pq.write_table(pq.read_table(path)[2:], path)
-    lost = pdray("select", str(config), "--set", "selection.budget=0.2")
-    assert lost.returncode == 2
-    assert f"2 of 120 rows are missing in {run / stages['scores']['folder']}; delete" in lost.stderr
+    # Scores that lost rows are made again before anything is selected by them.
+    path = next((run / stages["scores"]["folder"] / "texts").iterdir())
+    whole = pq.read_table(path)
+    pq.write_table(whole[2:], path)
+    mended = pdray("select", str(config), "--set", "selection.budget=0.2")
+    assert mended.returncode == 0, mended.stderr
+    assert (
+        f"shards in {stages['scores']['folder']} are missing or damaged; what is missing is made again" in mended.stdout
+    )
+    assert pq.read_table(path).num_rows == whole.num_rows
+    assert show(run)["scores"]["attempts"] == 2
+
+    # A run folder that was moved is the same run.
+    run.rename(tmp_path / "moved")
+    words = [str(config), "--set", "selection.budget=0.2", "--set", f"run={tmp_path / 'moved'}"]
+    assert pdray("select", *words).stdout.startswith("nothing to do")
 
 
 @pytest.mark.parametrize(
