@@ -70,9 +70,14 @@ class ShardScorer:
     Args:
         work: see :class:`Work`.
         counter: the user's progress, in texts.
+        roll: actor handle of a list that every worker enters, or None.
     """
 
-    def __init__(self, work: Work, counter: Any) -> None:
+    def __init__(self, work: Work, counter: Any, roll: Any = None) -> None:
+        if roll is not None:
+            import ray
+
+            ray.get(roll.enter.remote(ray.get_runtime_context().current_actor))
         self._work = work
         self._counter = counter
         self._engine_thread = ThreadPoolExecutor(1, "engine")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +17,7 @@ from pdray.engines.engine import EngineOptions, Rewards
 from pdray.engines.failures import TooManyFailedError, find_killers
 from pdray.engines.parity import reference_rewards, take_sample
 from pdray.engines.shards import TextPass, rows_of
+from pdray.engines.workers import Prober, all_ended, tolerant
 from pdray.errors import UserError
 from pdray.hashing import digest
 from pdray.runtime import Need, find_places, living_nodes, may_grow
@@ -30,7 +30,6 @@ from pdray.storage import StoragePath
 TASK_SHARE = 0.1
 RESTARTS = 8  # of an actor, beside those that its shards may cost
 CALL_TOKENS = {"cpu": 32_768, "gpu": 262_144}
-NO_PROGRESS_SECONDS = 24 * 3600.0  # without a finished shard: what was waited for will not come
 
 
 @dataclass(frozen=True)
@@ -110,18 +109,16 @@ class Pool:
 
         work = self._prepared()
         began, ended = math.inf, 0.0
-        with _tolerant():
+        with tolerant(), all_ended() as roll:
             rows = ray.data.from_items([{"shard": shard} for shard in shards], override_num_blocks=len(shards))
             outcomes = rows.map(
                 ShardScorer,
-                fn_constructor_args=(work, self._counter),
+                fn_constructor_args=(work, self._counter, roll),
                 compute=self._strategy(len(shards)),
-                ray_remote_args_fn=lambda: {
-                    # Each shard may cost a restart per try. An actor with none left would leave Ray Data waiting.
-                    "max_restarts": 2 * len(shards) + RESTARTS,
-                    # A node that goes away is met at once; what ends its worker again is left to the next rounds.
-                    "max_task_retries": 1 if self._rounds == 0 else 0,
-                },
+                # Each shard may cost a restart per try. An actor with none left would leave Ray Data waiting.
+                max_restarts=2 * len(shards) + RESTARTS,
+                # A node that goes away is met at once; what ends its worker again is left to the next rounds.
+                max_task_retries=1 if self._rounds == 0 else 0,
                 **self._size.resources,
             )
             try:
@@ -214,37 +211,6 @@ class Pool:
         return [int(rows[position]) for position in found]
 
 
-class Prober:
-    """An actor that scores parts of a shard without writing, started anew whenever one ends it."""
-
-    def __init__(self, work: Work, counter: Any, resources: dict[str, float]) -> None:
-        self._work, self._counter, self._resources = work, counter, resources
-        self._actor: Any = None
-
-    def survives(self, shard: int, start: int, stop: int) -> bool:
-        """Whether a process lives through these texts; an exception of Python's ends no process."""
-        import ray
-
-        if self._actor is None:
-            actor = ray.remote(max_restarts=0, max_task_retries=0, **self._resources)(ShardScorer)
-            self._actor = actor.remote(self._work, self._counter)
-        try:
-            ray.get(self._actor.probe.remote(shard, start, stop))
-        except ray.exceptions.RayActorError:
-            self._actor = None
-            return False
-        except ray.exceptions.RayTaskError:
-            return True
-        return True
-
-    def end(self) -> None:
-        """Give back what the actor holds."""
-        import ray
-
-        if self._actor is not None:
-            ray.kill(self._actor)
-
-
 def reference_of(text_pass: TextPass, sample: pa.Table) -> Rewards:
     """What Transformers in float32 gives for sampled texts, see :func:`~pdray.engines.parity.reference_rewards`.
 
@@ -263,24 +229,6 @@ def reference_of(text_pass: TextPass, sample: pa.Table) -> Rewards:
         engine_options(scores, size, len(text_pass.models)),
         size.resources,
     )
-
-
-@contextmanager
-def _tolerant() -> Iterator[None]:
-    """Ray Data goes on when a block is lost, and gives a shard time, for the executions inside.
-
-    The next round takes a lost shard. Ray Data would also end an execution from which nothing came for half an hour:
-    less than a large shard may take, or nodes that have to be bought.
-    """
-    from ray.data import DataContext
-
-    context = DataContext.get_current()
-    before = context.max_errored_blocks, context.execution_no_progress_timeout_s
-    context.max_errored_blocks, context.execution_no_progress_timeout_s = -1, NO_PROGRESS_SECONDS
-    try:
-        yield
-    finally:
-        context.max_errored_blocks, context.execution_no_progress_timeout_s = before
 
 
 def label_count(folder: StoragePath) -> int:

@@ -1,0 +1,90 @@
+"""The processes of a pass, where Ray alone does not do what a pass needs: that they end, and that one may be lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from pdray.engines.actor import ShardScorer, Work
+from pdray.runtime import driver_node
+
+NO_PROGRESS_SECONDS = 24 * 3600.0  # without a finished shard: what was waited for will not come
+
+
+class Prober:
+    """An actor that scores parts of a shard without writing, started anew whenever one ends it."""
+
+    def __init__(self, work: Work, counter: Any, resources: dict[str, float]) -> None:
+        self._work, self._counter, self._resources = work, counter, resources
+        self._actor: Any = None
+
+    def survives(self, shard: int, start: int, stop: int) -> bool:
+        """Whether a process lives through these texts; an exception of Python's ends no process."""
+        import ray
+
+        if self._actor is None:
+            actor = ray.remote(max_restarts=0, max_task_retries=0, **self._resources)(ShardScorer)
+            self._actor = actor.remote(self._work, self._counter)
+        try:
+            ray.get(self._actor.probe.remote(shard, start, stop))
+        except ray.exceptions.RayActorError:
+            self._actor = None
+            return False
+        except ray.exceptions.RayTaskError:
+            return True
+        return True
+
+    def end(self) -> None:
+        """Give back what the actor holds."""
+        import ray
+
+        if self._actor is not None:
+            ray.kill(self._actor)
+
+
+class _Roll:
+    def __init__(self) -> None:
+        self.handles: list[Any] = []
+
+    def enter(self, handle: Any) -> None:
+        self.handles.append(handle)
+
+    def all(self) -> list[Any]:
+        return self.handles
+
+
+@contextmanager
+def all_ended() -> Iterator[Any]:
+    """A list that workers enter; those on it are gone when the block ends.
+
+    Ray Data only lets go of its actors. One that is being restarted in that moment stays, and keeps CPUs and GPUs from
+    the next round.
+    """
+    import ray
+
+    roll = ray.remote(num_cpus=0, scheduling_strategy=driver_node())(_Roll).remote()
+    try:
+        yield roll
+    finally:
+        for handle in ray.get(roll.all.remote()):
+            ray.kill(handle)
+        ray.kill(roll)
+
+
+@contextmanager
+def tolerant() -> Iterator[None]:
+    """Ray Data goes on when a block is lost, and gives a shard time, for the executions inside.
+
+    The next round takes a lost shard. Ray Data would also end an execution from which nothing came for half an hour:
+    less than a large shard may take, or nodes that have to be bought.
+    """
+    from ray.data import DataContext
+
+    context = DataContext.get_current()
+    before = context.max_errored_blocks, context.execution_no_progress_timeout_s
+    context.max_errored_blocks, context.execution_no_progress_timeout_s = -1, NO_PROGRESS_SECONDS
+    try:
+        yield
+    finally:
+        context.max_errored_blocks, context.execution_no_progress_timeout_s = before
