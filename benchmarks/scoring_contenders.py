@@ -1,4 +1,4 @@
-"""The contenders of ``benchmarks.scoring``: each scores the same pairs its own way."""
+"""The contenders of ``benchmarks.scoring``: each scores the same texts its own way."""
 
 from __future__ import annotations
 
@@ -9,15 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-SIDES = ("chosen", "rejected")
-Outcome = tuple[dict[str, Any], dict[str, Any]]
+Outcome = tuple[dict[str, Any], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -25,189 +23,181 @@ class Job:
     """What is scored.
 
     Attributes:
-        scratch: holds ``corpus/pairs``; free to write in.
-        proxies: aspect -> reward model folder.
-        max_tokens: tokens per text.
-        batch_size: pairs per engine call.
+        scratch: holds ``texts.parquet`` and ``model``; free to write in.
+        max_tokens: tokens per text, half of them for the prompt.
+        shards: of the corpus.
         cores: CPUs of the machine.
     """
 
     scratch: Path
-    proxies: dict[str, Path]
     max_tokens: int
-    batch_size: int
+    shards: int
     cores: int
 
-    def pairs(self) -> pa.Table:
-        return pq.read_table(self.scratch / "corpus" / "pairs")
+    @property
+    def model(self) -> str:
+        return str(self.scratch / "model")
+
+    def texts(self) -> pa.Table:
+        return pq.read_table(self.scratch / "texts.parquet")
+
+    def token_ids(self) -> list[list[int]]:
+        from pdray.engines.encode import ModelEncoder
+        from pdray.tokens import TokenRule
+
+        encoder = ModelEncoder([Path(self.model)], TokenRule(self.max_tokens, self.max_tokens // 2))
+        return encoder.encode(self.texts()).ids[0]
 
 
-def stage(job: Job, engine: str, num_actors: int, cpus_per_actor: int) -> Outcome:
-    """The scores stage of pdray."""
+def text_pass(job: Job, engine: str) -> Outcome:
+    """The pass of the scores stage."""
     from pdray.config import ClusterConfig, ScoresConfig
     from pdray.console import Console
-    from pdray.progress import Progress
+    from pdray.engines.shards import TextPass, run_text_pass
     from pdray.runtime import ray_session
-    from pdray.scoring.stage import run
-    from pdray.stages import StageContext
+    from pdray.scoring.writer import RewardWriter
+    from pdray.shards import ShardedFolder
+    from pdray.storage import StoragePath
+    from pdray.tokens import token_rule
 
-    scores = ScoresConfig(
-        engine=engine,
-        max_tokens=job.max_tokens,
-        batch_size=job.batch_size,
-        num_actors=num_actors,
-        cpus_per_actor=cpus_per_actor,
-    )
-    folder = job.scratch / "stage"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    manifests = {
-        "corpus": {"rows_out": job.pairs().num_rows},
-        "proxies": {"metrics": {"aspects": {aspect: {"path": str(path)} for aspect, path in job.proxies.items()}}},
-    }
-    progress = Progress(Console(io.StringIO(), io.StringIO()), "scores")
-    config: Any = SimpleNamespace(scores=scores)
+    shutil.rmtree(job.scratch / "pass", ignore_errors=True)
+    folder = StoragePath(str(job.scratch / "pass"))
+    corpus, target = (ShardedFolder(folder / name, name, job.shards) for name in ("corpus", "scores"))
+    texts = job.texts()
+    for shard in range(job.shards):
+        first, last = (len(texts) * bound // job.shards for bound in (shard, shard + 1))
+        corpus.write(shard, {"texts": texts.slice(first, last - first)}, 0, {})
+    scores = ScoresConfig(engine=engine, max_tokens=job.max_tokens)
+    labels = [f"aspect {label}" for label in range(num_labels(job))]
+    writer = RewardWriter(labels, list(range(len(labels))))
     start = time.perf_counter()
     with ray_session(ClusterConfig(num_cpus=job.cores)):
+        from pdray.progress import Progress
+
         started = time.perf_counter() - start
-        result = run(StageContext(config, folder, {"corpus": job.scratch / "corpus"}, manifests, progress))
-    kept = ("pairs_per_second", "tokens_per_second", "scoring_seconds", "num_actors", "max_parity_error")
-    table = pq.read_table(folder / "scores")
-    names = [name for name in table.column_names if name == "pair_id" or name.startswith("reward_")]
-    rewards = {name: table[name] for name in names}
-    return {name: result.metrics[name] for name in kept} | {"ray_start_seconds": started}, rewards
+        work = TextPass([StoragePath(job.model)], token_rule(scores), corpus, target, None, writer, scores, labels)
+        result = run_text_pass(work, Progress(Console(io.StringIO(), io.StringIO()), "scores"), "scoring")
+    table = pa.concat_tables([target.read("texts", shard) for shard in range(job.shards)])
+    rewards = np.stack([table[f"reward.{label}"].to_numpy() for label in labels], axis=1)
+    rates = result.rates
+    return {
+        "texts_per_second": rates["texts_per_second"],
+        "tokens_per_second": rates["tokens_per_second"],
+        "scoring_seconds": rates["seconds"],
+        "num_actors": result.num_actors,
+        "max_parity_error": result.parity and result.parity.max_error,
+        "ray_start_seconds": started,
+    }, rewards
+
+
+def num_labels(job: Job) -> int:
+    from transformers import AutoConfig
+
+    return int(AutoConfig.from_pretrained(job.model, trust_remote_code=False).num_labels)
 
 
 def raw_vllm(job: Job) -> Outcome:
-    """vLLM as its documentation shows it, in one process, on token ids."""
-    from pdray.scoring.actor import score_table
-    from pdray.scoring.encode import PairTokenizer
-    from pdray.scoring.engine import EngineOptions, load_engine
-    from pdray.scoring.proxies import find_proxies
+    """vLLM as its documentation shows it, in one process, all token ids in one call."""
+    import os
 
-    found = find_proxies({aspect: {"path": str(path)} for aspect, path in job.proxies.items()}, job.max_tokens)
-    encoded = PairTokenizer(found.tokenizers, job.max_tokens, "end")(job.pairs())
-    options = EngineOptions("vllm", "float32", job.max_tokens, threads=job.cores)
-    engines = [(proxy, load_engine(proxy.path, options)) for proxy in found.proxies]
+    token_ids = job.token_ids()
+    os.environ |= {
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "OMP_NUM_THREADS": str(job.cores),
+    }
+    from vllm import LLM, PoolingParams
+    from vllm.inputs import TokensPrompt
+
+    model = LLM(
+        model=job.model,
+        runner="pooling",
+        dtype="float32",
+        max_model_len=job.max_tokens,
+        kv_cache_memory_bytes=2**30,
+        disable_log_stats=True,
+    )
+    options: dict[str, Any] = {"pooling_params": PoolingParams(use_activation=False), "use_tqdm": False}
+    prompts = [TokensPrompt(prompt_token_ids=ids) for ids in token_ids]
+    model.classify(prompts[:64], **options)  # what is compiled at the first call
     start = time.perf_counter()
-    batches = [encoded.slice(row, job.batch_size) for row in range(0, encoded.num_rows, job.batch_size)]
-    scored, _, tokens = zip(*(score_table(batch, engines, found.aspects) for batch in batches), strict=True)
+    outputs = model.classify(prompts, **options)
     seconds = time.perf_counter() - start
-    table = pa.concat_tables(scored)
-    names = [name for name in table.column_names if name == "pair_id" or name.startswith("reward_")]
-    return rates(encoded.num_rows, sum(tokens), seconds), {name: table[name] for name in names}
+    return rates(token_ids, seconds), np.array([output.outputs.probs for output in outputs], np.float32)
 
 
 def script(job: Job) -> Outcome:
-    """What a researcher writes: sort by length, pad, one model after another."""
+    """What a researcher writes: tokenise, sort by length, pad."""
     import torch
     from transformers import AutoModelForSequenceClassification
 
     torch.set_num_threads(job.cores)
-    pairs = job.pairs()
-    rewards = empty_rewards(job, pairs)
-    num_tokens, seconds = 0, 0.0
-    for aspect, folder in job.proxies.items():
-        model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
-        encoder = pair_encoder(job, folder)
-        start = time.perf_counter()
-        rows = [row for row, own in enumerate(pairs["aspect"].to_pylist()) if own != aspect]
-        texts = encode(encoder, pairs.take(rows))
-        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-        values = np.empty(len(texts), np.float32)
-        for first in range(0, len(order), 32):
-            chunk = order[first : first + 32]
-            longest = max(len(texts[i]) for i in chunk)
-            ids = torch.tensor([texts[i] + [model.config.pad_token_id] * (longest - len(texts[i])) for i in chunk])
-            mask = torch.tensor([[1] * len(texts[i]) + [0] * (longest - len(texts[i])) for i in chunk])
-            with torch.inference_mode():
-                values[chunk] = model(input_ids=ids, attention_mask=mask).logits[:, 0].numpy()
-        fill(rewards, aspect, rows, values)
-        seconds += time.perf_counter() - start
-        num_tokens += sum(map(len, texts))
-    return rates(pairs.num_rows, num_tokens, seconds), rewards
+    model = AutoModelForSequenceClassification.from_pretrained(
+        job.model, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+    ).eval()
+    start = time.perf_counter()
+    texts = job.token_ids()
+    order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
+    rewards = np.empty((len(texts), model.config.num_labels), np.float32)
+    for first in range(0, len(order), 32):
+        chunk = order[first : first + 32]
+        longest = max(len(texts[row]) for row in chunk)
+        ids = torch.tensor([texts[row] + [model.config.pad_token_id] * (longest - len(texts[row])) for row in chunk])
+        mask = torch.tensor([[1] * len(texts[row]) + [0] * (longest - len(texts[row])) for row in chunk])
+        with torch.inference_mode():
+            rewards[chunk] = model(input_ids=ids, attention_mask=mask).logits.numpy()
+    return rates(texts, time.perf_counter() - start), rewards
 
 
 def ray_data_llm(job: Job) -> Outcome:
-    """Ray's batch inference on the same token ids; starts one set of engine processes per proxy."""
+    """Ray's batch inference on the same token ids."""
     from pdray.config import ClusterConfig
     from pdray.runtime import ray_session
 
-    pairs = job.pairs()
-    rewards = empty_rewards(job, pairs)
+    texts = job.token_ids()
+    rewards = np.empty((len(texts), num_labels(job)), np.float32)
     start = time.perf_counter()
     with ray_session(ClusterConfig(num_cpus=job.cores)):
         import ray  # not before the session: Ray decides at import where it listens
         from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 
         started = time.perf_counter() - start
-        for aspect, folder in job.proxies.items():
-            rows = [row for row, own in enumerate(pairs["aspect"].to_pylist()) if own != aspect]
-            texts = encode(pair_encoder(job, folder), pairs.take(rows))
-            config = vLLMEngineProcessorConfig(
-                model_source=str(folder),
-                task_type="classify",
-                engine_kwargs={"max_model_len": job.max_tokens, "dtype": "float32", "enforce_eager": True},
-                log_engine_metrics=False,
-                chat_template_stage=False,
-                tokenize_stage=False,
-                detokenize_stage=False,
-                batch_size=job.batch_size,
-                concurrency=1,
-                placement_group_config={"bundles": [{"CPU": 1}]},
-                runtime_env={"env_vars": {"VLLM_CPU_KVCACHE_SPACE": "1"}},
-            )
-            processor = build_processor(
-                config,
-                preprocess=lambda row: {"tokenized_prompt": row["ids"], "pooling_params": {"use_activation": False}},
-                postprocess=lambda row: {"index": row["index"], "reward": float(np.ravel(row["embeddings"])[0])},
-            )
-            items = [{"index": index, "ids": ids} for index, ids in enumerate(texts)]
-            found = processor(ray.data.from_items(items)).take_all()
-            values = np.empty(len(texts), np.float32)
-            for one in found:
-                values[one["index"]] = one["reward"]
-            fill(rewards, aspect, rows, values)
+        config = vLLMEngineProcessorConfig(
+            model_source=job.model,
+            task_type="classify",
+            engine_kwargs={"max_model_len": job.max_tokens, "dtype": "float32"},
+            log_engine_metrics=False,
+            chat_template_stage=False,
+            tokenize_stage=False,
+            detokenize_stage=False,
+            batch_size=64,
+            concurrency=1,
+            placement_group_config={"bundles": [{"CPU": 1}]},
+            runtime_env={"env_vars": {"VLLM_CPU_KVCACHE_SPACE": "1"}},
+        )
+        processor = build_processor(
+            config,
+            preprocess=lambda row: {"tokenized_prompt": row["ids"], "pooling_params": {"use_activation": False}},
+            postprocess=lambda row: {"index": row["index"], "rewards": np.ravel(row["embeddings"])},
+        )
+        items = [{"index": index, "ids": ids} for index, ids in enumerate(texts)]
+        for row in processor(ray.data.from_items(items)).take_all():
+            rewards[row["index"]] = row["rewards"]
     return {"ray_start_seconds": started}, rewards
 
 
-def pair_encoder(job: Job, folder: Path) -> Any:
-    from transformers import AutoTokenizer
-
-    from pdray.tokens import PairEncoder
-
-    return PairEncoder(AutoTokenizer.from_pretrained(folder), job.max_tokens)
-
-
-def encode(encoder: Any, pairs: pa.Table) -> list[list[int]]:
-    """Token ids: chosen and rejected of each pair side by side."""
-    encoded = encoder.encode(*(pairs[name].to_pylist() for name in ("prompt", *SIDES)))
-    return [ids for pair in zip(encoded.chosen_ids, encoded.rejected_ids, strict=True) for ids in pair]
-
-
-def empty_rewards(job: Job, pairs: pa.Table) -> dict[str, Any]:
-    names = [f"reward_{side}.{aspect}" for aspect in job.proxies for side in SIDES]
-    return {"pair_id": pairs["pair_id"]} | {name: np.full(pairs.num_rows, np.nan, np.float32) for name in names}
-
-
-def fill(rewards: dict[str, Any], aspect: str, rows: list[int], values: np.ndarray) -> None:
-    for offset, side in enumerate(SIDES):
-        rewards[f"reward_{side}.{aspect}"][rows] = values[offset::2]
-
-
-def rates(num_pairs: int, num_tokens: int, seconds: float) -> dict[str, Any]:
+def rates(texts: list[list[int]], seconds: float) -> dict[str, Any]:
     return {
-        "pairs_per_second": round(num_pairs / seconds, 3),
-        "tokens_per_second": round(num_tokens / seconds, 1),
+        "texts_per_second": round(len(texts) / seconds, 3),
+        "tokens_per_second": round(sum(map(len, texts)) / seconds, 1),
         "scoring_seconds": round(seconds, 3),
     }
 
 
 CONTENDERS: dict[str, Callable[[Job], Outcome]] = {
-    "stage vllm, 2 actors x 1 CPU": partial(stage, engine="vllm", num_actors=2, cpus_per_actor=1),
-    "stage vllm, 1 actor x 2 CPUs": partial(stage, engine="vllm", num_actors=1, cpus_per_actor=2),
-    "stage transformers, 2 actors": partial(stage, engine="transformers", num_actors=2, cpus_per_actor=1),
+    "pass vllm": partial(text_pass, engine="vllm"),
     "raw vllm": raw_vllm,
+    "pass transformers": partial(text_pass, engine="transformers"),
     "script": script,
     "ray.data.llm": ray_data_llm,
 }
