@@ -14,12 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
-import statistics
-import subprocess
-import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +25,7 @@ import psutil
 import pyarrow.dataset as pads
 
 from benchmarks.common import load_average, write_result
+from benchmarks.harness import in_fresh_process, measure, medians
 from benchmarks.selection_data import GAMMA, TEXT, make_data, num_shards, upstream
 
 BUDGET = 0.3
@@ -126,51 +122,6 @@ def _pause(seconds: float) -> None:
     time.sleep(seconds)
 
 
-class TreeMeter(threading.Thread):
-    """Samples memory and CPU time of this process and those below it, twice a second."""
-
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self.peak = 0
-        self._cpu: dict[tuple[int, float], float] = {}
-        self._finished = threading.Event()
-        self._sample()
-        self._before, self.peak = sum(self._cpu.values()), 0
-
-    def run(self) -> None:
-        while not self._finished.wait(0.5):
-            self._sample()
-
-    def _sample(self) -> None:
-        total = 0
-        for process in [me := psutil.Process(), *me.children(recursive=True)]:
-            try:
-                total += process.memory_full_info().pss
-                times = process.cpu_times()
-                self._cpu[process.pid, process.create_time()] = times.user + times.system
-            except (psutil.NoSuchProcess, psutil.AccessDenied):
-                continue
-        self.peak = max(self.peak, total)
-
-    def finish(self) -> dict[str, float]:
-        """Peak in GiB and CPU seconds."""
-        self._finished.set()
-        self.join()
-        self._sample()
-        cpu = sum(self._cpu.values()) - self._before
-        return {"peak_memory_gib": round(self.peak / 2**30, 2), "cpu_seconds": round(cpu, 2)}
-
-
-def measure(function: Contender, data: Path, out: Path, rows: int) -> dict[str, Any]:
-    """Run one contender in this process."""
-    meter = TreeMeter()
-    meter.start()
-    start = time.monotonic()
-    function(data, out, rows)
-    seconds = time.monotonic() - start
-    return {"seconds": round(seconds, 2)} | meter.finish()
-
-
 def measure_in_session(name: str, data: Path, scratch: Path, rows: int) -> dict[str, Any]:
     """Run one contender, on a Ray of its own where it needs one, and digest the ids that it kept."""
     import contextlib
@@ -183,9 +134,10 @@ def measure_in_session(name: str, data: Path, scratch: Path, rows: int) -> dict[
     with ray_session(ClusterConfig()) if function in ON_RAY else contextlib.nullcontext():
         if function in ON_RAY:
             _start_workers()
-        result = measure(function, data, out, rows)
+        result: dict[str, Any] = dict(measure(lambda: function(data, out, rows)))
         if function is pdray_stage:
-            result["another_budget_seconds"] = measure(pdray_another_budget, data, scratch / "half", rows)["seconds"]
+            half = measure(lambda: pdray_another_budget(data, scratch / "half", rows))
+            result["another_budget_seconds"] = half["seconds"]
     ids = pads.dataset(out / "kept").to_table(columns=["pair_id"])["pair_id"].to_pylist()
     return {
         "contender": name,
@@ -212,38 +164,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=args.data) as scratch:
         data = (args.data or Path(scratch)) / f"pairs-{args.rows}"
         make_data(data, args.rows, psutil.cpu_count() or 1)
-        runs = [
-            _in_fresh_process(name, data, Path(scratch) / "run", args.rows)
-            for _ in range(args.repeats)
-            for name in args.only
-        ]
+        runs = []
+        for _ in range(args.repeats):
+            for name in args.only:
+                words = ["--contender", name, "--rows", str(args.rows), "--data", str(data)]
+                runs.append(in_fresh_process("benchmarks.selection", words, Path(scratch) / "run"))
+                print(json.dumps({key: value for key, value in runs[-1].items() if key != "ids_digest"}), flush=True)
     assert len({run["ids_digest"] for run in runs}) == 1, f"the contenders disagree: {runs}"
-    rows = [_summary([run for run in runs if run["contender"] == name]) for name in args.only]
+    rows = [medians([run for run in runs if run["contender"] == name]) for name in args.only]
     settings = {"rows": args.rows, "budget": BUDGET, "text_bytes": sum(TEXT.values()), "repeats": args.repeats}
     write_result(args.out, "selection", settings | {"shards": num_shards(args.rows), "load": load_average()}, rows)
-
-
-def _summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Medians over the runs of one contender, and each run's seconds."""
-    names = [name for name, value in runs[0].items() if isinstance(value, float)]
-    medians = {name: round(statistics.median(run[name] for run in runs), 2) for name in names}
-    return runs[0] | medians | {"seconds_of_each_run": [run["seconds"] for run in runs]}
-
-
-def _in_fresh_process(name: str, data: Path, scratch: Path, rows: int) -> dict[str, Any]:
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir(parents=True)
-    result, log = scratch / "result.json", scratch / "log"
-    command = [sys.executable, "-m", "benchmarks.selection", "--contender", name, "--rows", str(rows)]
-    with log.open("w") as file:
-        code = subprocess.call(
-            [*command, "--data", str(data), "--out", str(result)], stdout=file, stderr=subprocess.STDOUT
-        )
-    if code:
-        raise SystemExit(f"{name} failed:\n{log.read_text()[-4000:]}")
-    measured: dict[str, Any] = json.loads(result.read_text())
-    print(json.dumps({key: value for key, value in measured.items() if key != "ids_digest"}), flush=True)
-    return measured
 
 
 if __name__ == "__main__":

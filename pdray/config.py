@@ -170,7 +170,11 @@ class ProxiesConfig(Section):
         description="ready reward models, aspect -> folder, or {path: FOLDER, labels: {aspect: number}} for one with a "
         "label per aspect; set this to skip training",
     )
-    base_model: str | None = Field(None, description="model folder that each proxy starts from")
+    base_model: str | None = Field(
+        None,
+        description="model folder that each proxy starts from",
+        json_schema_extra=HOW,  # its files decide, not where they lie
+    )
     train: Literal["all", "head"] = Field("all", description="train all weights, or the head on a frozen backbone")
     share: Share = Field(1.0, description="share p_r of each aspect's pairs that is used")
     max_pairs_per_aspect: Count = Field(20_000, description="most pairs of an aspect to train on")
@@ -340,7 +344,10 @@ class SelectionConfig(Section):
 class AlignmentConfig(Section):
     """DPO on the kept pairs with DeepSpeed inside Ray Train."""
 
-    policy: str = Field(description="model folder of the policy (an SFT model); also the reference")
+    policy: str = Field(
+        description="model folder of the policy (an SFT model); also the reference",
+        json_schema_extra=HOW,  # its files decide, not where they lie
+    )
     beta: float = Field(0.1, gt=0, description="β of DPO")
     epochs: float = Field(1.0, gt=0, description="passes over the kept pairs")
     max_steps: Count | None = Field(None, description="stop after so many optimizer steps; null: by epochs")

@@ -16,7 +16,7 @@ import pytest
 from pdray.console import logs_to_file
 from pdray.errors import RunFolderBusyError, UserError
 from pdray.storage import StoragePath
-from pdray.store import DamagedError, RunStore, file_identity, fingerprint, read_attempts, read_manifest
+from pdray.store import DamagedError, RunStore, fingerprint, read_attempts, read_manifest
 from tests.s3 import S3Server
 
 PRINT = "abcdef01" + "0" * 56
@@ -233,12 +233,3 @@ def test_another_users_run_is_said_to_be_closed(tmp_path: Path, monkeypatch: pyt
 def test_fingerprint_depends_on_values_not_on_order() -> None:
     assert fingerprint({"a": 1, "b": [1, 2]}) == fingerprint({"b": [1, 2], "a": 1})
     assert fingerprint({"a": 1}) != fingerprint({"a": 1.5})
-
-
-def test_a_changed_file_has_another_identity(tmp_path: Path) -> None:
-    path = tmp_path / "pairs.jsonl"
-    path.write_text("a")
-    before = file_identity(path)
-    time.sleep(0.01)
-    path.write_text("b")
-    assert file_identity(path) != before

@@ -50,7 +50,7 @@ def first_rows(filesystem: pafs.FileSystem, path: str) -> list[dict[str, Any]]:
     return [row for row in rows if UNREADABLE not in row]
 
 
-def cut_pieces(filesystem: pafs.FileSystem, files: list[str], piece_bytes: int = PIECE_BYTES) -> list[dict[str, Any]]:
+def cut_pieces(filesystem: pafs.FileSystem, files: list[str]) -> list[dict[str, Any]]:
     """Pieces ``{path, start, end}`` of some files, in bytes; a packed file is one piece."""
     pieces = []
     for info in filesystem.get_file_info(files):
@@ -58,7 +58,7 @@ def cut_pieces(filesystem: pafs.FileSystem, files: list[str], piece_bytes: int =
             ranges = [(0, WHOLE)]
         else:
             size = info.size or 0
-            ranges = [(start, min(start + piece_bytes, size)) for start in range(0, max(size, 1), piece_bytes)]
+            ranges = [(start, min(start + PIECE_BYTES, size)) for start in range(0, max(size, 1), PIECE_BYTES)]
         pieces += [{FILE: info.path, "start": start, "end": end} for start, end in ranges]
     return pieces
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from pdray.proxies import length
+from pdray.margins import final_margin
 from pdray.schema import FEATURES, features_schema
 from pdray.shards import ShardedFolder
 
@@ -164,4 +164,4 @@ def read_pairs(features: ShardedFolder, pairs: pa.Table, num_features: int) -> P
 
 def final_margins(pairs: PairFeatures, head: np.ndarray, penalty: float) -> np.ndarray:
     """Δr − ρΔlen (eq. 17) of each pair under a head, (n,) float64."""
-    return length.final_margin(pairs.difference @ head, pairs.length_difference, penalty)
+    return final_margin(pairs.difference @ head, pairs.length_difference, penalty)

@@ -117,8 +117,3 @@ def training_margin(length_difference: np.ndarray, penalty: float, form: Form) -
 def scoring_penalty(penalty: float, form: Form) -> float:
     """ρ that the margin of eq. 17 subtracts at scoring time: Δr − ρΔlen for ``eq16``, Δr alone for ``residual``."""
     return penalty if form == "eq16" else 0.0
-
-
-def final_margin(reward_margin: np.ndarray, length_difference: np.ndarray, length_penalty: float) -> np.ndarray:
-    """The margin that preference divergence uses, Δr − ρΔlen (eq. 17); all arrays (n,)."""
-    return np.asarray(reward_margin, dtype=np.float64) - length_penalty * np.asarray(length_difference, np.float64)

@@ -11,6 +11,7 @@ import numpy as np
 
 from pdray.config import ProxiesConfig
 from pdray.errors import UserError
+from pdray.margins import final_margin
 from pdray.proxies import length, quality
 from pdray.proxies.backbone import save_model
 from pdray.proxies.base import load_reward_model, load_tokenizer
@@ -79,7 +80,7 @@ def train_worker(job: TrainingJob) -> dict[str, Any]:
             f"the proxy {job.name} diverged: its rewards of held-out pairs are not finite; lower "
             f"proxies.learning_rate, now {job.proxies.learning_rate:g}"
         )
-    margin = length.final_margin(reward_margin, difference, penalty)
+    margin = final_margin(reward_margin, difference, penalty)
     return {"train_pairs": job.train_pairs, **quality.held_out_facts(margin, difference, baseline)}
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 import pyarrow as pa
 
+from pdray.corpus.check import PLACE_SALT
+from pdray.corpus.rows import canonical
+from pdray.hashing import hash64
 from pdray.shards import ShardedFolder
 from pdray.storage import StoragePath
 from tests.stages import FINGERPRINT
@@ -54,3 +58,21 @@ def quarantined(folder):
     """All rows of the quarantine."""
     files = sorted((folder / "quarantine").iterdir())
     return [json.loads(line) for path in files for line in path.read_text().splitlines()]
+
+
+def checked(data):
+    """Good rows as the check leaves them: with the hash of their prompt."""
+    places = hash64([canonical(row["prompt"]) for row in data], PLACE_SALT).tolist()
+    return [
+        row | {"repeated_prompt": False, "given_id": True, "place": place}
+        for row, place in zip(data, places, strict=True)
+    ]
+
+
+def files_of(folder):
+    """sha256 of every file that a corpus stage wrote, by its path."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }

@@ -6,6 +6,7 @@ import bz2
 import gzip
 import json
 import random
+import shutil
 from types import SimpleNamespace
 
 import fsspec
@@ -87,11 +88,31 @@ def test_a_changed_hub_folder_is_another_corpus(tmp_path):
     assert stage.settings(config) != before
 
 
+def test_a_copy_of_the_input_is_the_same_corpus(tmp_path):
+    for place in ("one", "other"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / f"{place}.jsonl").write_bytes(lines(rows(4)))
+
+    def settings(**config):
+        return stage.settings(SimpleNamespace(corpus=CorpusConfig(**config), seed=0))
+
+    first = settings(path=str(tmp_path / "one"))
+    assert settings(path=str(tmp_path / "other" / "*.jsonl"), texts_per_shard=7) == first
+    shutil.copytree(tmp_path / "one", tmp_path / "aspect=x")
+    named = settings(path=str(tmp_path / "aspect=x"), partition_columns=["aspect"])
+    shutil.copytree(tmp_path / "one", tmp_path / "aspect=y")
+    assert settings(path=str(tmp_path / "aspect=y"), partition_columns=["aspect"]) != named
+    (tmp_path / "other" / "other.jsonl").write_bytes(lines(rows(5)))
+    assert settings(path=str(tmp_path / "other")) != first
+
+
 def test_a_hub_data_set_by_name(tmp_path):
     (tmp_path / "hub").mkdir()
     pq.write_table(pa.Table.from_pylist(rows(4)), tmp_path / "hub" / "train.parquet")
     _, table, _ = build(tmp_path, hub=str(tmp_path / "hub"))
     assert len(table) == 4
+    _, table, _ = build(tmp_path, "part", hub=str(tmp_path / "hub"), hub_split="train[25%:75%]")
+    assert table["pair_id"].to_pylist() == ["p1", "p2"]
     with pytest.raises(UserError, match=r"corpus\.hub .*split 'nope' cannot be loaded"):
         build(tmp_path, "none", hub=str(tmp_path / "hub"), hub_split="nope")
 

@@ -10,10 +10,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from pdray.scoring.engine import EngineOptions
-from pdray.scoring.transformers_engine import TransformersEngine
 
 from pdray.alignment import worker
+from pdray.engines.engine import EngineOptions
+from pdray.engines.transformers_engine import TransformersEngine
 from pdray.errors import UserError
 from pdray.models.loading import check_weights, load_tokenizer_files
 from pdray.proxies.base import load_reward_model, load_tokenizer

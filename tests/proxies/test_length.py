@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from pdray.margins import final_margin
 from pdray.proxies import length
 
 IDS = [f"pair-{index:03}" for index in range(100)]
@@ -73,5 +74,5 @@ def test_margins_of_both_forms() -> None:
 
 
 def test_final_margin_subtracts_the_penalty() -> None:
-    margin = length.final_margin(np.array([2.0, 0.1, 0.3]), np.array([100, 50, -20]), 0.01)
+    margin = final_margin(np.array([2.0, 0.1, 0.3]), np.array([100, 50, -20]), 0.01)
     np.testing.assert_allclose(margin, [1.0, -0.4, 0.5])  # eq. 17

@@ -1,0 +1,92 @@
+"""How a contender is measured: in a process of its own, several times, with the memory of all its processes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from benchmarks.common import load_average
+
+SAMPLE_SECONDS = 0.2
+
+
+class TreeMeter(threading.Thread):
+    """Samples memory and CPU time of this process and those below it, five times a second."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.peak = 0
+        self._cpu: dict[tuple[int, float], float] = {}
+        self._finished = threading.Event()
+        self._sample()
+        self._before, self.peak = sum(self._cpu.values()), 0
+
+    def run(self) -> None:
+        while not self._finished.wait(SAMPLE_SECONDS):
+            self._sample()
+
+    def _sample(self) -> None:
+        total = 0
+        for process in [me := psutil.Process(), *me.children(recursive=True)]:
+            try:
+                total += process.memory_full_info().pss
+                times = process.cpu_times()
+                self._cpu[process.pid, process.create_time()] = times.user + times.system
+            except (psutil.NoSuchProcess, psutil.AccessDenied):
+                continue
+        self.peak = max(self.peak, total)
+
+    def finish(self) -> dict[str, float]:
+        """Peak in GiB and CPU seconds."""
+        self._finished.set()
+        self.join()
+        self._sample()
+        cpu = sum(self._cpu.values()) - self._before
+        return {"peak_memory_gib": round(self.peak / 2**30, 2), "cpu_seconds": round(cpu, 2)}
+
+
+def measure(function: Callable[[], Any]) -> dict[str, float]:
+    """Seconds, CPU seconds and peak memory of a call and of the processes that it starts."""
+    meter = TreeMeter()
+    meter.start()
+    start = time.monotonic()
+    function()
+    return {"seconds": round(time.monotonic() - start, 2)} | meter.finish()
+
+
+def in_fresh_process(module: str, words: list[str], scratch: Path) -> dict[str, Any]:
+    """Run ``python -m MODULE WORDS --out RESULT`` in an emptied folder.
+
+    Returns:
+        the JSON object that it wrote, and the load of the machine before.
+
+    Raises:
+        SystemExit: it failed; with the end of what it printed.
+    """
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    load, result, log = load_average(), scratch / "result.json", scratch / "log"
+    with log.open("w") as file:
+        command = [sys.executable, "-m", module, *words, "--out", str(result)]
+        code = subprocess.call(command, stdout=file, stderr=subprocess.STDOUT)
+    if code:
+        raise SystemExit(f"{' '.join(words)} failed:\n{log.read_text()[-4000:]}")
+    measured: dict[str, Any] = json.loads(result.read_text())
+    return measured | {"load_average_before": load}
+
+
+def medians(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Medians over the runs of one contender, and each run's seconds."""
+    names = [name for name, value in runs[0].items() if isinstance(value, float)]
+    middle = {name: round(statistics.median(run[name] for run in runs), 3) for name in names}
+    return runs[0] | middle | {"seconds_of_each_run": [run["seconds"] for run in runs]}
