@@ -230,7 +230,6 @@ POISONED_SHARDS = [POISONED[:8], POISONED[8:]]
 @pytest.mark.parametrize(
     ("engine", "reason", "timeout"),
     [
-        (RaisingEngine, "RuntimeError: a text that this engine cannot read", 600),
         (KillingEngine, "its process ended or hung whenever it was scored", 600),
         (HangingEngine, "its process ended or hung whenever it was scored", 10),
     ],
@@ -249,11 +248,10 @@ def test_the_one_text_that_breaks_an_engine_is_found_and_listed(
     assert any("1 texts could not be scored and have no reward (shard 0 row 5: " in note for note in result.notes)
 
 
-@pytest.mark.parametrize("engine", [RaisingEngine, KillingEngine])
-def test_more_broken_texts_than_allowed_are_refused(tmp_path: Path, bert: RewardModel, engine: type) -> None:
+def test_more_broken_texts_than_allowed_are_refused(tmp_path: Path, bert: RewardModel) -> None:
     upstream = upstream_of(tmp_path, bert, shards=POISONED_SHARDS)
     with pytest.raises(UserError, match=r"raise scores\.max_failed if you accept it"):
-        score(tmp_path, upstream, load=engine, max_failed=0.001, parity_rows=2)
+        score(tmp_path, upstream, load=RaisingEngine, max_failed=0.001, parity_rows=2)
 
 
 def test_an_engine_that_breaks_altogether_fails_the_stage(tmp_path: Path, bert: RewardModel) -> None:
@@ -280,16 +278,6 @@ def test_messages_without_a_chat_template_are_refused_in_the_users_words(tmp_pat
     corpus = write_corpus(tmp_path, [as_messages(TEXTS[:12])], conversational=True)
     with pytest.raises(UserError, match=r"^the corpus holds messages but the tokenizer of"):
         score(tmp_path, join(corpus, proxies_of(tmp_path, bert)))
-
-
-def test_messages_are_scored_by_the_chat_template(tmp_path: Path, models: dict[str, Path]) -> None:
-    corpus = write_corpus(tmp_path, [as_messages(TEXTS[:12])], conversational=True)
-    proxies = proxies_of(tmp_path, RewardModel(str(models["honesty"]), ["tone"]))
-    result, shards = score(tmp_path, join(corpus, proxies), max_tokens=128, prompt_tokens=64)
-    # One token more than the words of the response: the one that ends the message.
-    expected = [len(response.split()) + 1 for _, response in TEXTS[:12]]
-    assert shards.read("texts", 0)["num_tokens"].to_pylist() == expected
-    assert result.metrics["failed"] == 0
 
 
 def test_words_that_the_tokenizer_does_not_know_are_refused(tmp_path: Path, bert: RewardModel) -> None:
