@@ -124,7 +124,8 @@ class PairFeatures:
         share = np.bincount(np.concatenate([self.chosen, self.rejected]), minlength=len(self.values))
         share = share / share.sum()
         mean = share @ self.values
-        spread = np.sqrt(share @ (self.values - mean) ** 2)
+        centred = self.values - mean
+        spread = np.sqrt(np.einsum("t,th,th->h", share, centred, centred))
         spread[self.values.min(0) == self.values.max(0)] = 1.0
         return mean, spread
 

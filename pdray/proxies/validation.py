@@ -57,14 +57,14 @@ class Validation:
     """
 
     def __init__(self, pairs: ProxyPairs, scale: Scale, prompts: np.ndarray, seen_share: float) -> None:
-        self.scale = scale
-        self.splits: list[tuple[float, ProxyPairs, ProxyPairs]] = []
+        self.pairs, self.scale = pairs, scale
+        self.splits: list[tuple[float, np.ndarray]] = []  # the part that one counts, and which pairs it does not see
         kinds = ((seen_share, np.arange(len(prompts), dtype=np.uint64)), (1.0 - seen_share, prompts))
         for share, groups in kinds:
             fold = fold_of(groups, min(FOLDS, len(np.unique(groups)))) if share > 0 else np.empty(0, np.int64)
             for number in np.unique(fold):
                 weight = share * pairs.weight[fold == number].sum() / pairs.weight.sum()
-                self.splits.append((weight, pairs.take(fold != number), pairs.take(fold == number)))
+                self.splits.append((weight, fold == number))
 
     def measure(self, form: Form) -> np.ndarray:
         """Strengths of a form, strongest first, until one does worse than the one before.
@@ -75,8 +75,9 @@ class Validation:
         measured: list[np.ndarray] = []
         for l2 in form.strengths:
             total = np.zeros(2)
-            for weight, train, unseen in self.splits:
-                total += weight * self._unseen(form, form.fit(train, self.scale, l2), unseen)
+            for weight, unseen in self.splits:
+                fit = form.fit(self.pairs.take(~unseen), self.scale, l2)
+                total += weight * self._unseen(form, fit, self.pairs.take(unseen))
             measured.append(total)
             if len(measured) > 1 and measured[-1][0] > measured[-2][0]:
                 break
