@@ -55,7 +55,7 @@ def main() -> None:
     config = build_config(RunStore(args.run.absolute()).read_state()["config"])
     upstream = upstream_of(plan(config))
     chosen = choose(upstream, config.proxies, config.seed)
-    rows = run(upstream, chosen, config.proxies)
+    rows = run(upstream, chosen, config.proxies, config.seed)
     settings = {"gamma": GAMMA, "seed": config.seed, "max_tokens": config.scores.max_tokens}
     write_result(args.out, "proxies", settings, rows)
 
@@ -71,7 +71,7 @@ def choose(upstream: Upstream, proxies: ProxiesConfig, seed: int) -> list[Aspect
     )
 
 
-def run(upstream: Upstream, chosen: list[AspectPairs], proxies: ProxiesConfig) -> list[dict[str, Any]]:
+def run(upstream: Upstream, chosen: list[AspectPairs], proxies: ProxiesConfig, seed: int) -> list[dict[str, Any]]:
     """One row per variant."""
     assert upstream.proxies is not None and upstream.proxies.features is not None
     corpus, rows = Corpus(upstream, [one.aspect for one in chosen]), []
@@ -82,7 +82,14 @@ def run(upstream: Upstream, chosen: list[AspectPairs], proxies: ProxiesConfig) -
         settings = proxies.model_copy(update=change)
         jobs = [
             HeadJob(
-                one, upstream.shards("proxies"), upstream.proxies.features, settings, own if share is None else share
+                one,
+                upstream.shards("proxies"),
+                upstream.proxies.features,
+                settings,
+                own if share is None else share,
+                upstream.proxies.models[0].dense is not None,
+                len(chosen),
+                seed,
             )
             for one, own in zip(chosen, seen_shares(chosen), strict=True)
         ]
@@ -116,7 +123,7 @@ class Corpus:
             fitted = fit_aspect(job)
             facts.append(fitted.facts)
             penalty = length.scoring_penalty(job.proxies.length_penalty, job.proxies.length_penalty_form)
-            margin = final_margins(self.features, fitted.weights, penalty)
+            margin = final_margins(self.features, fitted.head, penalty)
             sizes = np.sort(np.abs(margin[self.own != index]))
             scaled.append(scale_margins(margin, sizes[quantile_rank(GAMMA, len(sizes)) - 1]))
         divergence = preference_divergence(np.stack(scaled, 1), self.own)
@@ -129,6 +136,7 @@ class Corpus:
             "held_out_accuracy": round(float(np.mean([fact["held_out_accuracy"] for fact in facts])), 4),
             "validation_accuracy": round(float(np.mean([fact["validation_accuracy"] for fact in facts])), 4),
             "length_correlation": round(float(np.mean([fact["length_correlation"]["after"] for fact in facts])), 4),
+            "form": [fact["form"] for fact in facts],
             "l2": [fact["l2"] for fact in facts],
         }
 

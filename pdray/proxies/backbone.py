@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from pdray.proxies.forms import EPSILON
+from pdray.rewards import RewardHead
 from pdray.storage import StoragePath, copy_folder
 
 
@@ -17,21 +19,21 @@ class Backbone:
     """What is known of a frozen backbone.
 
     Attributes:
-        num_features: H, what the final linear layer reads.
-        head: name of that layer in the safetensors file.
-        scale: what the layer reads is so many times the logits of the identity head, a power of two.
+        num_features: H.
+        head: name of the final linear layer in the safetensors file.
+        dense: name of the dense layer with tanh before it, which reads the features; None where the head does.
     """
 
     num_features: int
     head: str
-    scale: float
+    dense: str | None
 
 
 def write_identity(base_model: str, seed: int, folder: StoragePath) -> Backbone:
-    """Write a sequence classifier whose H logits are the features: its final layer is the identity.
+    """Write a sequence classifier whose H logits are the features.
 
-    Any engine that gives the raw logits of a classifier then gives features. Where the layer reads ε times the hidden
-    state, its weights are 1/ε, so that engines are compared on numbers of the usual size.
+    Any engine that gives the raw logits of a classifier then gives features. Where nothing lies before the final layer,
+    that layer is the identity. Where a dense layer with tanh passes on ε times the hidden state, its weights are 1/ε.
 
     Args:
         base_model: model folder.
@@ -44,37 +46,41 @@ def write_identity(base_model: str, seed: int, folder: StoragePath) -> Backbone:
     """
     from pdray.proxies.heads import final_linear, set_head
 
-    model, tokenizer, scale = _load(base_model, seed)
+    model, tokenizer, dense = _load(base_model, seed)
     size = final_linear(model)[1].in_features
-    name = set_head(model, np.eye(size) / scale, [f"feature_{index}" for index in range(size)])
+    name = set_head(model, np.eye(size) / (EPSILON if dense else 1.0), [f"feature_{index}" for index in range(size)])
     save_model(model, tokenizer, folder)
-    return Backbone(size, name, scale)
+    return Backbone(size, name, dense)
 
 
-def write_heads(base_model: str, seed: int, weights: np.ndarray, aspects: list[str], folder: StoragePath) -> None:
+def write_heads(base_model: str, seed: int, head: RewardHead, aspects: list[str], folder: StoragePath) -> None:
     """Write the proxies as one sequence classifier with a label for each aspect.
 
     Args:
         base_model: as in :func:`write_identity`.
         seed: as in :func:`write_identity`.
-        weights: (κ, H) heads, on what the final layer reads.
-        aspects: of the heads, in order.
+        head: with an output for each aspect, in order, without bias; ``dense`` as :class:`Backbone` has one.
+        aspects: their names.
         folder: where to write.
     """
-    from pdray.proxies.heads import set_head
+    from pdray.proxies.heads import set_dense, set_head
 
-    model, tokenizer, _ = _load(base_model, seed)
-    set_head(model, weights, aspects)
+    model, tokenizer, dense = _load(base_model, seed)
+    assert (dense is None) == (head.dense is None) and not head.bias.any()
+    set_head(model, head.weight, aspects)
+    if dense is not None:
+        assert head.dense is not None and head.dense_bias is not None
+        set_dense(model, dense, head.dense, head.dense_bias)
     save_model(model, tokenizer, folder)
 
 
-def _load(base_model: str, seed: int) -> tuple[Any, Any, float]:
+def _load(base_model: str, seed: int) -> tuple[Any, Any, str | None]:
     from pdray.proxies.base import is_classifier, load_reward_model, load_tokenizer
     from pdray.proxies.heads import pass_through
 
     tokenizer = load_tokenizer(base_model)
     model = load_reward_model(base_model, tokenizer, seed)
-    return model, tokenizer, 1.0 if is_classifier(base_model) else pass_through(model)
+    return model, tokenizer, None if is_classifier(base_model) else pass_through(model)
 
 
 def save_model(model: Any, tokenizer: Any, folder: StoragePath) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from pdray.margins import final_margin
+from pdray.rewards import RewardHead
 from pdray.schema import FEATURES, features_schema
 from pdray.shards import ShardedFolder
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from pdray.engines.encode import TextFacts
 
 READERS = 8
+SIDES = ("chosen", "rejected")
 
 
 @dataclass(frozen=True)
@@ -57,13 +59,7 @@ class RowsOfPairs:
 
 @dataclass(frozen=True)
 class FeatureWriter:
-    """Makes the features of a shard, see :func:`pdray.schema.features_schema`; a writer of ``TextPass``.
-
-    Attributes:
-        scale: of :class:`pdray.proxies.backbone.Backbone`.
-    """
-
-    scale: float
+    """Makes the features of a shard, see :func:`pdray.schema.features_schema`; a writer of ``TextPass``."""
 
     def __call__(
         self, shard: int, rows: np.ndarray, outputs: np.ndarray, facts: TextFacts
@@ -77,7 +73,7 @@ class FeatureWriter:
             facts: lengths of the same texts.
         """
         schema = features_schema(outputs.shape[1])
-        values = pa.array((outputs * np.float32(self.scale)).reshape(-1), pa.float32())
+        values = pa.array(outputs.reshape(-1), pa.float32())
         columns = [
             pa.array(rows, pa.int32()),
             pa.FixedSizeListArray.from_arrays(values, outputs.shape[1]),
@@ -89,48 +85,59 @@ class FeatureWriter:
 
 @dataclass(frozen=True)
 class PairFeatures:
-    """The features of n pairs.
+    """The features of n pairs, whose t distinct texts stand once.
 
     Attributes:
-        chosen, rejected: (n, H) float32.
+        values: (t, H) float32.
+        chosen, rejected: (n,) int64, rows of ``values``.
         length_difference: (n,) int64, tokens of the whole responses.
     """
 
+    values: np.ndarray
     chosen: np.ndarray
     rejected: np.ndarray
     length_difference: np.ndarray
 
     def finite(self) -> np.ndarray:
         """Which pairs have features of both texts, (n,) bool."""
-        known: np.ndarray = np.isfinite(self.chosen).all(1) & np.isfinite(self.rejected).all(1)
-        return known
+        known = np.isfinite(self.values).all(1)
+        both: np.ndarray = known[self.chosen] & known[self.rejected]
+        return both
 
-    def take(self, rows: np.ndarray) -> PairFeatures:
-        """Some of the pairs, by a mask or by positions."""
-        return PairFeatures(self.chosen[rows], self.rejected[rows], self.length_difference[rows])
+    def take(self, pairs: np.ndarray) -> PairFeatures:
+        """Some of the pairs, by a mask or by positions, with their texts alone."""
+        rows, places = np.unique(np.stack([self.chosen[pairs], self.rejected[pairs]]), return_inverse=True)
+        chosen, rejected = places.reshape(2, -1)
+        return PairFeatures(self.values[rows], chosen, rejected, self.length_difference[pairs])
 
     @property
     def difference(self) -> np.ndarray:
         """(n, H) float64."""
-        difference: np.ndarray = self.chosen.astype(np.float64) - self.rejected
+        difference: np.ndarray = self.values[self.chosen].astype(np.float64) - self.values[self.rejected]
         return difference
 
-    def spread(self) -> np.ndarray:
-        """(H,) float64, standard deviation of each feature over all texts; 1 for a feature that never changes."""
-        count = 2 * len(self.chosen)
-        mean = (self.chosen.sum(0, dtype=np.float64) + self.rejected.sum(0, dtype=np.float64)) / count
-        variance = sum(((side - mean) ** 2).sum(0) for side in (self.chosen, self.rejected)) / count
-        spread: np.ndarray = np.sqrt(variance)
-        spread[spread == 0] = 1.0
-        return spread
+    def moments(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation of each feature over the texts of both sides, both (H,) float64.
+
+        A feature that never changes gets a deviation of 1.
+        """
+        share = np.bincount(np.concatenate([self.chosen, self.rejected]), minlength=len(self.values))
+        share = share / share.sum()
+        mean = share @ self.values
+        centred = self.values - mean
+        spread = np.sqrt(np.einsum("t,th,th->h", share, centred, centred))
+        spread[self.values.min(0) == self.values.max(0)] = 1.0
+        return mean, spread
 
 
-def joined(*parts: PairFeatures) -> PairFeatures:
-    """The pairs of several, one after the other."""
+def joined(one: PairFeatures, other: PairFeatures) -> PairFeatures:
+    """The pairs of both, one after the other."""
+    start = len(one.values)
     return PairFeatures(
-        np.concatenate([part.chosen for part in parts]),
-        np.concatenate([part.rejected for part in parts]),
-        np.concatenate([part.length_difference for part in parts]),
+        np.concatenate([one.values, other.values]),
+        np.concatenate([one.chosen, start + other.chosen]),
+        np.concatenate([one.rejected, start + other.rejected]),
+        np.concatenate([one.length_difference, other.length_difference]),
     )
 
 
@@ -142,26 +149,27 @@ def read_pairs(features: ShardedFolder, pairs: pa.Table, num_features: int) -> P
         pairs: ``shard``, ``chosen_row`` and ``rejected_row``.
         num_features: H.
     """
-    shards = pairs["shard"].to_numpy()
-    sides = {name: pairs[f"{name}_row"].to_numpy() for name in ("chosen", "rejected")}
-    values = {name: np.empty((len(pairs), num_features), np.float32) for name in sides}
-    tokens = {name: np.empty(len(pairs), np.int64) for name in sides}
+    texts = np.stack([np.tile(pairs["shard"].to_numpy(), 2), np.concatenate([pairs[f"{s}_row"] for s in SIDES])], 1)
+    distinct, places = np.unique(texts.astype(np.int64), axis=0, return_inverse=True)
+    values, tokens = np.empty((len(distinct), num_features), np.float32), np.empty(len(distinct), np.int64)
 
     def read(shard: int) -> None:
         table = features.read(FEATURES, shard, ["row", "feature", "num_tokens"]).combine_chunks()
         known, lengths = table["row"].to_numpy(), table["num_tokens"].to_numpy()
         matrix = table["feature"].chunk(0).flatten().to_numpy().reshape(-1, num_features)
-        here = np.flatnonzero(shards == shard)
-        for name, rows in sides.items():
-            places = np.searchsorted(known, rows[here])
-            assert (known[places] == rows[here]).all(), f"shard {shard} lacks features of pairs that are used"
-            values[name][here], tokens[name][here] = matrix[places], lengths[places]
+        here = np.flatnonzero(distinct[:, 0] == shard)
+        rows = distinct[here, 1]
+        found = np.searchsorted(known, rows)
+        assert (known[np.minimum(found, len(known) - 1)] == rows).all(), f"shard {shard} lacks features that are used"
+        values[here], tokens[here] = matrix[found], lengths[found]
 
     with ThreadPoolExecutor(READERS) as pool:
-        list(pool.map(read, np.unique(shards).tolist()))
-    return PairFeatures(values["chosen"], values["rejected"], tokens["chosen"] - tokens["rejected"])
+        list(pool.map(read, np.unique(distinct[:, 0]).tolist()))
+    chosen, rejected = places.reshape(2, -1)
+    return PairFeatures(values, chosen, rejected, tokens[chosen] - tokens[rejected])
 
 
-def final_margins(pairs: PairFeatures, head: np.ndarray, penalty: float) -> np.ndarray:
-    """Δr − ρΔlen (eq. 17) of each pair under a head, (n,) float64."""
-    return final_margin(pairs.difference @ head, pairs.length_difference, penalty)
+def final_margins(pairs: PairFeatures, head: RewardHead, penalty: float) -> np.ndarray:
+    """Δr − ρΔlen (eq. 17) of each pair under a head with one output, (n,) float64."""
+    reward = head.rewards(pairs.values)[:, 0].astype(np.float64)
+    return final_margin(reward[pairs.chosen] - reward[pairs.rejected], pairs.length_difference, penalty)

@@ -1,11 +1,11 @@
-"""The head of a sequence classifier: what its final linear layer reads is the feature, the layer is the proxy.
+"""The last layers of a sequence classifier: what they read is the feature, they are the proxy.
 
 Encoders of the BERT family put a dense layer with tanh between the hidden state of the first token and the final layer.
-In a folder that is no classifier those weights were never trained to classify, and a tanh near its limits forgets
-what it read. There the dense layer becomes ε times the identity: tanh(εx) is εx up to (εx)³/3, so that the head reads
-the hidden state itself, times ε. Which layers this can be done to is not looked up by
-name but tried: a layer whose output is not ε times its input then keeps its weights, as do those of a folder that
-is a classifier, and the head reads what they make of the hidden state.
+In a folder that is no classifier those weights were never trained to classify: there the hidden state is the feature,
+and the proxies bring a dense layer of their own. To compute features the dense layer becomes ε times the identity:
+tanh(εx) is εx up to (εx)³/3. Which layers this can be done to is not looked up by name but tried: a layer whose output
+is not ε times its input keeps its weights, as do those of a folder that is a classifier, and the feature is what the
+final layer reads.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import torch
 from torch import nn
 
 from pdray.errors import UserError
+from pdray.proxies.forms import EPSILON
 
-EPSILON = 2.0**-10  # a power of two: dividing by it rounds nothing
 PROBE_TOKENS = 5
 PROBE_TOLERANCE = 1e-3  # of the largest value; a tanh is off by far less, any other activation by far more
 
@@ -44,36 +44,36 @@ def final_linear(model: Any) -> tuple[str, nn.Linear]:
     return layers[-1]
 
 
-def pass_through(model: Any) -> float:
-    """Let the final layer read the hidden state, where a dense layer with tanh lies in between.
+def pass_through(model: Any) -> str | None:
+    """Let the final layer read ε times the hidden state, where a dense layer with tanh lies in between.
 
     Args:
         model: a sequence classifier in float32, whose dense layer is changed in place.
 
     Returns:
-        what the final layer then reads, as a multiple of the hidden state: :data:`EPSILON`; else 1.
+        the name of that layer, as in the safetensors file; None where there is none, and nothing is changed.
     """
     model.eval()
-    for dense in _layers_between(model):
-        kept = {name: value.clone() for name, value in dense.state_dict().items()}
+    for name, dense in _layers_between(model):
+        kept = {part: value.clone() for part, value in dense.state_dict().items()}
         with torch.no_grad():
             dense.weight.copy_(EPSILON * torch.eye(dense.in_features))
-            if dense.bias is not None:
-                dense.bias.zero_()
+            dense.bias.zero_()
         if _passes(model, dense):
-            return EPSILON
+            return name
         dense.load_state_dict(kept)
-    return 1.0
+    return None
 
 
-def _layers_between(model: Any) -> Iterator[nn.Linear]:
-    """Square linear layers that may lie between the encoder and the final layer."""
-    final = final_linear(model)[1]
-    pooler = getattr(getattr(model, model.base_model_prefix), "pooler", None)
-    outside = [module for name, module in model.named_modules() if not name.startswith(f"{model.base_model_prefix}.")]
-    for module in [*(pooler.modules() if pooler is not None else []), *outside]:
-        if isinstance(module, nn.Linear) and module is not final and module.in_features == module.out_features:
-            yield module
+def _layers_between(model: Any) -> Iterator[tuple[str, nn.Linear]]:
+    """Square linear layers with bias that may lie between the encoder and the final layer."""
+    final, prefix = final_linear(model)[1], f"{model.base_model_prefix}."
+    layers = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    pooler = [(name, module) for name, module in layers if name.startswith(f"{prefix}pooler.")]
+    outside = [(name, module) for name, module in layers if not name.startswith(prefix)]
+    for name, module in [*pooler, *outside]:
+        if module is not final and module.in_features == module.out_features and module.bias is not None:
+            yield name, module
 
 
 @torch.inference_mode()
@@ -122,6 +122,21 @@ def set_head(model: Any, weights: np.ndarray, labels: list[str]) -> str:
     model.config.id2label = dict(enumerate(labels))
     model.config.label2id = {label: index for index, label in enumerate(labels)}
     return name
+
+
+def set_dense(model: Any, name: str, weight: np.ndarray, bias: np.ndarray) -> None:
+    """Give the dense layer before the head its weights.
+
+    Args:
+        model: changed in place.
+        name: of :func:`pass_through`.
+        weight: (H, H) float32.
+        bias: (H,) float32.
+    """
+    dense = model.get_submodule(name)
+    with torch.no_grad():
+        dense.weight.copy_(torch.from_numpy(np.ascontiguousarray(weight)))
+        dense.bias.copy_(torch.from_numpy(np.ascontiguousarray(bias)))
 
 
 def pad_right(texts: list[list[int]], pad_token_id: int, device: Any = "cpu") -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""``train: head``: one frozen backbone, one pass over the texts of used pairs, one linear head per aspect."""
+"""``train: head``: one frozen backbone, one pass over the texts of used pairs, one head per aspect."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ import pyarrow as pa
 
 from pdray.config import ProxiesConfig
 from pdray.errors import UserError
-from pdray.proxies import length, quality
+from pdray.proxies import length, quality, tanh
 from pdray.proxies.backbone import Backbone, write_heads, write_identity
 from pdray.proxies.data import trains_baseline
 from pdray.proxies.features import FeatureWriter, PairFeatures, RowsOfPairs, final_margins, joined, read_pairs
-from pdray.proxies.fit import Pairs, fit_cross_validated, fit_head
+from pdray.proxies.forms import Form, Linear, ProxyPairs, Scale, Tanh, stacked
 from pdray.proxies.pairs import AspectPairs, seen_shares
 from pdray.proxies.tasks import run_tasks
+from pdray.proxies.validation import choose
+from pdray.rewards import RewardHead
 from pdray.schema import ProxiesOutput, RewardModel
 from pdray.shards import ShardedFolder
 from pdray.stages import StageContext
@@ -37,6 +39,9 @@ class HeadJob:
         num_features: H.
         proxies: the settings of the stage.
         seen_share: of :func:`pdray.proxies.pairs.seen_shares`.
+        dense: whether the model has a dense layer with tanh that the proxies may train.
+        num_aspects: κ, which share its units.
+        seed: of weights to begin with.
     """
 
     pairs: AspectPairs
@@ -44,6 +49,14 @@ class HeadJob:
     num_features: int
     proxies: ProxiesConfig
     seen_share: float
+    dense: bool
+    num_aspects: int
+    seed: int
+
+    def forms(self, num_texts: int) -> list[Form]:
+        """What the head may be, the simplest first."""
+        units = tanh.units_of(num_texts, self.num_features, self.num_aspects) if self.dense else 0
+        return [Linear(self.dense), *([Tanh(units, self.seed)] if units else [])]
 
 
 @dataclass(frozen=True)
@@ -51,18 +64,18 @@ class FittedHead:
     """The head of one aspect.
 
     Attributes:
-        weights: (H,) float32 on raw features, fitted to all used pairs with the strength that the training pairs chose.
-        measured: (H,) float32, fitted to the training pairs alone, which the figures are of.
+        head: on raw features, fitted to all used pairs with the form and strength that the training pairs chose.
+        measured: fitted to the training pairs alone, which the figures are of.
         facts: what the manifest says of it.
     """
 
-    weights: np.ndarray
-    measured: np.ndarray
+    head: RewardHead
+    measured: RewardHead
     facts: dict[str, Any]
 
 
 def fit_aspect(job: HeadJob) -> FittedHead:
-    """Fit the head of an aspect: choose the strength, measure on held-out pairs, then fit to these as well.
+    """Fit the head of an aspect: choose form and strength, measure on held-out pairs, then fit to these as well.
 
     Raises:
         UserError: too few texts could be read.
@@ -70,35 +83,39 @@ def fit_aspect(job: HeadJob) -> FittedHead:
     start, proxies = time.monotonic(), job.proxies
     train, prompts = _readable(job, job.pairs.train)
     held_out, _ = _readable(job, job.pairs.held_out)
-    spread = train.spread()
-    pairs = _standardised(train, spread, proxies)
-    chosen = fit_cross_validated(pairs, prompts, job.seen_share)
-    final = fit_head(_standardised(joined(train, held_out), spread, proxies), chosen.l2, chosen.weights)
-    measured = (chosen.weights / spread).astype(np.float32)
+    everything, scale = joined(train, held_out), Scale(*train.moments())
+    pairs = _with_remedies(train, proxies)
+    chosen = choose(job.forms(len(everything.values)), pairs, scale, prompts, job.seen_share)
+    form, strength = chosen.form, chosen.fit.l2
+    final = form.fit(_with_remedies(everything, proxies), scale, strength, chosen.fit.weights)
+    measured = form.head(chosen.fit.weights, scale)
     penalty = length.scoring_penalty(proxies.length_penalty, proxies.length_penalty_form)
     margin, baseline = final_margins(held_out, measured, penalty), None
     if trains_baseline(proxies):
-        plain = Pairs(pairs.difference, np.zeros_like(pairs.margin), np.ones_like(pairs.weight))
-        baseline = final_margins(held_out, fit_head(plain, chosen.l2).weights / spread, 0.0)
+        plain = ProxyPairs(train, np.zeros_like(pairs.margin), np.ones_like(pairs.weight))
+        baseline = final_margins(held_out, form.head(form.fit(plain, scale, strength).weights, scale), 0.0)
     facts = {
         "train_pairs": len(pairs.margin),
         "unread_pairs": len(job.pairs.used) - len(pairs.margin) - len(margin),
         **quality.held_out_facts(margin, held_out.length_difference, baseline),
         "seen_share": round(job.seen_share, 4),
-        "validation_accuracy": chosen.accuracy,
-        "l2": final.l2,
+        "texts": len(everything.values),
+        "form": form.name,
+        "validation_loss": {name: round(min(losses), 6) for name, losses in chosen.losses.items()},
+        "validation_accuracy": round(chosen.accuracy, 6),
+        "l2": strength,
         "iterations": final.iterations,
         "gradient": final.gradient,
-        "converged": chosen.converged and final.converged,
+        "converged": chosen.fit.converged and final.converged,
         "seconds": round(time.monotonic() - start, 2),
     }
-    return FittedHead((final.weights / spread).astype(np.float32), measured, facts)
+    return FittedHead(form.head(final.weights, scale), measured, facts)
 
 
-def _standardised(features: PairFeatures, spread: np.ndarray, proxies: ProxiesConfig) -> Pairs:
+def _with_remedies(features: PairFeatures, proxies: ProxiesConfig) -> ProxyPairs:
     tokens = features.length_difference
-    return Pairs(
-        features.difference / spread,
+    return ProxyPairs(
+        features,
         length.training_margin(tokens, proxies.length_penalty, proxies.length_penalty_form),
         length.balance_weights(tokens, proxies.balance_temperature),
     )
@@ -121,10 +138,10 @@ def _readable(job: HeadJob, pairs: pa.Table) -> tuple[PairFeatures, np.ndarray]:
 
 
 def agreement_of(
-    heads: np.ndarray, held_out: pa.Table, features: ShardedFolder, penalty: float
+    heads: list[RewardHead], held_out: pa.Table, features: ShardedFolder, num_features: int, penalty: float
 ) -> list[list[float | None]]:
     """How much the heads' margins go together on held-out pairs, (κ, κ); see :mod:`pdray.proxies.quality`."""
-    pairs = read_pairs(features, held_out, heads.shape[1])
+    pairs = read_pairs(features, held_out, num_features)
     pairs = pairs.take(pairs.finite())
     margins = np.stack([final_margins(pairs, head, penalty) for head in heads], axis=1)
     return [
@@ -147,25 +164,27 @@ def train_heads(ctx: StageContext, chosen: list[AspectPairs]) -> tuple[ProxiesOu
     penalty = length.scoring_penalty(proxies.length_penalty, proxies.length_penalty_form)
     identity = ctx.folder / IDENTITY
     backbone: Backbone = _one_task(write_identity, proxies.base_model, ctx.config.seed, identity)
-    features, feature_metrics = _write_features(ctx, chosen, backbone.scale)
+    features, feature_metrics = _write_features(ctx, chosen)
+    size = backbone.num_features
     jobs = [
-        HeadJob(one, features, backbone.num_features, proxies, seen)
+        HeadJob(one, features, size, proxies, seen, backbone.dense is not None, len(chosen), ctx.config.seed)
         for one, seen in zip(chosen, seen_shares(chosen), strict=True)
     ]
     fitted = _fit_all(ctx, jobs)
     model = ctx.folder / MODEL
-    weights = np.stack([one.weights for one in fitted])
-    _one_task(write_heads, proxies.base_model, ctx.config.seed, weights, aspects, model)
-    held_out, measured = pa.concat_tables([one.held_out for one in chosen]), np.stack([one.measured for one in fitted])
+    head = stacked([one.head for one in fitted], size)
+    _one_task(write_heads, proxies.base_model, ctx.config.seed, head, aspects, model)
+    held_out, measured = pa.concat_tables([one.held_out for one in chosen]), [one.measured for one in fitted]
+    agreement = _one_task(agreement_of, measured, held_out, features, size, penalty)
     metrics = {
         "aspects": {aspect: one.facts for aspect, one in zip(aspects, fitted, strict=True)},
-        "agreement": dict(zip(aspects, _one_task(agreement_of, measured, held_out, features, penalty), strict=True)),
-        "features": feature_metrics | {"num_features": backbone.num_features},
+        "agreement": dict(zip(aspects, agreement, strict=True)),
+        "features": feature_metrics | {"num_features": size},
         "truncated": feature_metrics["truncated"],
     }
     identity.delete()
-    reward_model = RewardModel(f"{ctx.folder.name}/{MODEL}", list(aspects), backbone.head)
-    output = ProxiesOutput([reward_model], dict.fromkeys(aspects, penalty), backbone.num_features, features.num_shards)
+    reward_model = RewardModel(f"{ctx.folder.name}/{MODEL}", list(aspects), backbone.head, backbone.dense)
+    output = ProxiesOutput([reward_model], dict.fromkeys(aspects, penalty), size, features.num_shards)
     return output, metrics
 
 
@@ -173,7 +192,7 @@ def _one_task(function: Any, *arguments: Any) -> Any:
     return next(iter(run_tasks(function, [arguments], TASK_SECONDS)))[1]
 
 
-def _write_features(ctx: StageContext, chosen: list[AspectPairs], scale: float) -> tuple[ShardedFolder, dict[str, Any]]:
+def _write_features(ctx: StageContext, chosen: list[AspectPairs]) -> tuple[ShardedFolder, dict[str, Any]]:
     from pdray.engines.shards import TextPass, run_text_pass
 
     corpus = ctx.upstream.shards("corpus")
@@ -185,7 +204,7 @@ def _write_features(ctx: StageContext, chosen: list[AspectPairs], scale: float) 
         corpus=corpus,
         target=target,
         rows=rows,
-        write=FeatureWriter(scale),
+        write=FeatureWriter(),
         scores=ctx.config.scores,
     )
     result = run_text_pass(text_pass, ctx.progress, "features")

@@ -67,6 +67,16 @@ def chance_notes(aspects: dict[str, dict[str, Any]]) -> list[str]:
     ]
 
 
+def form_notes(aspects: dict[str, dict[str, Any]]) -> list[str]:
+    """A sentence for every aspect whose head could take two forms: which it took, and what both predicted."""
+    return [
+        f"the head of {aspect} is {facts['form']}: the cross-validated loss is "
+        + " and ".join(f"{loss:.4f} {name}" for name, loss in facts["validation_loss"].items())
+        for aspect, facts in aspects.items()
+        if len(facts.get("validation_loss", {})) > 1
+    ]
+
+
 def _on_the_corpus(facts: dict[str, Any]) -> str:
     share = facts.get("validation_accuracy")
     return "" if share is None else f"; in cross-validation as on the other aspects' pairs, on {share:.1%}"

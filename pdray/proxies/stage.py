@@ -10,7 +10,7 @@ from pdray.errors import UserError, user_errors
 from pdray.identity import model_identity
 from pdray.models.folder import check_model_folder
 from pdray.models.positions import check_positions
-from pdray.proxies.quality import chance_notes
+from pdray.proxies.quality import chance_notes, form_notes
 from pdray.schema import CorpusOutput, ProxiesOutput
 from pdray.stages import Stage, StageContext, StageResult, Upstream
 from pdray.tokens import token_rule
@@ -105,7 +105,7 @@ def _train(ctx: StageContext) -> StageResult:
 
 
 def _notes(metrics: dict[str, Any], max_tokens: int) -> list[str]:
-    notes = chance_notes(metrics["aspects"])
+    notes = chance_notes(metrics["aspects"]) + form_notes(metrics["aspects"])
     unfinished = [aspect for aspect, facts in metrics["aspects"].items() if not facts.get("converged", True)]
     if unfinished:
         notes.append(f"the fit of {', '.join(unfinished)} stopped before its optimum; see iterations and gradient")

@@ -9,27 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from pdray.rewards import RewardHead
 from pdray.schema import FEATURES
 from pdray.shards import ShardedFolder
 from pdray.storage import StoragePath
-
-
-@dataclass(frozen=True)
-class LinearHead:
-    """The final layer of a reward model.
-
-    Attributes:
-        weight: (outputs, H) float32.
-        bias: (outputs,) float32, zeros where the layer has none.
-    """
-
-    weight: np.ndarray
-    bias: np.ndarray
-
-    def rewards(self, features: np.ndarray) -> np.ndarray:
-        """(n, outputs) float32 of (n, H) float32 features; a row that is not finite stays so."""
-        rewards: np.ndarray = (features @ self.weight.T + self.bias).astype(np.float32)
-        return rewards
 
 
 @dataclass(frozen=True)
@@ -43,7 +26,7 @@ class KnownRewards:
     """
 
     features: ShardedFolder
-    head: LinearHead
+    head: RewardHead
     width: int
 
     def rows(self, shard: int) -> np.ndarray:
@@ -95,16 +78,22 @@ class WithoutFeatures:
         return np.setdiff1d(np.arange(num_texts), self.known.rows(shard), assume_unique=True)
 
 
-def read_head(folder: StoragePath, name: str) -> LinearHead:
-    """The final linear layer of a model folder.
+def read_head(folder: StoragePath, name: str, dense: str | None = None) -> RewardHead:
+    """The last layers of a model folder.
 
     Args:
         folder: of safetensors files.
-        name: of the layer, ``score`` or ``classifier``.
+        name: of the final linear layer, ``score`` or ``classifier``.
+        dense: name of the dense layer with tanh that reads the features; None where the final layer reads them.
     """
+    weight, bias = _read_layer(folder, name)
+    return RewardHead(weight, bias, *(_read_layer(folder, dense) if dense else (None, None)))
+
+
+def _read_layer(folder: StoragePath, name: str) -> tuple[np.ndarray, np.ndarray]:
     weight, bias = (_read_tensor(folder, f"{name}.{part}") for part in ("weight", "bias"))
     assert weight is not None, f"{folder} has no tensor {name}.weight, which the proxies stage named"
-    return LinearHead(weight, np.zeros(len(weight), np.float32) if bias is None else bias)
+    return weight, np.zeros(len(weight), np.float32) if bias is None else bias
 
 
 def _read_tensor(folder: StoragePath, name: str) -> np.ndarray | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -162,7 +163,9 @@ def features_of(bert: RewardModel, root: Path, covered: list[list[int]]) -> Upst
             )
         )
         with torch.no_grad():
-            values = [model.bert(torch.tensor([ids])).pooler_output[0].numpy() for ids in encoded.ids[0]]
+            outputs = [model.bert(torch.tensor([ids])) for ids in encoded.ids[0]]
+        read = [one.last_hidden_state[0, 0] if bert.dense else one.pooler_output[0] for one in outputs]
+        values = [one.numpy() for one in read]
         flat = pa.array(np.array(values, np.float32).ravel(), pa.float32())
         columns = [
             pa.array(rows, pa.int32()),
@@ -175,13 +178,18 @@ def features_of(bert: RewardModel, root: Path, covered: list[list[int]]) -> Upst
 
 
 @pytest.mark.parametrize(
-    "covered",
-    [[list(range(0, 50, 2)), [], [3, 69]], [list(range(50)), [], list(range(70))]],
-    ids=["some texts", "every text"],
+    ("covered", "dense"),
+    [
+        ([list(range(0, 50, 2)), [], [3, 69]], None),
+        ([list(range(50)), [], list(range(70))], None),
+        ([list(range(0, 50, 2)), [], [3, 69]], "bert.pooler.dense"),
+    ],
+    ids=["some texts", "every text", "a dense layer that reads the features"],
 )
 def test_rewards_from_features_are_those_of_the_engine(
-    tmp_path: Path, bert: RewardModel, covered: list[list[int]]
+    tmp_path: Path, bert: RewardModel, covered: list[list[int]], dense: str | None
 ) -> None:
+    bert = replace(bert, dense=dense)
     corpus = write_corpus(tmp_path, SHARDS)
     _, plain = score(tmp_path, join(corpus, proxies_of(tmp_path, bert)), name="plain")
     reusing = join(corpus, features_of(bert, tmp_path, covered))
@@ -294,6 +302,7 @@ def test_lost_shards_without_a_culprit_are_an_error_and_not_a_hole(tmp_path: Pat
 
 ONE_CPU = """
 import sys
+from dataclasses import replace
 from pathlib import Path
 from pdray.config import ClusterConfig
 from pdray.runtime import ray_session

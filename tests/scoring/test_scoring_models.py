@@ -10,8 +10,9 @@ import pytest
 
 from pdray.engines.encode import TextFacts, tokenizer_identity
 from pdray.errors import UserError
+from pdray.rewards import RewardHead
 from pdray.schema import ProxiesOutput, RewardModel, features_schema, scores_schema
-from pdray.scoring.features import KnownRewards, LinearHead, WithFeatures, WithoutFeatures, read_head
+from pdray.scoring.features import KnownRewards, WithFeatures, WithoutFeatures, read_head
 from pdray.scoring.models import find_models, model_folder
 from pdray.scoring.writer import RewardWriter
 from pdray.shards import ShardedFolder
@@ -100,7 +101,7 @@ def known(tmp_path: Path) -> KnownRewards:
     }
     table = pa.table(columns, schema=features_schema(2))
     features.write(0, {"features": table}, 0, {"failed": [[4, "a reason"]]})
-    head = LinearHead(np.array([[1, 0], [0, 1], [1, 1]], np.float32), np.array([0, 0.5, 1], np.float32))
+    head = RewardHead(np.array([[1, 0], [0, 1], [1, 1]], np.float32), np.array([0, 0.5, 1], np.float32))
     return KnownRewards(features, head, 2)
 
 
