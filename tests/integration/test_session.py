@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pdray.runtime import LONGEST_TMPDIR, private_folder
+from pdray.runtime.session import LONGEST_TMPDIR, private_folder
 from tests.listeners import beyond_loopback, listening, watch
 
 SWITCH = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
