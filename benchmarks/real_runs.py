@@ -16,8 +16,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import yaml
+from scipy.stats import rankdata
 
 from benchmarks.common import write_result
 from pdray.hashing import hash64
@@ -38,7 +40,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "summeval": {
         "corpus": {"kind": "rated"},
         "proxies": HEAD,
-        "scores": {**SCORES, "max_tokens": 128},
+        "scores": {**SCORES, "max_tokens": 256},
         "selection": {"budget": 0.3},
         "alignment": {**DPO, "max_tokens": 256},
     },
@@ -53,15 +55,18 @@ def main() -> None:
     parser.add_argument("--models", type=Path, required=True, help="folder for the two models")
     parser.add_argument("--folder", type=Path, help="run folder (default: runs/<run>)")
     parser.add_argument("--rows", type=int, help="a seeded subset of so many input rows (default: all)")
+    parser.add_argument("--no-alignment", action="store_true", help="stop at the selection")
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     args = parser.parse_args()
-    for name in ("minilm", "smollm2"):
+    for name in ("minilm",) if args.no_alignment else ("minilm", "smollm2"):
         if not (args.models / name / "config.json").is_file():
             pdray("models", name, str(args.models / name))
     folder = args.folder or Path("runs") / args.run
     config = folder / "inputs" / "run.yaml"
     config.parent.mkdir(parents=True, exist_ok=True)
     settings = make_settings(args.run, folder, corpus_file(args, config.parent), args.models)
+    if args.no_alignment:
+        del settings["alignment"]
     config.write_text(yaml.safe_dump(settings, sort_keys=False))
     pdray("run", str(config))
     summary = summarise(folder)
@@ -70,10 +75,26 @@ def main() -> None:
         pdray("select", str(config), "--set", f"selection.strategy={strategy}")
         cuts[strategy] = summarise(folder)["stages"]["selection"]
     pdray("run", str(config))  # points `pdray show` back to the run itself
+    summary["stages"]["selection"]["auroc"] = auroc(folder, summary["stages"])
     rows = [{"stage": name, **without_paths(stage)} for name, stage in summary["stages"].items()]
     rows += [{"stage": f"selection, {name}", **without_paths(stage)} for name, stage in cuts.items()]
     shown = {name: value for name, value in settings.items() if name != "run"}
     write_result(args.out, f"run {args.run}", without_paths(shown) | {"input_rows": args.rows or "all"}, rows)
+
+
+def auroc(run: Path, stages: dict[str, Any]) -> float | None:
+    """How well divergence tells pairs in true conflict from others; ties count half, None without true ratings."""
+    pairs = pads.dataset(run / stages["corpus"]["folder"] / "pairs").to_table()
+    if "conflict" not in pairs.column_names:
+        return None
+    divergence = pads.dataset(run / stages["selection"]["folder"] / "pairs").to_table(columns=["pair_id", "pd"])
+    both = pairs.select(["pair_id", "conflict"]).join(divergence, "pair_id").filter(pads.field("pd").is_valid())
+    known = both.filter(pads.field("conflict").is_valid())
+    conflict = known["conflict"].to_numpy(zero_copy_only=False)
+    ranks = rankdata(known["pd"].to_numpy())
+    found = int(conflict.sum())
+    above = ranks[conflict].sum() - found * (found + 1) / 2
+    return round(float(above / (found * (len(conflict) - found))), 4)
 
 
 def corpus_file(args: argparse.Namespace, folder: Path) -> Path:
