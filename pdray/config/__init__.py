@@ -1,0 +1,32 @@
+"""The whole run as validated pydantic models.
+
+This package imports neither Ray nor torch (a test proves it), so that a wrong configuration is refused before anything
+starts.
+"""
+
+from pdray.config.alignment import AlignmentConfig
+from pdray.config.corpus import ColumnNames, CorpusConfig
+from pdray.config.load import build_config, load_config
+from pdray.config.proxies import MultiHeadModel, ProxiesConfig
+from pdray.config.run import ClusterConfig, RunConfig, SelectionConfig
+from pdray.config.scores import ENGINE_ARGS_OF_OURS, ScoresConfig
+from pdray.config.section import HOW, Section, fingerprinted, section_of
+
+__all__ = [
+    "ENGINE_ARGS_OF_OURS",
+    "HOW",
+    "AlignmentConfig",
+    "ClusterConfig",
+    "ColumnNames",
+    "CorpusConfig",
+    "MultiHeadModel",
+    "ProxiesConfig",
+    "RunConfig",
+    "ScoresConfig",
+    "Section",
+    "SelectionConfig",
+    "build_config",
+    "fingerprinted",
+    "load_config",
+    "section_of",
+]

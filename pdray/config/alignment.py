@@ -1,0 +1,59 @@
+"""Settings of the alignment stage."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from pdray.config.section import HOW, Count, Section
+
+
+class AlignmentConfig(Section):
+    """DPO on the kept pairs with DeepSpeed inside Ray Train."""
+
+    policy: str = Field(
+        description="model folder of the policy (an SFT model); also the reference",
+        json_schema_extra=HOW,  # its files decide, not where they lie
+    )
+    beta: float = Field(0.1, gt=0, description="β of DPO")
+    epochs: float = Field(1.0, gt=0, description="passes over the kept pairs")
+    max_steps: Count | None = Field(None, description="stop after so many optimizer steps; null: by epochs")
+    learning_rate: float = Field(5e-6, gt=0, description="peak learning rate")
+    batch_size: Count = Field(1, description="pairs per forward pass and worker")
+    gradient_accumulation: Count = Field(8, description="forward passes per optimizer step")
+    max_tokens: Count = Field(512, description="tokens of prompt and response together")
+    held_out: float = Field(0.05, ge=0, lt=1, description="share of the kept pairs held out for evaluation")
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="compute precision")
+    gradient_checkpointing: bool = Field(False, description="recompute activations to save memory")
+    zero_stage: Literal[0, 1, 2, 3] = Field(2, description="DeepSpeed ZeRO stage")
+    deepspeed: dict[str, Any] = Field(
+        default_factory=dict, description="merged over the DeepSpeed config, for example CPU offload"
+    )
+    save_steps: Count = Field(100, description="optimizer steps between checkpoints", json_schema_extra=HOW)
+    num_workers: Annotated[int, Field(ge=2)] = Field(2, description="Ray Train workers, two or more")
+    cpus_per_worker: float = Field(1, gt=0, description="CPUs per worker", json_schema_extra=HOW)
+    gpus_per_worker: float = Field(0, ge=0, description="GPUs per worker", json_schema_extra=HOW)
+    max_failures: int = Field(
+        1, ge=0, description="restarts from the last checkpoint after a worker dies", json_schema_extra=HOW
+    )
+
+    @model_validator(mode="after")
+    def _zero(self) -> AlignmentConfig:
+        zero = self.deepspeed.get("zero_optimization", {})
+        if not isinstance(zero, dict):
+            raise ValueError("deepspeed.zero_optimization must be a mapping of DeepSpeed settings")
+        if zero.get("stage", self.zero_stage) != self.zero_stage:
+            raise ValueError(
+                f"zero_stage is {self.zero_stage} but deepspeed.zero_optimization.stage is {zero['stage']}; "
+                "set zero_stage alone"
+            )
+        if zero.get("offload_param") and self.zero_stage != 3:
+            raise ValueError(f"offload_param needs zero_stage 3, got {self.zero_stage}; raise it or drop offload_param")
+        if zero.get("offload_optimizer") and self.zero_stage == 0:
+            raise ValueError("offload_optimizer needs zero_stage 1, 2 or 3, got 0; raise it or drop offload_optimizer")
+        if self.zero_stage == 3 and zero.get("stage3_gather_16bit_weights_on_model_save") is False:
+            raise ValueError(
+                "zero_stage 3 needs stage3_gather_16bit_weights_on_model_save to write the policy; remove that line"
+            )
+        return self

@@ -1,0 +1,79 @@
+"""Settings of the corpus stage."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from pdray.config.section import HOW, Count, Section
+
+
+class ColumnNames(Section):
+    """Names that the corpus columns have in the user's files."""
+
+    pair_id: str = Field("pair_id", description="unique id; made from the content where the column is absent")
+    prompt: str = Field("prompt", description="prompt column")
+    chosen: str = Field("chosen", description="preferred response (kind: pairs)")
+    rejected: str = Field("rejected", description="other response (kind: pairs)")
+    aspect: str = Field("aspect", description="the one aspect that labelled the pair (kind: pairs)")
+    overall: str = Field("overall", description="overall label, for evaluation only")
+    source: str = Field("source", description="where the pair comes from, carried along")
+    response: str = Field("response", description="response (kind: rated, one row per response)")
+    response_a: str = Field("response_a", description="first response (kind: rated, one row per pair)")
+    response_b: str = Field("response_b", description="second response (kind: rated, one row per pair)")
+    ratings: dict[str, str] = Field(
+        default_factory=dict,
+        description="aspect -> rating column (kind: rated, one row per response); empty: columns named rating.<aspect>",
+    )
+
+
+class CorpusConfig(Section):
+    """Where the preference pairs come from and what is accepted."""
+
+    kind: Literal["pairs", "rated"] = Field(
+        "pairs", description="pairs: one aspect per pair; rated: ratings per aspect, turned into pairs"
+    )
+    path: str | list[str] | None = Field(
+        None,
+        description="file, folder or glob (parquet, JSONL, .gz/.zst/.bz2), local or s3://…; or a list of them",
+        json_schema_extra=HOW,  # what lies there decides, not where it lies
+    )
+    hub: str | None = Field(
+        None, description="Hugging Face data set to load instead of path; a name is not looked up again once loaded"
+    )
+    hub_config: str | None = Field(None, description="configuration name of the hub data set")
+    hub_split: str = Field("train", description="split of the hub data set")
+    columns: ColumnNames = ColumnNames()
+    partition_columns: list[str] = Field(
+        [], description="columns that stand in folder names, as in aspect=honesty/x.parquet; others there are ignored"
+    )
+    aspects: list[str] | None = Field(None, description="accepted aspects; null takes those found in the data")
+    max_quarantined: float = Field(0.05, ge=0, le=1, description="largest share of rows that may be quarantined")
+    texts_per_shard: Count | None = Field(
+        None,
+        description="distinct texts in a unit of work and of resume; null: 16384 where the cluster has GPUs, else 2048",
+        json_schema_extra=HOW,
+    )
+
+    @field_validator("aspects")
+    @classmethod
+    def _two_aspects(cls, aspects: list[str] | None) -> list[str] | None:
+        if aspects is not None and len(set(aspects)) < 2:
+            raise ValueError("preference divergence compares aspects, so list at least two different ones")
+        if aspects is not None and len(set(aspects)) != len(aspects):
+            raise ValueError("an aspect is listed twice; list each once")
+        return aspects
+
+    @model_validator(mode="after")
+    def _one_input(self) -> CorpusConfig:
+        if (self.path is None) == (self.hub is None):
+            raise ValueError("set exactly one of path (files) and hub (a data set by name)")
+        if self.hub is not None and self.partition_columns:
+            raise ValueError("partition_columns stand in the folders of corpus.path, not in a hub's; take them out")
+        return self
+
+    @property
+    def patterns(self) -> list[str]:
+        """The paths as a list; empty for a hub data set."""
+        return [self.path] if isinstance(self.path, str) else list(self.path or [])

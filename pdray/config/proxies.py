@@ -1,0 +1,99 @@
+"""Settings of the proxies stage."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+
+from pdray.config.section import HOW, Count, Section, Share
+
+
+class MultiHeadModel(Section):
+    """One ready reward model that scores several aspects."""
+
+    path: str = Field(description="model folder, a sequence classifier")
+    labels: dict[str, Annotated[int, Field(ge=0)]] = Field(description="aspect -> number of its label, from 0")
+
+    @field_validator("labels")
+    @classmethod
+    def _distinct(cls, labels: dict[str, int]) -> dict[str, int]:
+        if len(set(labels.values())) < len(labels):
+            raise ValueError("two aspects have the same label; give each its own")
+        return labels
+
+
+def _kind_of_models(value: Any) -> str:
+    several = isinstance(value, MultiHeadModel) or (isinstance(value, dict) and isinstance(value.get("labels"), dict))
+    return MULTI_HEAD if several else MODEL_EACH
+
+
+MULTI_HEAD, MODEL_EACH = "one model for all", "one model each"
+ReadyModels = Annotated[
+    Annotated[dict[str, str], Tag(MODEL_EACH)] | Annotated[MultiHeadModel, Tag(MULTI_HEAD)],
+    Discriminator(_kind_of_models),
+]
+
+
+class ProxiesConfig(Section):
+    """The proxy reward models, one per aspect (METHOD: eq. 11 and the length remedies)."""
+
+    models: ReadyModels | None = Field(
+        None,
+        description="ready reward models, aspect -> folder, or {path: FOLDER, labels: {aspect: number}} for one with a "
+        "label per aspect; set this to skip training",
+    )
+    base_model: str | None = Field(
+        None,
+        description="model folder that each proxy starts from",
+        json_schema_extra=HOW,  # its files decide, not where they lie
+    )
+    train: Literal["all", "head"] = Field("all", description="train all weights, or the head on a frozen backbone")
+    share: Share = Field(1.0, description="share p_r of each aspect's pairs that is used")
+    max_pairs_per_aspect: Count = Field(20_000, description="most pairs of an aspect to train on")
+    held_out: float = Field(
+        0.1, gt=0, lt=1, description="share of an aspect's pairs kept for held-out accuracy, with prompts of their own"
+    )
+    max_held_out_pairs: Count = Field(2_000, description="most pairs of an aspect to hold out")
+    balance_temperature: float | None = Field(1.0, gt=0, description="τ of balanced length sampling; null turns it off")
+    length_penalty: float = Field(0.001, ge=0, description="ρ, reward per token of length difference; 0 turns it off")
+    length_penalty_form: Literal["eq16", "residual"] = Field(
+        "eq16", description="eq16: fit and score Δr − ρΔlen; residual: fit Δr + ρΔlen, score Δr"
+    )
+    length_baseline: bool = Field(
+        True, description="also train without the remedies, to report the length bias before and after"
+    )
+    epochs: float = Field(
+        1.0, gt=0, description="train all: passes over an aspect's pairs (heads are fitted to convergence)"
+    )
+    learning_rate: float = Field(5e-5, gt=0, description="train all: peak learning rate (heads need none)")
+    batch_size: Count = Field(16, description="train all: pairs per step and worker")
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "float32", description="train all: compute precision (features are computed in scores.dtype)"
+    )
+    num_workers: Count = Field(1, description="train all: Ray Train workers per proxy")
+    cpus_per_worker: float = Field(1, gt=0, description="train all: CPUs per worker", json_schema_extra=HOW)
+    gpus_per_worker: float = Field(0, ge=0, description="train all: GPUs per worker", json_schema_extra=HOW)
+
+    @model_validator(mode="after")
+    def _source(self) -> ProxiesConfig:
+        if (self.models is None) == (self.base_model is None):
+            raise ValueError("set exactly one of base_model (to train proxies) and models (to bring your own)")
+        if self.models is not None and len(self.model_aspects) < 2:
+            raise ValueError("preference divergence compares aspects, so name a model for at least two")
+        return self
+
+    @property
+    def model_aspects(self) -> list[str]:
+        """The aspects that the ready models score, sorted; empty where models are trained."""
+        models = self.models.labels if isinstance(self.models, MultiHeadModel) else self.models
+        return sorted(models or {})
+
+    @property
+    def folders(self) -> dict[str, str]:
+        """The model folders that the section names, by the name of their setting."""
+        if self.base_model is not None:
+            return {"proxies.base_model": self.base_model}
+        if isinstance(self.models, MultiHeadModel):
+            return {"proxies.models.path": self.models.path}
+        return {f"proxies.models.{aspect}": folder for aspect, folder in (self.models or {}).items()}

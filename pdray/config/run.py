@@ -1,0 +1,63 @@
+"""The whole run: its sections and what has to hold between them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from pdray.config.alignment import AlignmentConfig
+from pdray.config.corpus import CorpusConfig
+from pdray.config.proxies import ProxiesConfig
+from pdray.config.scores import ScoresConfig
+from pdray.config.section import HOW, Count, Section, Share
+
+
+class ClusterConfig(Section):
+    """Which Ray to run on."""
+
+    address: str | None = Field(
+        None, description="null starts a local Ray (or joins $RAY_ADDRESS); 'auto' joins the running one"
+    )
+    num_cpus: Count | None = Field(None, description="CPUs of a local Ray; null means all of them")
+
+
+class SelectionConfig(Section):
+    """Which pairs are kept (METHOD: eq. 13-15 and the cut)."""
+
+    strategy: Literal["pd", "pd_high", "random"] = Field(
+        "pd", description="pd: most negative divergence; pd_high: most positive; random: seeded"
+    )
+    budget: Share = Field(0.3, description="λ, share of the pairs that is kept, in (0, 1]")
+    gamma: Share = Field(0.9, description="γ, the quantile of |margin| that scales to 1")
+    rank: Literal["kept", "all", "none"] = Field(
+        "kept", description="pairs whose rank is written, by a distributed sort: the kept ones, all, or none"
+    )
+    method: Literal["radix", "sort"] = Field(
+        "radix",
+        description="how the cut is found, with the same result: radix passes, or a distributed sort of all pairs",
+        json_schema_extra=HOW,
+    )
+
+
+class RunConfig(Section):
+    """One run: five stages and the folder that they write to."""
+
+    run: str = Field("runs/my-run", description="run folder: a path that every node mounts, or s3://bucket/folder")
+    seed: int = Field(0, ge=0, lt=2**31, description="seed of every random choice")
+    cluster: ClusterConfig = ClusterConfig()
+    corpus: CorpusConfig
+    proxies: ProxiesConfig
+    scores: ScoresConfig = ScoresConfig()
+    selection: SelectionConfig = SelectionConfig()
+    alignment: AlignmentConfig | None = Field(None, description="leave the section out to stop at the selection")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> RunConfig:
+        aspects, models = self.corpus.aspects, self.proxies.model_aspects
+        if aspects and models and set(aspects) - set(models):
+            missing = ", ".join(sorted(set(aspects) - set(models)))
+            raise ValueError(
+                f"proxies.models has no model for {missing}; add it or remove the aspect from corpus.aspects"
+            )
+        return self
