@@ -69,15 +69,14 @@ class HangingEngine(TransformersEngine):
 class MortalEngine(TransformersEngine):
     """Takes its process down once, in the middle of the pass; the file beside the model says that it did."""
 
-    calls = 0
-
     def __init__(self, model_path: str, options: EngineOptions) -> None:
         super().__init__(model_path, options)
+        self.calls = 0
         self.grave = Path(model_path).parent / "died"
 
     def score(self, token_ids: TokenIds) -> Rewards:
-        MortalEngine.calls += 1
-        if MortalEngine.calls > 2 and not self.grave.exists():
+        self.calls += 1
+        if self.calls > 2 and not self.grave.exists():
             self.grave.touch()
             os._exit(1)
         return super().score(token_ids)
@@ -86,10 +85,12 @@ class MortalEngine(TransformersEngine):
 class BrokenEngine(TransformersEngine):
     """Loads, answers the comparison, and raises for everything after it."""
 
-    calls = 0
+    def __init__(self, model_path: str, options: EngineOptions) -> None:
+        super().__init__(model_path, options)
+        self.calls = 0
 
     def score(self, token_ids: TokenIds) -> Rewards:
-        BrokenEngine.calls += 1
-        if BrokenEngine.calls > 1:
+        self.calls += 1
+        if self.calls > 1:
             raise RuntimeError("the device is gone")
         return super().score(token_ids)

@@ -161,7 +161,6 @@ def test_rows_that_are_left_out_never_reach_the_engine(tmp_path: Path, models: l
 
 
 def test_an_engine_that_breaks_fails_the_shard_and_writes_nothing(tmp_path: Path, models: list[Path]) -> None:
-    BrokenEngine.calls = 0
     work = make_work(tmp_path, models[:1], load=BrokenEngine)
     outcome = ShardScorer(work, Counts())({"shard": 0})
     assert outcome["error"].startswith("TooManyFailedError: more than 3 texts cannot be scored: RuntimeError")
