@@ -59,8 +59,8 @@ def rating_columns(config: CorpusConfig, columns: frozenset[str]) -> tuple[str, 
     if missing or len(wanted) < 2:
         raise UserError(
             f"corpus.kind is rated but the ratings of {', '.join(missing) or 'two aspects'} are not among the columns "
-            f"{', '.join(sorted(columns)) or 'none (no readable row)'}; name them score_a.<aspect> and score_b.<aspect>, or rating.<aspect>, "
-            "or map them in corpus.columns.ratings"
+            f"{', '.join(sorted(columns)) or 'none (no readable row)'}; name them score_a.<aspect> and "
+            "score_b.<aspect>, or rating.<aspect>, or map them in corpus.columns.ratings"
         )
     return form, {aspect: ratings[aspect] for aspect in sorted(wanted)}
 
