@@ -12,6 +12,8 @@ import torch
 from trl import DPOTrainer
 from trl.models.utils import prepare_deepspeed
 
+REFERENCE_COLUMNS = ("ref_chosen_logps", "ref_rejected_logps")
+
 
 class PreparedTrainer(DPOTrainer):
     """Takes its data sets as they are: ``prompt_ids``, ``chosen_ids``, ``rejected_ids`` and the reference's columns.
@@ -25,6 +27,13 @@ class PreparedTrainer(DPOTrainer):
 
     def _precompute_ref_logps(self, dataset: Any, *unused: Any) -> Any:
         return dataset
+
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        # Under DeepSpeed, Transformers rounds every number that goes into a batch to the model's dtype. In bfloat16 a
+        # log-probability of −100 would be off by up to 0.25, and the first loss no longer ln 2.
+        exact = {name: inputs[name].to(self.args.device) for name in REFERENCE_COLUMNS if name in inputs}
+        prepared: dict[str, Any] = super()._prepare_inputs(inputs)
+        return prepared | exact
 
 
 class ReferencePass:
