@@ -62,12 +62,8 @@ class ReferenceStore:
 
         Args:
             keys: (n,) uint64.
-            logps: (n, 2) float32.
-
-        Raises:
-            UserError: one of them is no finite number.
+            logps: (n, 2) float32, finite.
         """
-        check_finite(logps)
         name = hashlib.sha256(keys.tobytes()).hexdigest()[:16]
         table = pa.table([pa.array(keys), pa.array(logps[:, 0]), pa.array(logps[:, 1])], schema=REFERENCE)
         (self.folder / f"part-{name}.parquet").write_table(table)
@@ -147,6 +143,9 @@ def complete(
 
     Returns:
         (n, 2) float32.
+
+    Raises:
+        UserError: the policy gives no finite number to a pair.
     """
     found = look_up(keys, *store.read(parts))
     _, first = np.unique(keys, return_index=True)
