@@ -5,7 +5,8 @@
 Synthetic kept pairs of some hundred characters, in shards of 1,000, are tokenised with the tokenizer of ``--policy``
 (without it, that of a small model made on the spot), cut, ordered and written; then every pair is read once from the
 memory-mapped files in its order, as one rank of a training would. Each number of pairs runs in a fresh process with a
-local Ray of two CPUs, whose start is not counted. Memory is the peak over the process tree of proportional set sizes.
+local Ray of two CPUs, whose start is not counted. Memory is the peak over the process tree of proportional set sizes, in
+a second pass into another folder.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ def run_once(pairs: int, folder: Path, policy: str | None, max_tokens: int) -> d
         _tokenise(folder / "warm", write_kept(folder / "few", 2 * SHARD_PAIRS), policy, max_tokens)
         found: list[Any] = []
         measured = measure(lambda: found.append(_tokenise(folder / "run", selection, policy, max_tokens)))
+        measured |= measure(lambda: found.append(_tokenise(folder / "again", selection, policy, max_tokens)), True)
         start = time.monotonic()
         tokens = _read(found[0])
     assert found[0].pairs == pairs, f"{found[0].pairs} of {pairs} pairs"
