@@ -5,8 +5,8 @@
 Synthetic kept pairs of some hundred characters, in shards of 1,000, are tokenised with the tokenizer of ``--policy``
 (without it, that of a small model made on the spot), cut, ordered and written; then every pair is read once from the
 memory-mapped files in its order, as one rank of a training would. Each number of pairs runs in a fresh process with a
-local Ray of two CPUs, whose start is not counted. Memory is the peak over the process tree of proportional set sizes, in
-a second pass into another folder.
+local Ray of two CPUs, whose start is not counted. Memory is the peak over the process tree of proportional set sizes,
+in a second pass into another folder.
 """
 
 from __future__ import annotations
