@@ -62,4 +62,17 @@ def expand(pattern: str) -> list[str]:
     if os.path.isdir(pattern):
         pattern = os.path.join(glob.escape(pattern), "**", "*")
     found = set(glob.glob(pattern, recursive=True))  # a file matches `**/**` several times
-    return sorted(path for path in found if os.path.isfile(path) and is_data_file(path))
+    files = [path for path in found if os.path.isfile(path) and is_data_file(path)]
+    folders = {os.path.dirname(path) for path in files}
+    circles = {folder for folder in folders if _in_a_circle(folder)}
+    return sorted(path for path in files if os.path.dirname(path) not in circles)
+
+
+def _in_a_circle(folder: str) -> bool:
+    """Whether a folder of a path is a link to one that the path has come through: its files are there already."""
+    if os.path.islink(folder):
+        real, above = os.path.realpath(folder), os.path.realpath(os.path.dirname(folder))
+        if os.path.commonpath([real, above]) == real:
+            return True
+    parent = os.path.dirname(folder)
+    return parent != folder and _in_a_circle(parent)
