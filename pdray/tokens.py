@@ -12,6 +12,7 @@ from pdray.config import ScoresConfig
 from pdray.errors import UserError
 
 Text = str | list[dict[str, str]]
+MOST_TEMPLATE = 100  # times the content, and as many characters around it, that a chat template may write
 
 
 @dataclass(frozen=True)
@@ -129,12 +130,26 @@ class TextEncoder:
 
         try:
             text = self.tokenizer.apply_chat_template(messages, tokenize=False, **options)
-        except TemplateError as error:
+        except (
+            TemplateError,
+            ArithmeticError,
+            LookupError,
+            TypeError,
+            ValueError,
+            RecursionError,
+            MemoryError,
+        ) as error:
             roles = ", ".join(str(message.get("role")) for message in messages)
             raise UserError(
                 f"the chat template of the tokenizer of {self.tokenizer.name_or_path} refuses messages of the corpus "
                 f"with the roles {roles} ({error}); use a model whose template takes them, or change the messages"
             ) from None
+        given = sum(len(message["content"]) for message in messages)
+        if len(text) > MOST_TEMPLATE * (given + MOST_TEMPLATE):
+            raise UserError(
+                f"the chat template of the tokenizer of {self.tokenizer.name_or_path} makes {len(text):,} characters "
+                f"of {given:,}; correct the template"
+            )
         ids: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         return ids
 

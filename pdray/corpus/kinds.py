@@ -73,6 +73,10 @@ def unreadable_kind(path: str, head: bytes) -> str:
         return f"{path} is one JSON array; write one object a line with: jq -c '.[]' {path}"
     if re.match(r"\{\s*(\"|\Z)", text) and not _is_object(lines[0]):
         return f"{path} is JSON objects that go over several lines; write one a line with: jq -c . {path}"
+    if _is_object(lines[0]):
+        return f"{path} is JSONL; rename it so that its name ends with .jsonl"
+    if text.startswith("{'"):
+        return f"{path} is Python dictionaries and no JSON; {NEEDED}: write each row with json.dumps"
     if text.startswith("["):
         return f"{path} is JSON lists, without the names of columns; {NEEDED}"
     for mark, kind in (("\t", "tab-separated"), (",", "comma-separated"), (";", "semicolon-separated")):

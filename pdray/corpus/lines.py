@@ -49,7 +49,7 @@ def first_rows(filesystem: pafs.FileSystem, path: str) -> list[dict[str, Any]]:
     """
     try:
         head = read_head(filesystem, path)
-        is_packed = path.lower().endswith(COMPRESSION_SUFFIXES[1:])
+        is_packed = path.endswith(COMPRESSION_SUFFIXES[1:])  # as Arrow sees it, which minds the case
         if sentence := wrong_kind(path, head, is_text=not is_packed):
             raise UserError(sentence)
         with filesystem.open_input_stream(path) as stream:

@@ -17,7 +17,7 @@ import functools
 from pathlib import Path
 from typing import Any
 
-from pdray.config import CorpusConfig, RunConfig, fingerprinted
+from pdray.config import CorpusConfig, RunConfig, alike, fingerprinted
 from pdray.corpus.build import check_rows, default_texts, summarise_rows, write_missing
 from pdray.corpus.files import input_identity
 from pdray.corpus.form import absent_columns, form_and_rules
@@ -109,6 +109,11 @@ def _refuse_if_bad(config: CorpusConfig, raw: RawCorpus, report: Report, plan: S
     if report.pairs == 0:
         every = ", ".join(f"{count:,} {reason}" for reason, count in _ranked(report.reasons))
         raise UserError(f"none of {rows_read:,} rows gave a pair ({every}); give pairs that can be told apart")
+    if same := alike(sorted(report.aspects)):
+        raise UserError(
+            f"the corpus has the aspects {same[0]!r} and {same[1]!r}, which differ by spaces or Unicode form alone; "
+            "write them alike, or set corpus.aspects to those that you mean"
+        )
     if len(report.aspects) < 2:
         raise UserError(
             f"the corpus has {len(report.aspects)} aspect ({', '.join(report.aspects)}); preference divergence "

@@ -58,8 +58,7 @@ def _no_parquet(filesystem: pafs.FileSystem, path: str, error: Exception) -> str
     except OSError:
         head = b""
     if head and not head.startswith(MAGIC):
-        seems = wrong_kind(path, head, is_text=True) or unreadable_kind(path, head)
-        return f"{path} is not a readable parquet file; {seems.removeprefix(path).lstrip()}"
+        return wrong_kind(path, head, is_text=True) or unreadable_kind(path, head)
     return f"{path} is not a readable parquet file ({error}); {NEEDED}: repair or remove it, {OTHERS}"
 
 
