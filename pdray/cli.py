@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 from pdray import __version__
-from pdray.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, UserError
+from pdray.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, Stopped, UserError, reason
+from pdray.signals import stopped_by_signals
 
 STAGES = ("corpus", "proxies", "scores", "selection", "alignment")
 EPILOG = """\
@@ -28,7 +29,7 @@ exit codes:
   1  something failed that pdray did not foresee; the log under <run>/logs/latest says what
   2  the configuration, the input or the command line is wrong; the message says how to mend it
   3  another process is using the run folder
-  130  interrupted; run again to continue
+  129, 130, 143  ended by SIGHUP, Ctrl-C or SIGTERM; the same command continues where it stopped
 """
 
 
@@ -91,21 +92,24 @@ def main(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     _never_ask()
     try:
-        code = _dispatch(args)
+        with stopped_by_signals():
+            code = _dispatch(args)
         sys.stdout.flush()  # here, where a reader that has gone is noticed, and not when Python ends
         return code
     except UserError as error:
-        print(f"pdray: {error}", file=sys.stderr)
+        for sentence in str(error).splitlines():
+            print(f"pdray: {sentence}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
-        print("pdray: interrupted; the same command continues where it stopped", file=sys.stderr)
-        return EXIT_INTERRUPTED
+    except KeyboardInterrupt as stop:
+        with contextlib.suppress(OSError):  # a terminal that was closed hears nothing more
+            print("pdray: interrupted; the same command continues where it stopped", file=sys.stderr, flush=True)
+        return stop.exit_code if isinstance(stop, Stopped) else EXIT_INTERRUPTED
     except BrokenPipeError:
         # The reader has gone, as in `pdray show RUN | head`; Python would complain once more when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK if args.command in ("init", "show", "version") else EXIT_FAILED
     except Exception as error:
-        print(f"pdray: failed: {_short(error)}", file=sys.stderr)
+        print(f"pdray: failed: {reason(error)}", file=sys.stderr)
         _point_to_log(args)
         return EXIT_FAILED
 
@@ -163,11 +167,6 @@ def _run(args: argparse.Namespace) -> int:
     for step in steps:
         print(f"{step.stage.name:<10} {'done' if step.manifest else 'to run':<7} {step.folder}")
     return EXIT_OK
-
-
-def _short(error: BaseException) -> str:
-    lines = [line for line in str(error).strip().splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[-1].strip() if lines else 'no message'}"
 
 
 def _point_to_log(args: argparse.Namespace) -> None:

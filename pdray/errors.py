@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 EXIT_OK = 0
@@ -11,6 +11,19 @@ EXIT_FAILED = 1
 EXIT_USER_ERROR = 2
 EXIT_BUSY = 3
 EXIT_INTERRUPTED = 130
+EXIT_SIGNAL = 128  # plus the number of the signal, as shells count
+
+
+class Stopped(KeyboardInterrupt):
+    """The process was asked to end: Ctrl-C, SIGTERM, or SIGHUP of a terminal that was closed.
+
+    Attributes:
+        exit_code: 128 and the number of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"signal {number}")
+        self.exit_code = EXIT_SIGNAL + number
 
 
 class UserError(ValueError):
@@ -23,6 +36,48 @@ class RunFolderBusyError(UserError):
     """Another live process holds the run folder."""
 
     exit_code = EXIT_BUSY
+
+
+def check_together(checks: Iterable[Callable[[], None]]) -> None:
+    """Run every check, also after one has refused.
+
+    Raises:
+        UserError: all that they refused, a sentence a line, each once.
+    """
+    refused: list[str] = []
+    for check in checks:
+        try:
+            check()
+        except UserError as error:
+            refused += str(error).splitlines()
+    if refused:
+        raise UserError("\n".join(dict.fromkeys(refused)))
+
+
+def reason(error: BaseException) -> str:
+    """What went wrong at first, on one line: the cause below the wrapping of Ray, Ray Data and Ray Train."""
+    causes = [one for one in _causes(error) if not hasattr(one, "cause")] or [error]
+    cause = causes[-1]
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    # A wrapper without its cause carries a traceback, whose last line names the error.
+    text = (lines[-1] if lines[0].startswith(TRACEBACKS) else lines[0]) if lines else "no message"
+    return text if text.startswith(type(cause).__name__) else f"{type(cause).__name__}: {text}"
+
+
+TRACEBACKS = ("Traceback (most recent call last)", "\x1b[36mray::", "ray::")
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """An error and what led to it, the first cause last."""
+    chain: list[BaseException] = []
+    current: Any = error
+    while isinstance(current, BaseException) and current not in chain:
+        chain.append(current)
+        failures = list((getattr(current, "worker_failures", None) or {}).values())
+        below = [getattr(current, name, None) for name in ("cause", "controller_failure")] + failures
+        below.append(current.__cause__)
+        current = next((one for one in below if isinstance(one, BaseException)), None)
+    return chain
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ SECRETS = (
         re.IGNORECASE,
     ),
 )
+STAGE_FOLDER = re.compile(r"/(corpus|proxies|scores|selection|alignment)-[0-9a-f]{8}/")
 DATA_SUFFIXES = (".parquet", ".jsonl", ".json", ".ndjson")
 COMPRESSION_SUFFIXES = ("", ".gz", ".zst", ".bz2", ".lz4")
 
@@ -62,4 +63,49 @@ def expand(pattern: str) -> list[str]:
     if os.path.isdir(pattern):
         pattern = os.path.join(glob.escape(pattern), "**", "*")
     found = set(glob.glob(pattern, recursive=True))  # a file matches `**/**` several times
-    return sorted(path for path in found if os.path.isfile(path) and is_data_file(path))
+    files = [path for path in found if os.path.isfile(path) and is_data_file(path)]
+    folders = {os.path.dirname(path) for path in files}
+    circles = {folder for folder in folders if _in_a_circle(folder)}
+    return sorted(path for path in files if os.path.dirname(path) not in circles)
+
+
+def _in_a_circle(folder: str) -> bool:
+    """Whether a folder of a path is a link to one that the path has come through: its files are there already."""
+    if os.path.islink(folder):
+        real, above = os.path.realpath(folder), os.path.realpath(os.path.dirname(folder))
+        if os.path.commonpath([real, above]) == real:
+            return True
+    parent = os.path.dirname(folder)
+    return parent != folder and _in_a_circle(parent)
+
+
+def takes_in(pattern: str, run: str) -> str | None:
+    """The run folder, or a stage folder of any run, whose files a local pattern takes in; None where there is none.
+
+    A pattern that names such a folder outright means it: the kept pairs of a run may be the corpus of another.
+    """
+    if os.path.isfile(pattern):
+        return None
+    fixed = pattern
+    if os.path.isdir(pattern):
+        real = os.path.realpath(pattern)
+        if run and not is_remote(run) and os.path.commonpath([real, os.path.realpath(run)]) == real:
+            return run
+    elif match := re.search(r"[*?\[]", pattern):
+        fixed = pattern[: match.start()].rpartition("/")[0]
+        if run and _matches(pattern, os.path.join(run, "run.json")):
+            return run
+    for path in expand(pattern):
+        folder = STAGE_FOLDER.search(path, len(fixed))
+        if folder and os.path.isfile(os.path.join(path[: folder.start()], "run.json")):
+            return path[: folder.end()].rstrip("/")
+    return None
+
+
+def _matches(pattern: str, path: str) -> bool:
+    from fsspec.utils import glob_translate
+
+    try:
+        return re.match(glob_translate(pattern), path) is not None
+    except ValueError:  # fsspec knows no `a**`, which means `a*` to Python
+        return False

@@ -7,18 +7,19 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from pdray.config import RunConfig
 from pdray.console import Console, logs_to_file
-from pdray.errors import EXIT_OK, UserError
+from pdray.errors import EXIT_OK, UserError, check_together
 from pdray.schema import Output, check_types, model_folders, to_json
 from pdray.shards import ShardedFolder
 from pdray.stages import Stage, StageContext, StageResult, Upstream
 from pdray.storage import StoragePath, copy_folder
-from pdray.store import MANIFEST, DamagedError, RunStore, fingerprint, package_versions
+from pdray.store import MANIFEST, DamagedError, RunStore, check_folder, fingerprint, package_versions, read_spent
 
 ROOMS = ("corpus", "proxies", "scoring", "selection", "alignment")
 
@@ -79,6 +80,7 @@ def _found(store: RunStore, step: Step) -> Step:
     name = step.folder.name
     try:
         manifest = store.complete(step.folder, step.fingerprint)
+        check_folder(step.folder)
         if manifest is None:
             return step
         output = step.stage.load(manifest["output"])
@@ -161,14 +163,13 @@ def _logs(store: RunStore) -> Iterator[Console]:
 
 
 def check_all(config: RunConfig, steps: list[Step]) -> None:
-    """Let every stage refuse what the finished ones show to be impossible.
+    """Let every stage refuse what the config and the finished stages show to be impossible.
 
     Raises:
-        UserError: from a stage's check.
+        UserError: from the stages' checks, everything that is wrong at once, a sentence a line.
     """
-    for step in steps:
-        if step.stage.check is not None and step.manifest is None:
-            step.stage.check(config, upstream_of(steps))
+    checks = [step.stage.check for step in steps if step.manifest is None]
+    check_together(partial(check, config, upstream_of(steps)) for check in checks if check is not None)
 
 
 def upstream_of(steps: list[Step]) -> Upstream:
@@ -204,6 +205,7 @@ def _run_step(config: RunConfig, step: Step, before: list[Step], console: Consol
     store = RunStore(config.run)
     step.folder.make_folder()
     store.reopen(step.folder)
+    spent = read_spent(step.folder)
     attempt = store.begin(step.folder)
     done = {other.stage.name: other for other in before}
     context = StageContext(
@@ -215,10 +217,16 @@ def _run_step(config: RunConfig, step: Step, before: list[Step], console: Consol
         progress=Progress(console, step.stage.name),
     )
     start = time.time()
-    result = step.stage.run(context)
+    try:
+        result = step.stage.run(context)
+    except BaseException:
+        with contextlib.suppress(OSError, UserError):  # the reason why the stage ended is worth more
+            store.end(step.folder, attempt, time.time() - start)
+        raise
     accounted = result.rows_out + result.quarantined + sum(result.dropped.values())
     assert result.rows_in == accounted, f"{step.stage.name}: {result.rows_in} rows in, {accounted} accounted for"
     manifest = _manifest(step, done, result, start) | {"attempts": attempt}
+    manifest["seconds"] = round(manifest["seconds"] + spent, 3)
     store.finish(step.folder, manifest)
     for note in result.notes:
         context.progress.note(note)

@@ -146,7 +146,10 @@ class StoragePath:
             FileNotFoundError: there is none.
             ValueError: it is not JSON, or not UTF-8.
         """
-        return json.loads(self.read_bytes().decode("utf-8"))
+        try:
+            return json.loads(self.read_bytes().decode("utf-8"))
+        except RecursionError:
+            raise ValueError(f"{self.uri} is nested too deeply") from None
 
     def write_bytes(self, data: bytes) -> None:
         """Write the file as a whole; an older one is replaced."""

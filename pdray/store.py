@@ -96,10 +96,17 @@ class RunStore:
     def begin(self, folder: StoragePath) -> int:
         """Count an attempt at a stage; returns its number, from 1 on."""
         attempt = read_attempts(folder) + 1
-        (folder / ATTEMPTS).write_json(
-            {"attempts": attempt, "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
-        )
+        self._record(folder, attempt, read_spent(folder), ended=False)
         return attempt
+
+    def end(self, folder: StoragePath, attempt: int, seconds: float) -> None:
+        """Record how long an attempt took that did not finish its stage; both as :meth:`begin` and the clock say."""
+        self._record(folder, attempt, _stated(folder) + seconds, ended=True)
+
+    def _record(self, folder: StoragePath, attempt: int, spent: float, ended: bool) -> None:
+        written = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        value = {"attempts": attempt, "written": written, "spent": round(spent, 3), "ended": ended}
+        (folder / ATTEMPTS).write_json(value)
 
     def reopen(self, folder: StoragePath) -> None:
         """Make a stage folder unfinished again; what said that it was complete stays beside it under another name."""
@@ -191,13 +198,52 @@ def read_manifest(folder: StoragePath) -> dict[str, Any] | None:
     return dict(manifest)
 
 
+def check_folder(folder: StoragePath) -> None:
+    """Refuse a stage folder that is no folder; its absence is none of this.
+
+    Raises:
+        UserError: with the command that moves it away.
+    """
+    if not folder.is_local:
+        return
+    path = Path(folder.uri)
+    if (path.exists() or path.is_symlink()) and not path.is_dir():
+        raise UserError(
+            f"{folder} should be a folder, but a file stands there; move it away: mv {folder} {folder}.damaged"
+        )
+
+
 def read_attempts(folder: StoragePath) -> int:
     """How often a stage was started; 0 where it never was, or where what says so is damaged."""
-    try:
-        attempts = (folder / ATTEMPTS).read_json()["attempts"]
-    except (FileNotFoundError, ValueError, TypeError, KeyError):
-        return 0
+    attempts = _attempts(folder).get("attempts")
     return attempts if isinstance(attempts, int) else 0
+
+
+def read_spent(folder: StoragePath) -> float:
+    """Seconds that earlier attempts at a stage took; one that was killed lasted to the last file that it wrote."""
+    if _attempts(folder).get("ended", True):
+        return _stated(folder)
+    selector = pafs.FileSelector(folder.path, recursive=True, allow_not_found=True)
+    times = {info.base_name: info.mtime_ns for info in folder.filesystem.get_file_info(selector) if info.is_file}
+    return _stated(folder) + float(max(times.values()) - times[ATTEMPTS]) / 1e9
+
+
+def _stated(folder: StoragePath) -> float:
+    spent = _attempts(folder).get("spent")
+    return float(spent) if isinstance(spent, int | float) else 0.0
+
+
+def _attempts(folder: StoragePath) -> dict[str, Any]:
+    path = folder / ATTEMPTS
+    try:
+        found = path.read_json()
+    except (FileNotFoundError, ValueError):
+        return {}
+    except OSError:
+        if path.info().is_file:
+            raise
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def fingerprint(value: Any) -> str:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
+from pdray.errors import UserError
 from pdray.pipeline import all_stages
 from pdray.shards import MARKERS
 from pdray.stages import Stage
 from pdray.storage import StoragePath
-from pdray.store import DamagedError, RunStore, read_attempts, read_manifest
+from pdray.store import DamagedError, RunStore, check_folder, read_attempts, read_manifest
+
+# Stages of which a run folder comes to hold several, and the settings that tell these apart.
+SEVERAL = {"selection": ("strategy", "budget", "gamma"), "alignment": ("beta", "epochs", "learning_rate")}
 
 
 def summarise(run: str | Path) -> dict[str, Any]:
-    """The state of a run: ``{"run", "stages": {name: {"status", ...}}}``.
+    """The state of a run: ``{"run", "stages": {name: {"status", ...}}, "selection": [...], "alignment": [...]}``.
 
-    ``status`` is complete, running, incomplete (interrupted, or not begun), damaged (its manifest cannot be read; the
-    next run makes the stage again), or not configured. ``folder`` is below the run folder, ``holds`` below that.
+    The two lists have every selection and alignment that stands in the run folder, by ``folder``, ``current`` being the
+    one that the last start asked for. ``status`` is complete, running, incomplete (interrupted, or not begun), damaged
+    (its manifest cannot be read; the next run makes the stage again), or not configured. ``folder`` is below the run
+    folder, ``holds`` below that.
 
     Raises:
         UserError: there is no run in the folder.
@@ -31,13 +38,36 @@ def summarise(run: str | Path) -> dict[str, Any]:
             continue
         stages[stage.name] = _state(stage, store.root / folders[stage.name], busy)
         busy = busy and stages[stage.name]["status"] != "running"  # stages run one after the other
-    return {"run": str(store.root), "stages": stages}
+    every = {name: _every(store.root, name, folders.get(name)) for name in SEVERAL}
+    return {"run": str(store.root), "stages": stages, **every}
+
+
+def _every(root: StoragePath, stage: str, current: str | None) -> list[dict[str, Any]]:
+    """What stands in the folders of one stage: one for each configuration that was ever run here."""
+    found = []
+    for name in root.folders():
+        if not re.fullmatch(rf"{stage}-[0-9a-f]{{8}}", name):
+            continue
+        one: dict[str, Any] = {"folder": name, "current": name == current}
+        try:
+            manifest = read_manifest(root / name)
+        except DamagedError:
+            found.append(one | {"status": "damaged"})
+            continue
+        if manifest is None:
+            found.append(one | {"status": "incomplete"})
+            continue
+        config = manifest.get("config")
+        settings = {key: config[key] for key in SEVERAL[stage] if key in config} if isinstance(config, dict) else {}
+        found.append(one | {"status": "complete", "rows": manifest["rows_out"], **settings})
+    return found
 
 
 def _state(stage: Stage, folder: StoragePath, busy: bool) -> dict[str, Any]:
     try:
+        check_folder(folder)
         manifest = read_manifest(folder)
-    except DamagedError as error:
+    except (DamagedError, UserError) as error:
         return {"status": "damaged", "reason": str(error)}
     if manifest is not None:
         holds = [name for name in folder.folders() if name != MARKERS]
@@ -50,11 +80,12 @@ def _shown(stage: Stage, manifest: dict[str, Any]) -> dict[str, Any]:
     metrics = {key: manifest["metrics"].get(key) for key in stage.shown}
     if metrics.get("conflict", 0) is None:
         del metrics["conflict"]
+    attempts = manifest.get("attempts")
     common = {
         "status": "complete",
         "rows": manifest["rows_out"],
         "seconds": manifest["seconds"],
-        "attempts": manifest.get("attempts", 1),
+        "attempts": attempts if isinstance(attempts, int) else 1,
     }
     counted = {"quarantined": manifest["quarantined"]} if stage.name == "corpus" else {}
     return common | counted | metrics
@@ -67,7 +98,15 @@ def table(summary: dict[str, Any]) -> str:
         seconds = f"{stage['seconds']:.0f} s" if "seconds" in stage else ""
         lines.append(f"\n{name:<10} {stage['status']:<14} {seconds}")
         lines += [f"  {key:<20} {value}" for key, value in _lines(name, stage)]
+        if len(others := summary.get(name, [])) > 1:
+            lines += [f"  {'current' if one['current'] else 'also here':<20} {_one(one)}" for one in others]
     return "\n".join(lines)
+
+
+def _one(one: dict[str, Any]) -> str:
+    facts = {key: value for key, value in one.items() if key not in ("folder", "current", "status")}
+    shown = [f"{key.replace('_', ' ')} {_number(value)}" for key, value in facts.items()]
+    return f"{one['folder']}/  {', '.join([one['status'], *shown])}"
 
 
 def _lines(name: str, stage: dict[str, Any]) -> list[tuple[str, str]]:

@@ -33,9 +33,8 @@ def _section(model: type[Section], prefix: str, depth: int) -> list[str]:
     for name, field in model.model_fields.items():
         key, indent = f"{prefix}{name}", "  " * depth
         if section := section_of(field):
-            inner = _section(section, f"{key}.", depth + 1)
-            live = any(not line.lstrip().startswith("#") for line in inner)
-            lines += ([""] if depth == 0 else []) + [f"{indent}{'' if live else '# '}{name}:", *inner]
+            # Never commented out: a line of it that is uncommented alone would land in the section above.
+            lines += ([""] if depth == 0 else []) + [f"{indent}{name}:", *_section(section, f"{key}.", depth + 1)]
         else:
             lines.append(_line(name, key, field, indent))
     return lines

@@ -12,6 +12,8 @@ from pdray.config import ScoresConfig
 from pdray.errors import UserError
 
 Text = str | list[dict[str, str]]
+TEMPLATE_ERRORS = (ArithmeticError, LookupError, TypeError, ValueError, RecursionError, MemoryError)
+MOST_TEMPLATE = 100  # times the content, and as many characters around it, that a chat template may write
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,7 @@ def chat_ids(tokenizer: Any, messages: list[dict[str, str]], **options: Any) -> 
         options: of ``apply_chat_template``.
 
     Raises:
-        UserError: there is no chat template, or it refuses the messages.
+        UserError: there is no chat template, or it refuses the messages, or writes far more than they hold.
     """
     from jinja2 import TemplateError
 
@@ -153,12 +155,18 @@ def chat_ids(tokenizer: Any, messages: list[dict[str, str]], **options: Any) -> 
         )
     try:
         text = tokenizer.apply_chat_template(messages, tokenize=False, **options)
-    except TemplateError as error:
+    except (TemplateError, *TEMPLATE_ERRORS) as error:
         roles = ", ".join(str(message.get("role")) for message in messages)
         raise UserError(
             f"the chat template of the tokenizer of {tokenizer.name_or_path} refuses messages of the corpus "
             f"with the roles {roles} ({error}); use a model whose template takes them, or change the messages"
         ) from None
+    given = sum(len(message["content"]) for message in messages)
+    if len(text) > MOST_TEMPLATE * (given + MOST_TEMPLATE):
+        raise UserError(
+            f"the chat template of the tokenizer of {tokenizer.name_or_path} makes {len(text):,} characters of "
+            f"{given:,}; correct the template"
+        )
     ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
     return ids
 

@@ -292,3 +292,34 @@ def test_a_malformed_file_does_not_repeat_a_secret(tmp_path):
 def test_partition_columns_need_files(settings):
     with pytest.raises(UserError, match=r"partition_columns .*corpus\.path"):
         build_config(settings, ["corpus.path=null", "corpus.hub=org/name", "corpus.partition_columns=[aspect]"])
+
+
+def test_a_key_twice_and_endless_references_are_refused(tmp_path):
+    path = tmp_path / "run.yaml"
+    for text, words in [
+        ("run: a\nrun: b\n", "'run' stands there twice"),
+        ("a: &a [*a]\n", "references"),
+        ("a: " + "[" * 3000, "YAML"),
+    ]:
+        path.write_text(text)
+        with pytest.raises(UserError, match=words):
+            load_config(path)
+
+
+def test_aspects_that_look_the_same_are_refused(settings):
+    for other in ("caf\u0065\u0301", "caf\u00e9 "):
+        with pytest.raises(UserError, match="differ by spaces or Unicode form alone"):
+            build_config(settings | {"corpus": settings["corpus"] | {"aspects": ["caf\u00e9", other, "x"]}})
+
+
+def test_everything_that_is_wrong_is_said_at_once():
+    wrong = {
+        "corpus": {"path": "/nowhere/*.x"},
+        "proxies": {"base_model": "/none"},
+        "alignment": {"policy": "/x", "b": 1},
+    }
+    with pytest.raises(UserError) as refused:
+        build_config(wrong)
+    assert len(str(refused.value).splitlines()) == 4
+    with pytest.raises(UserError, match="at least 1 character"):
+        build_config(wrong | {"proxies": {"base_model": ""}})

@@ -27,3 +27,22 @@ def test_every_setting_is_there_with_its_meaning():
     for section in (ScoresConfig, AlignmentConfig):
         for name, field in section.model_fields.items():
             assert re.search(rf"{name}:.*# {re.escape(field.description)}$", text, re.MULTILINE), name
+
+
+def test_one_line_uncommented_stays_in_its_section():
+    lines = render().splitlines()
+    base = RunConfig.model_validate(yaml.safe_load(render()))
+    commented = [number for number, line in enumerate(lines) if re.match(r" *# \w+: ", line)]
+    assert len(commented) > 40
+    for number in commented:
+        changed = [*lines[:number], re.sub(r"^( *)# ", r"\1", lines[number]), *lines[number + 1 :]]
+        data = yaml.safe_load("\n".join(changed))
+        assert RunConfig.model_validate(data) == base, lines[number]
+        depth = (len(lines[number]) - len(lines[number].lstrip())) // 2
+        above = next((line for line in lines[number::-1] if re.match("  " * (depth - 1) + r"\w+:$", line)), None)
+        section = data if depth == 0 else _find(data, above.strip().rstrip(":"))
+        assert lines[number].split()[1].rstrip(":") in section
+
+
+def _find(data, name):
+    return next(part[name] for part in (data, data["corpus"]) if name in part)

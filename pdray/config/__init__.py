@@ -10,7 +10,7 @@ from pdray.config.load import build_config, load_config
 from pdray.config.proxies import MultiHeadModel, ProxiesConfig
 from pdray.config.run import ClusterConfig, RunConfig, SelectionConfig
 from pdray.config.scores import ENGINE_ARGS_OF_OURS, ScoresConfig
-from pdray.config.section import HOW, Section, fingerprinted, section_of
+from pdray.config.section import HOW, Section, alike, fingerprinted, section_of
 
 __all__ = [
     "ENGINE_ARGS_OF_OURS",
@@ -25,6 +25,7 @@ __all__ = [
     "ScoresConfig",
     "Section",
     "SelectionConfig",
+    "alike",
     "build_config",
     "fingerprinted",
     "load_config",

@@ -6,13 +6,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from pdray.config.section import HOW, Count, Section
+from pdray.config.section import HOW, Count, Name, Section
 
 
 class AlignmentConfig(Section):
     """DPO on the kept pairs with DeepSpeed inside Ray Train."""
 
-    policy: str = Field(
+    policy: Name = Field(
         description="model folder of the policy (an SFT model); also the reference",
         json_schema_extra=HOW,  # its files decide, not where they lie
     )

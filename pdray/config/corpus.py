@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from pdray.config.section import HOW, Count, Section
+from pdray.config.section import HOW, Count, Name, Section, require_distinct
 
 
 class ColumnNames(Section):
@@ -27,6 +27,12 @@ class ColumnNames(Section):
         description="aspect -> rating column (kind: rated, one row per response); empty: columns named rating.<aspect>",
     )
 
+    @field_validator("ratings")
+    @classmethod
+    def _distinct(cls, ratings: dict[str, str]) -> dict[str, str]:
+        require_distinct(ratings)
+        return ratings
+
 
 class CorpusConfig(Section):
     """Where the preference pairs come from and what is accepted."""
@@ -34,12 +40,12 @@ class CorpusConfig(Section):
     kind: Literal["pairs", "rated"] = Field(
         "pairs", description="pairs: one aspect per pair; rated: ratings per aspect, turned into pairs"
     )
-    path: str | list[str] | None = Field(
+    path: Name | Annotated[list[Name], Field(min_length=1)] | None = Field(
         None,
         description="file, folder or glob (parquet, JSONL, .gz/.zst/.bz2), local or s3://…; or a list of them",
         json_schema_extra=HOW,  # what lies there decides, not where it lies
     )
-    hub: str | None = Field(
+    hub: Name | None = Field(
         None, description="Hugging Face data set to load instead of path; a name is not looked up again once loaded"
     )
     hub_config: str | None = Field(None, description="configuration name of the hub data set")
@@ -63,6 +69,7 @@ class CorpusConfig(Section):
             raise ValueError("preference divergence compares aspects, so list at least two different ones")
         if aspects is not None and len(set(aspects)) != len(aspects):
             raise ValueError("an aspect is listed twice; list each once")
+        require_distinct(aspects or [])
         return aspects
 
     @model_validator(mode="after")

@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from pdray.config.proxies import MODEL_EACH, MULTI_HEAD, MultiHeadModel
 from pdray.config.run import RunConfig
 from pdray.config.section import Section, section_of
+from pdray.config.text import parse_yaml
 from pdray.errors import UserError
-from pdray.paths import absolute, expand, holds_secret, is_remote, without_secret
+from pdray.paths import DATA_SUFFIXES, absolute, expand, holds_secret, is_remote, takes_in, without_secret
 
 
 def load_config(path: str | Path, overrides: list[str] | None = None) -> RunConfig:
@@ -29,8 +29,10 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> RunConf
         UserError: the file cannot be read, or a value breaks a rule; the message holds the cure.
     """
     try:
-        data = yaml.safe_load(_read_text(str(path)))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        data = parse_yaml(_read_text(str(path)))
+    except UserError:
+        raise
+    except ValueError as error:  # of text that is not UTF-8 as well
         reason = "mend it" if holds_secret(str(error)) else " ".join(str(error).split())  # it quotes the line
         raise UserError(f"{path} is not readable YAML: {reason}") from None
     if not isinstance(data, dict):
@@ -58,7 +60,8 @@ def build_config(data: dict[str, Any], overrides: list[str] | None = None) -> Ru
     try:
         config = RunConfig.model_validate(data)
     except ValidationError as error:
-        raise UserError("\n".join(_sentence(item) for item in error.errors())) from None
+        sentences = [_sentence(item) for item in error.errors()] + _wrong_paths(*_paths_of(data))
+        raise UserError("\n".join(dict.fromkeys(sentences))) from None
     config = _with_absolute_paths(config)
     _check_paths(config)
     return config
@@ -93,8 +96,8 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
     if not separator or not key or holds_secret(key):
         raise UserError(f"--set {shown} has no value; write it as --set selection.budget=0.1")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
+        value = parse_yaml(text)
+    except ValueError:
         raise UserError(f"--set {shown} is not a YAML value; quote it, for example --set run='a b'") from None
     *parents, leaf = key.split(".")
     for parent in parents:
@@ -117,8 +120,14 @@ def _field_at(location: tuple[Any, ...]) -> tuple[type[Section], Any]:
     return section, field
 
 
+def _is_branch(part: Any) -> bool:
+    """Whether a part of an error's place is no key, but pydantic's name for one of several types."""
+    names = ("str", "constrained-str", MULTI_HEAD, MODEL_EACH)
+    return part in names or (isinstance(part, str) and part.startswith("list["))
+
+
 def _sentence(error: Any) -> str:
-    location = tuple(part for part in error["loc"] if part not in ("str", "list[str]", MULTI_HEAD, MODEL_EACH))
+    location = tuple(part for part in error["loc"] if not _is_branch(part))
     name = ".".join(str(part) for part in location) or "the configuration"
     section, field = _field_at(location)
     message = error["msg"].removeprefix("Value error, ").removeprefix("Input ").removeprefix("should ")
@@ -156,19 +165,61 @@ def _with_absolute_paths(config: RunConfig) -> RunConfig:
 
 
 def _check_paths(config: RunConfig) -> None:
+    """Refuse paths that lead nowhere, or into each other; all of them at once."""
+    wrong = []
     if config.run.startswith("file:"):
-        raise UserError(f"run is {config.run}, but a local run folder is a plain path; leave file:// out")
+        wrong.append(f"run is {config.run}, but a local run folder is a plain path; leave file:// out")
     if is_remote(config.run) and config.alignment:
-        raise UserError(
+        wrong.append(
             f"run is {config.run}, but alignment writes its checkpoints to a path that every node mounts; set run to "
             "one, or leave the alignment section out"
         )
-    for pattern in config.corpus.patterns:
-        if not is_remote(pattern) and not expand(pattern):
-            raise UserError(f"corpus.path matches no file: {pattern}; correct the path or the glob")
     models = config.proxies.folders
     if config.alignment:
         models["alignment.policy"] = config.alignment.policy
-    for name, path in models.items():
+    wrong += _wrong_paths(config.run, config.corpus.patterns, models)
+    if wrong:
+        raise UserError("\n".join(wrong))
+
+
+def _paths_of(data: dict[str, Any]) -> tuple[str, list[str], dict[str, str]]:
+    """The paths in a config that breaks other rules, those that can be told: run, corpus.path and model folders."""
+
+    def section(name: str) -> dict[str, Any]:
+        found = data.get(name)
+        return found if isinstance(found, dict) else {}
+
+    paths = section("corpus").get("path")
+    models = section("proxies").get("models")
+    folders = {"proxies.base_model": section("proxies").get("base_model")}
+    folders |= {
+        f"proxies.models.{name}": folder for name, folder in (models if isinstance(models, dict) else {}).items()
+    }
+    folders["alignment.policy"] = section("alignment").get("policy")
+    patterns = [absolute(path) for path in (paths if isinstance(paths, list) else [paths]) if isinstance(path, str)]
+    run = data.get("run")
+    return (
+        absolute(run) if isinstance(run, str) else "",
+        patterns,
+        {name: absolute(folder) for name, folder in folders.items() if isinstance(folder, str)},
+    )
+
+
+def _wrong_paths(run: str, patterns: list[str], folders: dict[str, str]) -> list[str]:
+    """A sentence for each path that leads nowhere, and for each corpus that takes the run folder in."""
+    wrong = []
+    for pattern in patterns:
+        if is_remote(pattern):
+            continue
+        if inside := takes_in(pattern, run):
+            wrong.append(
+                f"corpus.path {pattern} takes in {inside}, which pdray writes itself; set run to a folder outside of "
+                "it, or name the files of the corpus alone, as in corpus.path: data/*.parquet"
+            )
+        elif not expand(pattern):
+            ends = ", ".join(DATA_SUFFIXES)
+            wrong.append(f"corpus.path matches no file: {pattern}; correct the path or the glob (of files {ends})")
+    for name, path in folders.items():
         if not (Path(path) / "config.json").is_file():
-            raise UserError(f"{name} is {path}, which holds no config.json; name a Hugging Face model folder")
+            wrong.append(f"{name} is {path or 'empty'}, which holds no config.json; name a Hugging Face model folder")
+    return wrong

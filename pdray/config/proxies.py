@@ -6,13 +6,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from pdray.config.section import HOW, Count, Section, Share
+from pdray.config.section import HOW, Count, Name, Section, Share, require_distinct
 
 
 class MultiHeadModel(Section):
     """One ready reward model that scores several aspects."""
 
-    path: str = Field(description="model folder, a sequence classifier")
+    path: Name = Field(description="model folder, a sequence classifier")
     labels: dict[str, Annotated[int, Field(ge=0)]] = Field(description="aspect -> number of its label, from 0")
 
     @field_validator("labels")
@@ -20,6 +20,7 @@ class MultiHeadModel(Section):
     def _distinct(cls, labels: dict[str, int]) -> dict[str, int]:
         if len(set(labels.values())) < len(labels):
             raise ValueError("two aspects have the same label; give each its own")
+        require_distinct(labels)
         return labels
 
 
@@ -30,7 +31,7 @@ def _kind_of_models(value: Any) -> str:
 
 MULTI_HEAD, MODEL_EACH = "one model for all", "one model each"
 ReadyModels = Annotated[
-    Annotated[dict[str, str], Tag(MODEL_EACH)] | Annotated[MultiHeadModel, Tag(MULTI_HEAD)],
+    Annotated[dict[str, Name], Tag(MODEL_EACH)] | Annotated[MultiHeadModel, Tag(MULTI_HEAD)],
     Discriminator(_kind_of_models),
 ]
 
@@ -43,7 +44,7 @@ class ProxiesConfig(Section):
         description="ready reward models, aspect -> folder, or {path: FOLDER, labels: {aspect: number}} for one with a "
         "label per aspect; set this to skip training",
     )
-    base_model: str | None = Field(
+    base_model: Name | None = Field(
         None,
         description="model folder that each proxy starts from",
         json_schema_extra=HOW,  # its files decide, not where they lie
@@ -81,6 +82,7 @@ class ProxiesConfig(Section):
             raise ValueError("set exactly one of base_model (to train proxies) and models (to bring your own)")
         if self.models is not None and len(self.model_aspects) < 2:
             raise ValueError("preference divergence compares aspects, so name a model for at least two")
+        require_distinct(self.model_aspects)
         return self
 
     @property

@@ -10,7 +10,7 @@ from pdray.config.alignment import AlignmentConfig
 from pdray.config.corpus import CorpusConfig
 from pdray.config.proxies import ProxiesConfig
 from pdray.config.scores import ScoresConfig
-from pdray.config.section import HOW, Count, Section, Share
+from pdray.config.section import HOW, Count, Name, Section, Share
 
 
 class ClusterConfig(Section):
@@ -43,7 +43,7 @@ class SelectionConfig(Section):
 class RunConfig(Section):
     """One run: five stages and the folder that they write to."""
 
-    run: str = Field("runs/my-run", description="run folder: a path that every node mounts, or s3://bucket/folder")
+    run: Name = Field("runs/my-run", description="run folder: a path that every node mounts, or s3://bucket/folder")
     seed: int = Field(0, ge=0, lt=2**31, description="seed of every random choice")
     cluster: ClusterConfig = ClusterConfig()
     corpus: CorpusConfig

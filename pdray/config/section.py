@@ -6,21 +6,57 @@ stage fingerprints, so that changing it reuses finished stages.
 
 from __future__ import annotations
 
+import unicodedata
+from collections.abc import Iterable
 from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.fields import FieldInfo
 
 HOW: dict[str, Any] = {"fingerprint": False}
 
 Share = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+Name = Annotated[str, Field(min_length=1)]  # of a file, a folder or a data set: the empty one would be this folder
 
 
 class Section(BaseModel):
     """A block of the YAML: unknown keys are refused, values never change after validation."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_sections(cls, data: Any) -> Any:
+        """A section whose lines are all comments is null in YAML, and means its defaults."""
+        if not isinstance(data, dict):
+            return data
+        empty = [name for name, field in cls.model_fields.items() if _is_section(field) and data.get(name, 0) is None]
+        return data | {name: {} for name in empty}
+
+
+def _is_section(field: FieldInfo) -> bool:
+    return isinstance(field.annotation, type) and issubclass(field.annotation, Section)
+
+
+def alike(names: Iterable[str]) -> tuple[str, str] | None:
+    """Two names that differ by spaces or by their Unicode form alone, if there are any."""
+    known: dict[str, str] = {}
+    for name in names:
+        plain = " ".join(unicodedata.normalize("NFKC", name).split())
+        if known.setdefault(plain, name) != name:
+            return known[plain], name
+    return None
+
+
+def require_distinct(names: Iterable[str]) -> None:
+    """Refuse aspects that look the same.
+
+    Raises:
+        ValueError: two differ by spaces or Unicode form alone.
+    """
+    if same := alike(names):
+        raise ValueError(f"the aspects {same[0]!r} and {same[1]!r} differ by spaces or Unicode form alone; keep one")
 
 
 def section_of(field: FieldInfo) -> type[Section] | None:

@@ -25,6 +25,7 @@ from pdray.corpus.rows import (
     check_response,
     pairs_of_responses,
 )
+from pdray.errors import UserError
 from pdray.hashing import hash64
 from pdray.progress import Counter
 from pdray.schema import text_type
@@ -63,7 +64,7 @@ def check_pairs(table: pa.Table, rules: RowRules, rated: bool, counter: Counter)
     rows = []
     for raw, file in raw_rows(table, rules.partition_columns):
         try:
-            _readable(raw)
+            _readable(raw, file, rules)
             pair = check_rated_pair(raw, rules) if rated else check_pair(raw, rules)
             given = rules.columns["pair_id"] in raw
             rows.append(pair | {"given_id": given} if pair else _set_aside(EQUAL_RATINGS, raw, file))
@@ -78,7 +79,7 @@ def check_responses(table: pa.Table, rules: RowRules, counter: Counter) -> pa.Ta
     rows = []
     for raw, file in raw_rows(table, rules.partition_columns):
         try:
-            _readable(raw)
+            _readable(raw, file, rules)
             row = check_response(raw, rules)
             rows.append(row | {PROMPT_KEY: canonical(row["prompt"])})
         except BadRowError as error:
@@ -131,9 +132,14 @@ def _rating_names(rules: RowRules) -> Iterable[str]:
     return [f"rating.{aspect}" for aspect in sorted(rules.ratings)]
 
 
-def _readable(raw: dict[str, Any]) -> None:
+def _readable(raw: dict[str, Any], file: str | None, rules: RowRules) -> None:
     if UNREADABLE in raw:
         raise BadRowError(raw[UNREADABLE])
+    if late := rules.late_rating(raw):
+        raise UserError(
+            f"{file or 'the corpus'} has the rating {late!r}, which none of the first rows has, so that it would not "
+            "count; write it into the first row as well, null where there is no rating"
+        )
 
 
 def _set_aside(reason: str, raw: dict[str, Any], file: str | None) -> dict[str, Any]:

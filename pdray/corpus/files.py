@@ -45,7 +45,13 @@ def list_files(pattern: str) -> tuple[pafs.FileSystem, list[str]]:
         UserError: there are none, or the filesystem cannot be reached.
     """
     if not is_remote(pattern):
-        return pafs.LocalFileSystem(), expand(pattern)
+        files = expand(pattern)
+        for path in files:
+            if not _is_utf8(path):
+                raise UserError(
+                    f"the name of the file {path!r} is not UTF-8, and pyarrow opens no such file; rename it"
+                )
+        return pafs.LocalFileSystem(), files
     location, mark, query = pattern.partition("?")
     glob = GLOB.search(location)
     root = location[: glob.start()].rpartition("/")[0] if glob else location
@@ -69,6 +75,14 @@ def list_files(pattern: str) -> tuple[pafs.FileSystem, list[str]]:
     if not files:
         raise UserError(f"corpus.path matches no data file: {pattern}; correct the path or the glob")
     return filesystem, files
+
+
+def _is_utf8(path: str) -> bool:
+    try:
+        path.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def corpus_files(patterns: list[str]) -> list[tuple[pafs.FileSystem, list[str]]]:

@@ -14,6 +14,13 @@ REQUIRED = {
 }
 
 
+PREFIXES = {
+    "pairs": ("score_chosen.", "score_rejected."),
+    "rated pairs": ("score_a.", "score_b."),
+    "rated responses": ("rating.", "score_a.", "score_b."),
+}
+
+
 def form_and_rules(config: CorpusConfig, raw: RawCorpus, seed: int) -> tuple[str, RowRules]:
     """The form of a corpus, a key of :data:`REQUIRED`, and the rules for its rows.
 
@@ -30,6 +37,8 @@ def form_and_rules(config: CorpusConfig, raw: RawCorpus, seed: int) -> tuple[str
         implicit_prompt=config.columns.prompt not in raw.columns,
         partition_columns=tuple(config.partition_columns),
         seed=seed,
+        rating_prefixes=() if form == "rated responses" and config.columns.ratings else PREFIXES[form],
+        known_columns=raw.columns,
     )
 
 
@@ -39,7 +48,7 @@ def rating_columns(config: CorpusConfig, columns: frozenset[str]) -> tuple[str, 
     Raises:
         UserError: a rated corpus without ratings, or a listed aspect without its columns.
     """
-    prefixes = ("score_chosen.", "score_rejected.") if config.kind == "pairs" else ("score_a.", "score_b.")
+    prefixes = PREFIXES["pairs" if config.kind == "pairs" else "rated pairs"]
     found = {
         name.removeprefix(prefixes[0]): (name, prefixes[1] + name.removeprefix(prefixes[0]))
         for name in sorted(columns)
@@ -59,8 +68,9 @@ def rating_columns(config: CorpusConfig, columns: frozenset[str]) -> tuple[str, 
     if missing or len(wanted) < 2:
         raise UserError(
             f"corpus.kind is rated but the ratings of {', '.join(missing) or 'two aspects'} are not among the columns "
-            f"{', '.join(sorted(columns)) or 'none (no readable row)'}; name them score_a.<aspect> and "
-            "score_b.<aspect>, or rating.<aspect>, or map them in corpus.columns.ratings"
+            f"{', '.join(sorted(columns)) or 'none (no readable row)'} of the schemas and first rows; name them "
+            "score_a.<aspect> and score_b.<aspect>, or rating.<aspect>, or map them in corpus.columns.ratings, and "
+            "give the first rows of a JSONL file all of them, null where there is no rating"
         )
     return form, {aspect: ratings[aspect] for aspect in sorted(wanted)}
 

@@ -11,12 +11,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.fs as pafs
 
+from pdray.corpus.kinds import read_head, unreadable_kind, wrong_kind
 from pdray.errors import UserError
 from pdray.paths import COMPRESSION_SUFFIXES
 
 LINE = "__line__"
-FILE = "path"  # the name that Ray's include_paths gives
+FILE = "__file__"
 UNREADABLE = "__unreadable__"
+RESERVED = (LINE, FILE, UNREADABLE)
 PEEK_ROWS = 100
 ROWS_PER_BLOCK = 10_000
 PIECE_BYTES = 64 * 2**20
@@ -32,22 +34,33 @@ def parse_line(data: bytes) -> dict[str, Any]:
         return {UNREADABLE: "not UTF-8", "line": data}
     except (ValueError, RecursionError):  # a plain ValueError: a number of too many digits
         return {UNREADABLE: "not JSON", "line": data}
-    return row if isinstance(row, dict) else {UNREADABLE: "not a JSON object", "line": data}
+    if not isinstance(row, dict):
+        return {UNREADABLE: "not a JSON object", "line": data}
+    if UNREADABLE in row:
+        return {UNREADABLE: f"has a column of pdray's own name {UNREADABLE}", "line": data}
+    return row
 
 
 def first_rows(filesystem: pafs.FileSystem, path: str) -> list[dict[str, Any]]:
     """The rows in the first lines of a file.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: it cannot be read, or is of another kind than JSONL.
     """
     try:
+        head = read_head(filesystem, path)
+        is_packed = path.endswith(COMPRESSION_SUFFIXES[1:])  # as Arrow sees it, which minds the case
+        if sentence := wrong_kind(path, head, is_text=not is_packed):
+            raise UserError(sentence)
         with filesystem.open_input_stream(path) as stream:
             lines = itertools.islice(io.BufferedReader(stream), PEEK_ROWS)
             rows = [parse_line(line) for line in lines if line.strip()]
     except (OSError, EOFError) as error:
         raise UserError(f"{path} cannot be read ({error}); repair or remove it") from None
-    return [row for row in rows if UNREADABLE not in row]
+    readable = [row for row in rows if UNREADABLE not in row]
+    if rows and not readable and not is_packed:
+        raise UserError(unreadable_kind(path, head))
+    return readable
 
 
 def cut_pieces(filesystem: pafs.FileSystem, files: list[str]) -> list[dict[str, Any]]:

@@ -6,21 +6,22 @@ import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.fs as pafs
-import pyarrow.parquet as pq
 
 from pdray.config import CorpusConfig
 from pdray.corpus.files import corpus_files, folder_values
 from pdray.corpus.hub import open_hub
 from pdray.corpus.lines import FILE, LINE, UNREADABLE, cut_pieces, first_rows, parse_line, read_pieces
-from pdray.errors import UserError
+from pdray.corpus.tables import common_schema, cut_groups, read_footer, read_groups
+from pdray.errors import UserError, check_together
 
 SIDES = ("response_a", "response_b")
 PEEK_THREADS = 16
+NAMED = 5  # files that a message names
 
 T = TypeVar("T")
 
@@ -40,6 +41,35 @@ class RawCorpus:
     conversational: bool
 
 
+@dataclass(frozen=True)
+class Part:
+    """Files of one format on one filesystem, looked at but not read.
+
+    Attributes:
+        filesystem: that holds them.
+        pieces: what a task reads at a time; see :func:`cut_pieces` and :func:`cut_groups`.
+        columns: names of the columns.
+        conversational: whether prompts or responses are lists of messages.
+        schema: of parquet files, None of JSONL.
+    """
+
+    filesystem: pafs.FileSystem
+    pieces: list[dict[str, Any]]
+    columns: frozenset[str]
+    conversational: bool
+    schema: pa.Schema | None = None
+
+    def dataset(self) -> Any:
+        """The rows as a Ray Data set."""
+        import ray.data
+
+        # Not read_parquet: it takes names of files for addresses and `name=value` folders for columns.
+        read, args = (read_pieces, ()) if self.schema is None else (read_groups, (self.schema,))
+        return ray.data.from_items(self.pieces, override_num_blocks=len(self.pieces)).map_batches(
+            read, fn_args=(self.filesystem, *args), batch_size=1, batch_format="pyarrow", max_retries=3
+        )
+
+
 def open_corpus(config: CorpusConfig) -> RawCorpus:
     """Open the files or the hub data set of a corpus; nothing is read yet but schemas and first rows.
 
@@ -49,17 +79,35 @@ def open_corpus(config: CorpusConfig) -> RawCorpus:
     if config.hub is not None:
         dataset, schema = open_hub(config)
         return RawCorpus([dataset], frozenset(schema.names), _has_messages(schema, text_columns(config)))
-    texts = text_columns(config)
+    parts = look_at_files(config)
+    return replace(describe(config, parts), datasets=[part.dataset() for part in parts])
+
+
+def describe(config: CorpusConfig, parts: list[Part]) -> RawCorpus:
+    """What the columns of all parts say; without data sets."""
+    return RawCorpus(
+        datasets=[],
+        columns=frozenset(config.partition_columns).union(*(part.columns for part in parts)),
+        conversational=any(part.conversational for part in parts),
+    )
+
+
+def look_at_files(config: CorpusConfig) -> list[Part]:
+    """Schemas and first rows of the files; starts no Ray.
+
+    Raises:
+        UserError: a file cannot be read or is of another kind than its name says; all such files are named.
+    """
     groups = [group for found in corpus_files(config.patterns) for group in _by_format(*found)]
     partitions = frozenset(config.partition_columns)
-    for _, files, _ in groups:
+    parts: list[Part] = []
+
+    def look(filesystem: pafs.FileSystem, files: list[str], is_parquet: bool) -> None:
         _require_folders(files, partitions)
-    parts = [_open_files(*group, texts, partitions) for group in groups]
-    return RawCorpus(
-        datasets=[dataset for dataset, _, _ in parts],
-        columns=partitions.union(*(columns for _, columns, _ in parts)),
-        conversational=any(conversational for _, _, conversational in parts),
-    )
+        parts.append((_tables if is_parquet else _lines)(filesystem, files, text_columns(config), partitions))
+
+    check_together(functools.partial(look, *group) for group in groups)
+    return parts
 
 
 def text_columns(config: CorpusConfig) -> frozenset[str]:
@@ -75,7 +123,7 @@ def raw_rows(table: pa.Table, partitions: tuple[str, ...] = ()) -> Iterator[tupl
     ``{UNREADABLE: reason, "line": text}``; bytes that are not UTF-8 stay bytes.
     """
     files = table.column(FILE).to_pylist() if FILE in table.column_names else itertools.repeat(None)
-    if LINE in table.column_names:
+    if set(table.column_names) == {LINE, FILE}:
         rows: Any = (parse_line(line) for line in table.column(LINE).to_pylist())
     else:
         names = [name for name in table.column_names if name != FILE]
@@ -134,51 +182,47 @@ def _refuse_both(path: str, columns: Iterable[str], partitions: frozenset[str]) 
         )
 
 
-def _open_files(
-    filesystem: pafs.FileSystem, files: list[str], is_parquet: bool, texts: frozenset[str], partitions: frozenset[str]
-) -> tuple[Any, frozenset[str], bool]:
-    import ray.data
+def _tables(filesystem: pafs.FileSystem, files: list[str], texts: frozenset[str], partitions: frozenset[str]) -> Part:
+    footers = _of_each(read_footer, filesystem, files)
+    for footer in footers:
+        _refuse_both(footer.path, footer.schema.names, partitions)
+    schema = common_schema(footers)
+    return Part(filesystem, cut_groups(footers), frozenset(schema.names), _has_messages(schema, texts), schema)
 
-    if is_parquet:
-        schemas = _of_each(_schema, filesystem, files)
-        for path, schema in zip(files, schemas, strict=True):
-            _refuse_both(path, schema.names, partitions)
-        # Left to itself, Ray takes `name=value` folders for columns, in place of those in the files.
-        dataset = ray.data.read_parquet(files, filesystem=filesystem, include_paths=True, partitioning=None)
-        return dataset, _common_columns(files, schemas), any(_has_messages(schema, texts) for schema in schemas)
+
+def _lines(filesystem: pafs.FileSystem, files: list[str], texts: frozenset[str], partitions: frozenset[str]) -> Part:
     firsts = _of_each(first_rows, filesystem, files)
     for path, first in zip(files, firsts, strict=True):
         _refuse_both(path, (key for row in first for key in row), partitions)
     rows = [row for first in firsts for row in first]
-    pieces = cut_pieces(filesystem, files)
-    dataset = ray.data.from_items(pieces, override_num_blocks=len(pieces)).map_batches(
-        read_pieces, fn_args=(filesystem,), batch_size=1, batch_format="pyarrow", max_retries=3
-    )
     conversational = any(_is_messages(row.get(name)) for row in rows for name in texts)
-    return dataset, frozenset(key for row in rows for key in row), conversational
+    return Part(
+        filesystem, cut_pieces(filesystem, files), frozenset(key for row in rows for key in row), conversational
+    )
 
 
 def _of_each(read: Callable[[pafs.FileSystem, str], T], filesystem: pafs.FileSystem, files: list[str]) -> list[T]:
+    """What is read of each file; all that cannot be read are named, up to :data:`NAMED`."""
+    found: list[T] = []
+    refused: list[str] = []
+
+    def attempt(path: str) -> T | UserError:
+        try:
+            return read(filesystem, path)
+        except UserError as error:
+            return error
+
     with ThreadPoolExecutor(PEEK_THREADS) as pool:
-        return list(pool.map(functools.partial(read, filesystem), files))
-
-
-def _schema(filesystem: pafs.FileSystem, path: str) -> pa.Schema:
-    try:
-        return pq.read_schema(path, filesystem=filesystem)
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{path} is not a readable parquet file ({error}); repair or remove it") from None
-
-
-def _common_columns(files: list[str], schemas: list[pa.Schema]) -> frozenset[str]:
-    names = [frozenset(schema.names) for schema in schemas]
-    for path, other in zip(files, names, strict=True):
-        if other != names[0]:
-            differing = ", ".join(sorted(other ^ names[0]))
-            raise UserError(
-                f"{path} and {files[0]} have different columns ({differing}); give files of one kind to corpus.path"
-            )
-    return names[0]
+        for one in pool.map(attempt, files):
+            if isinstance(one, UserError):
+                refused.append(str(one))
+            else:
+                found.append(one)
+    if len(refused) > NAMED:
+        refused = [*refused[:NAMED], f"{len(refused) - NAMED} more files of corpus.path cannot be read either"]
+    if refused:
+        raise UserError("\n".join(refused))
+    return found
 
 
 def _has_messages(schema: pa.Schema, texts: frozenset[str]) -> bool:

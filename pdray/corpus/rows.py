@@ -41,6 +41,8 @@ class RowRules:
         implicit_prompt: whether there is no prompt column, and the prompt is what the responses begin with.
         partition_columns: columns whose values are folder names.
         seed: of the draw of an aspect.
+        rating_prefixes: what the names of rating columns begin with, where they are found by name.
+        known_columns: that the schemas and first rows have.
     """
 
     columns: dict[str, str]
@@ -50,6 +52,13 @@ class RowRules:
     implicit_prompt: bool = False
     partition_columns: tuple[str, ...] = ()
     seed: int = 0
+    rating_prefixes: tuple[str, ...] = ()
+    known_columns: frozenset[str] = frozenset()
+
+    def late_rating(self, raw: dict[str, Any]) -> str | None:
+        """A rating in a row that the schemas and first rows did not show, so that nothing reads it."""
+        late = [key for key in raw.keys() - self.known_columns if key.startswith(self.rating_prefixes)]
+        return min(late, default=None) if self.rating_prefixes else None
 
 
 def check_pair(raw: dict[str, Any], rules: RowRules) -> dict[str, Any]:

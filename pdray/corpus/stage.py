@@ -17,12 +17,12 @@ import functools
 from pathlib import Path
 from typing import Any
 
-from pdray.config import CorpusConfig, RunConfig, fingerprinted
+from pdray.config import CorpusConfig, RunConfig, alike, fingerprinted
 from pdray.corpus.build import check_rows, default_texts, summarise_rows, write_missing
 from pdray.corpus.files import input_identity
 from pdray.corpus.form import absent_columns, form_and_rules
 from pdray.corpus.plan import ShardPlan, make_plan, read_plan, record_plan
-from pdray.corpus.read import RawCorpus, open_corpus
+from pdray.corpus.read import RawCorpus, describe, look_at_files, open_corpus
 from pdray.corpus.report import Report, add_up
 from pdray.corpus.rows import NO_PROMPT, RowRules
 from pdray.corpus.write import QUARANTINE
@@ -30,7 +30,7 @@ from pdray.errors import UserError
 from pdray.identity import folder_identity
 from pdray.schema import CorpusOutput
 from pdray.shards import run_rounds
-from pdray.stages import Stage, StageContext, StageResult
+from pdray.stages import Stage, StageContext, StageResult, Upstream
 
 LISTED = 5  # reasons in a message; all of them are in the quarantine
 
@@ -46,6 +46,17 @@ def settings(config: RunConfig) -> dict[str, Any]:
         files = folder_identity(config.corpus.hub)
         section = section | {"hub": None}
     return section | {"seed": config.seed, "files": files}
+
+
+def check(config: RunConfig, upstream: Upstream) -> None:
+    """Refuse files that are of another kind than their names say, and columns that are not there.
+
+    Raises:
+        UserError: what :func:`run` would find in schemas and first rows; a hub data set is not looked at.
+    """
+    corpus = config.corpus
+    if corpus.hub is None:
+        form_and_rules(corpus, describe(corpus, look_at_files(corpus)), config.seed)
 
 
 def run(ctx: StageContext) -> StageResult:
@@ -98,6 +109,11 @@ def _refuse_if_bad(config: CorpusConfig, raw: RawCorpus, report: Report, plan: S
     if report.pairs == 0:
         every = ", ".join(f"{count:,} {reason}" for reason, count in _ranked(report.reasons))
         raise UserError(f"none of {rows_read:,} rows gave a pair ({every}); give pairs that can be told apart")
+    if same := alike(sorted(report.aspects)):
+        raise UserError(
+            f"the corpus has the aspects {same[0]!r} and {same[1]!r}, which differ by spaces or Unicode form alone; "
+            "write them alike, or set corpus.aspects to those that you mean"
+        )
     if len(report.aspects) < 2:
         raise UserError(
             f"the corpus has {len(report.aspects)} aspect ({', '.join(report.aspects)}); preference divergence "
@@ -158,4 +174,5 @@ STAGE = Stage(
     run=run,
     load=lambda value: CorpusOutput(**value),
     shown=("aspect_rows", "quarantine_reasons", "conflict"),
+    check=check,
 )

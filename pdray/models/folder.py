@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
 from pdray.errors import UserError
+from pdray.models.files import read_object
+from pdray.models.template import check_template
 from pdray.models.vocabulary import check_vocabulary
 from pdray.models.weights import read_shapes
 
@@ -40,6 +41,7 @@ def check_model_folder(setting: str, folder: str, kind: Kind, label: int | None 
     if tokenizer_config.exists():
         _refuse_code(name, tokenizer_config.name, read_object(name, tokenizer_config))
     check_vocabulary(name, folder, config, read_shapes(name, folder))
+    check_template(name, folder)
 
 
 def read_config(name: str, folder: str) -> dict[str, Any]:
@@ -61,24 +63,6 @@ def read_config(name: str, folder: str) -> dict[str, Any]:
     return config
 
 
-def read_object(name: str, path: Path) -> dict[str, Any]:
-    """A file with one JSON object.
-
-    Raises:
-        UserError: it is missing, unreadable, or holds anything else.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        value = None
-    if not isinstance(value, dict):
-        raise UserError(
-            f"{name}, which holds no readable {path.name} (one JSON object); name a Hugging Face model folder, or copy "
-            "that file again from where the model comes from"
-        )
-    return value
-
-
 def _check_kind(name: str, config: dict[str, Any], kind: Kind) -> None:
     named = config.get("architectures") or []
     kinds = [str(item) for item in named] if isinstance(named, list) else [str(named)]
@@ -96,7 +80,9 @@ def _check_kind(name: str, config: dict[str, Any], kind: Kind) -> None:
 
 def num_labels(config: dict[str, Any]) -> int:
     """Labels of a classifier, from its config.json; Transformers writes them only where there are not two."""
-    return len(config.get("id2label") or {}) or int(config.get("num_labels", 2))
+    labels = config.get("id2label")
+    count = config.get("num_labels", 2)
+    return len(labels) if isinstance(labels, dict) and labels else count if isinstance(count, int) else 0
 
 
 def _check_labels(name: str, labels: int, label: int | None) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from pdray.errors import UserError
+from pdray.models.files import read_object
 
 POSITION_KEYS = ("max_position_embeddings", "n_positions")
 OFFSET_POSITIONS = (
@@ -31,7 +31,7 @@ def check_positions(setting: str, max_tokens: int, folder: str) -> None:
     Raises:
         UserError: the model has fewer positions.
     """
-    positions = max_positions(json.loads((Path(folder) / "config.json").read_text(encoding="utf-8")))
+    positions = max_positions(read_object(f"a model is {folder}", Path(folder) / "config.json"))
     if positions is not None and max_tokens > positions:
         raise UserError(
             f"{setting} is {max_tokens}, but {folder} reads at most {positions} tokens; "
@@ -41,8 +41,10 @@ def check_positions(setting: str, max_tokens: int, folder: str) -> None:
 
 def max_positions(config: dict[str, Any]) -> int | None:
     """Most tokens that a model reads, from its config.json; None where it sets no limit."""
-    config = config.get("text_config", config)
-    positions = next((config[key] for key in POSITION_KEYS if config.get(key)), None)
+    inner = config.get("text_config", config)
+    config = inner if isinstance(inner, dict) else config
+    positions = next((config[key] for key in POSITION_KEYS if isinstance(config.get(key), int)), None)
     if positions is not None and config.get("model_type") in OFFSET_POSITIONS:
-        positions -= config.get("pad_token_id", 1) + 1
+        pad = config.get("pad_token_id")
+        positions -= (pad if isinstance(pad, int) else 1) + 1
     return positions

@@ -69,7 +69,8 @@ def embedding_rows(config: dict[str, Any], shapes: Shapes) -> int | None:
     """Tokens that the model has an embedding for: from the weights, else from config.json; None where neither says."""
     rows = [shape[0] for tensor, shape in shapes.items() if _is_embedding(tensor) and len(shape) == 2]
     text_config = config.get("text_config", config)
-    return max(rows) if rows else text_config.get("vocab_size")
+    size = text_config.get("vocab_size") if isinstance(text_config, dict) else None
+    return max(rows) if rows else size if isinstance(size, int) else None
 
 
 def _is_embedding(tensor: str) -> bool:
@@ -100,7 +101,7 @@ def largest_token(name: str, folder: str) -> int | None:
 def _read_ids(name: str, path: Path) -> list[int]:
     try:
         return [int(token) for token in READERS[path.name](path.read_text(encoding="utf-8"))]
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise UserError(f"{name}, whose {path.name} is damaged: no tokenizer can be read from it; {CURE}") from None
 
 

@@ -54,7 +54,7 @@ def _read_shards(name: str, root: Path) -> Shapes:
     try:
         index = json.loads((root / INDEX).read_text(encoding="utf-8"))
         where = {str(tensor): str(file) for tensor, file in index["weight_map"].items()}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise UserError(
             f"{name}, whose {INDEX} holds no readable weight_map; copy it again from where the model comes from"
         ) from None

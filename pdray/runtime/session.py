@@ -11,6 +11,7 @@ from typing import Any
 
 from pdray.config import ClusterConfig
 from pdray.errors import UserError
+from pdray.signals import handlers_kept
 
 WORKER_ENV = {
     "TOKENIZERS_PARALLELISM": "false",
@@ -52,7 +53,8 @@ def ray_session(cluster: ClusterConfig) -> Iterator[None]:
 
         ending.callback(ray.shutdown)
         try:
-            ray.init(**where, logging_level=logging.WARNING)
+            with handlers_kept():
+                ray.init(**where, logging_level=logging.WARNING)
         except (ConnectionError, TimeoutError) as error:
             raise UserError(
                 f"no Ray cluster answers at cluster.address {address!r} ({error}); start one with cluster/local.sh up, "

@@ -1,0 +1,28 @@
+"""The JSON files of a model folder, whatever stands in their place."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pdray.errors import UserError
+from pdray.filesystems import read_regular
+
+
+def read_object(name: str, path: Path) -> dict[str, Any]:
+    """A file with one JSON object.
+
+    Raises:
+        UserError: it is missing, unreadable, or holds anything else.
+    """
+    try:
+        value = json.loads(read_regular(str(path)).decode("utf-8"))  # a pipe in its place would wait for ever
+    except (OSError, ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise UserError(
+            f"{name}, which holds no readable {path.name} (one JSON object); name a Hugging Face model folder, or copy "
+            "that file again from where the model comes from"
+        )
+    return value

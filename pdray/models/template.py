@@ -1,0 +1,98 @@
+"""A model's chat template, run in a process of its own: it is a program, which may raise, fill memory or never end.
+
+``python -m pdray.models.template FOLDER`` is that process.
+"""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from pdray.errors import UserError
+from pdray.models.files import read_object
+
+SECONDS = 20  # of processor time, the import of Transformers included
+WALL_SECONDS = 120
+MEMORY_BYTES = 8 << 30  # of addresses, of which the libraries reserve most
+LONGEST = 100_000  # characters for a conversation of three words
+PROBES: tuple[list[dict[str, str]], ...] = (
+    [{"role": "user", "content": "a"}],
+    [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}],
+    [{"role": "system", "content": "s"}, {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}],
+)
+CURE = "correct or remove the template, or copy its files again from where the model comes from"
+
+
+def check_template(name: str, folder: str) -> None:
+    """Refuse a folder whose chat template fails on a short conversation, does not end, or writes without end.
+
+    Args:
+        name: how messages call the folder, for example ``alignment.policy is /models/sft``.
+        folder: the model folder.
+
+    Raises:
+        UserError: with what the template said, and the cure.
+    """
+    if not has_template(folder):
+        return
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "pdray.models.template", folder],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=WALL_SECONDS,
+            stdin=subprocess.DEVNULL,
+        )
+    except subprocess.TimeoutExpired:
+        done = None
+    if done is None or done.returncode < 0:
+        raise UserError(f"{name}, whose chat template does not end within {SECONDS} seconds; {CURE}")
+    if done.returncode:
+        said = [line for line in (done.stdout or done.stderr).splitlines() if line.strip()] or ["no message"]
+        raise UserError(f"{name}, whose tokenizer or chat template cannot be used ({said[-1].strip()[:300]}); {CURE}")
+
+
+def has_template(folder: str) -> bool:
+    """Whether a model folder comes with a chat template."""
+    root = Path(folder)
+    if (root / "chat_template.jinja").exists() or (root / "additional_chat_templates").exists():
+        return True
+    config = root / "tokenizer_config.json"
+    return config.is_file() and bool(read_object(f"a model is {folder}", config).get("chat_template"))
+
+
+def main(folder: str) -> int:
+    """Try the template on short conversations; 0 if it takes them or refuses them in its own words."""
+    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    from pdray.models.loading import load_tokenizer_files
+
+    try:
+        tokenizer = load_tokenizer_files(folder)
+        for messages in PROBES:
+            _attempt(tokenizer, messages)
+    except BaseException as error:  # whatever a template raises, MemoryError included
+        print(f"{type(error).__name__}: {' '.join(str(error).split())}")
+        return 1
+    return 0
+
+
+def _attempt(tokenizer: Any, messages: list[dict[str, str]]) -> None:
+    from jinja2 import TemplateError
+
+    try:
+        text = tokenizer.apply_chat_template(messages, tokenize=False)
+    except TemplateError as error:
+        if type(error) is TemplateError:  # its own raise_exception: it wants other roles, which the corpus may have
+            return
+        raise
+    if len(text) > LONGEST:
+        raise ValueError(f"it makes more than {LONGEST:,} characters of three words")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
