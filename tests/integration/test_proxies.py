@@ -22,7 +22,7 @@ from tests.stages import run_stage
 from tests.tiny import tiny_encoder, tiny_llama_lm
 
 pytestmark = pytest.mark.usefixtures("ray_local")
-HEAD = {"train": "head"}
+HEAD = {"train": "head", "reading": "together"}
 ALL: dict[str, Any] = {"train": "all", "epochs": 6, "learning_rate": 0.003, "batch_size": 4, "num_workers": 2}
 
 
@@ -109,7 +109,7 @@ def test_heads_on_a_frozen_encoder(head_run: tuple[Path, StageResult], bert: str
     assert saved["classifier.weight"].shape == (2, 64)
     assert not saved["classifier.bias"].any()
     assert {path.name for path in (root / "proxies-test").iterdir()} >= {"features", "model", "shards"}
-    assert not (root / "proxies-test" / linear.IDENTITY).exists()
+    assert not (root / "proxies-test" / linear.FEATURE_MODELS["together"]).exists()
 
 
 def test_rewards_of_the_model_are_its_head_on_the_features(
