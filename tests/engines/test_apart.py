@@ -20,7 +20,7 @@ from pdray.proxies.backbone import write_encoder
 from pdray.rewards import RewardHead
 from pdray.storage import StoragePath
 from pdray.tokens import TokenRule
-from tests.tiny import tiny_encoder, tiny_llama_lm, tiny_roberta, tiny_tokenizer
+from tests.tiny import WORDS, tiny_encoder, tiny_llama_lm, tiny_roberta, tiny_tokenizer
 
 RULE = TokenRule(16, 8)
 PROMPTS = ["what is good ?", "what is good ?", "is it bad or not ?", "what is good ?"]
@@ -67,34 +67,15 @@ def test_counts_of_a_response() -> None:
 @pytest.mark.parametrize(("keep", "kept"), [("end", slice(-14, None)), ("start", slice(0, 14))])
 def test_each_part_may_fill_max_tokens(tmp_path: Path, keep: Any, kept: slice) -> None:
     tokenizer = load_tokenizer_files(str(tiny_tokenizer(tmp_path)))
-    words = [
-        "the",
-        "a",
-        "an",
-        "and",
-        "of",
-        "to",
-        "in",
-        "is",
-        "it",
-        "that",
-        "for",
-        "on",
-        "with",
-        "as",
-        "was",
-        "be",
-        "by",
-        "at",
-        "this",
-    ]
+    words = WORDS.split()[:19]
+    response = words[::-1]
     encoder = ApartEncoder(tokenizer, TokenRule(16, 8, keep))
-    encoded = encoder.encode([" ".join(words), "go", "go"], ["good", " ".join(words), ""])
+    encoded = encoder.encode([" ".join(words), "go", "go"], ["good", " ".join(response), ""])
     ids = {word: tokenizer(word, add_special_tokens=False)["input_ids"][0] for word in [*words, "go", "good"]}
     start, end = tokenizer.cls_token_id, tokenizer.sep_token_id
     whole = [ids[word] for word in words]
     assert encoded.ids[0].parts == ((start, *whole[kept], end), (start, ids["good"], end))
-    assert encoded.ids[1].parts == ((start, ids["go"], end), (start, *whole[:14], end))
+    assert encoded.ids[1].parts == ((start, ids["go"], end), (start, *whole[::-1][:14], end))
     assert encoded.ids[2].response == (start, end)
     assert encoded.num_tokens == [1, len(words), 0]
     assert encoded.truncated == [True, True, False]

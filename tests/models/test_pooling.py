@@ -40,7 +40,7 @@ def test_a_stated_pooling_is_taken(tmp_path: Path, config: dict[str, Any], pooli
     [{"pooling_mode_max_tokens": True}, {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True}, {}],
 )
 def test_a_pooling_that_engines_do_not_have_is_refused(tmp_path: Path, config: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match="by mean, cls or last alone; set proxies.reading to together"):
+    with pytest.raises(UserError, match=r"by mean, cls or last alone; set proxies.reading to together"):
         stated_pooling("proxies.base_model is x", state(tmp_path, **config))
 
 
