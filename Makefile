@@ -13,7 +13,7 @@ TORCH := $(shell sed -n 's/.*"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
 CHECKED := pdray jobs cluster tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format clean distclean
+.PHONY: help setup demo test bench lint format clean distclean
 
 help:  ## what there is to make
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -44,6 +44,9 @@ demo: setup  ## the whole pipeline on an embedded corpus, about six minutes on t
 
 test: lint  ## linters and all tests
 	$(BIN)/python -m pytest $(ARGS)
+
+bench: setup  ## small benchmarks beside their baselines, under 15 minutes
+	$(BIN)/python -m benchmarks.bench
 
 lint: setup  ## ruff and mypy
 	$(BIN)/ruff check $(CHECKED)

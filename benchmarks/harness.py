@@ -1,4 +1,4 @@
-"""How a contender is measured: in a process of its own, several times, with the memory of all its processes."""
+"""How a contender is measured: in a process of its own, several times, and once more for its memory."""
 
 from __future__ import annotations
 
@@ -21,11 +21,15 @@ SAMPLE_SECONDS = 0.2
 
 
 class TreeMeter(threading.Thread):
-    """Samples memory and CPU time of this process and those below it, five times a second."""
+    """Samples CPU time, or memory too, of this process and those below it, five times a second.
 
-    def __init__(self) -> None:
+    The kernel walks every page table for a proportional set size, which with Ray's twenty processes takes a good part
+    of a core: a run whose memory is sampled is not one whose seconds count.
+    """
+
+    def __init__(self, memory: bool) -> None:
         super().__init__(daemon=True)
-        self.peak = 0
+        self.memory, self.peak = memory, 0
         self._cpu: dict[tuple[int, float], float] = {}
         self._finished = threading.Event()
         self._sample()
@@ -39,29 +43,30 @@ class TreeMeter(threading.Thread):
         total = 0
         for process in [me := psutil.Process(), *me.children(recursive=True)]:
             try:
-                total += process.memory_full_info().pss
+                total += process.memory_full_info().pss if self.memory else 0
                 times = process.cpu_times()
                 self._cpu[process.pid, process.create_time()] = times.user + times.system
             except (psutil.NoSuchProcess, psutil.AccessDenied):
                 continue
         self.peak = max(self.peak, total)
 
-    def finish(self) -> dict[str, float]:
-        """Peak in GiB and CPU seconds."""
+    def finish(self) -> tuple[float, float]:
+        """CPU seconds since the start, and the peak in GiB."""
         self._finished.set()
         self.join()
         self._sample()
-        cpu = sum(self._cpu.values()) - self._before
-        return {"peak_memory_gib": round(self.peak / 2**30, 2), "cpu_seconds": round(cpu, 2)}
+        return round(sum(self._cpu.values()) - self._before, 2), round(self.peak / 2**30, 2)
 
 
-def measure(function: Callable[[], Any]) -> dict[str, float]:
-    """Seconds, CPU seconds and peak memory of a call and of the processes that it starts."""
-    meter = TreeMeter()
+def measure(function: Callable[[], Any], memory: bool = False) -> dict[str, float]:
+    """Seconds and CPU seconds of a call and of the processes that it starts; or, with ``memory``, their peak alone."""
+    meter = TreeMeter(memory)
     meter.start()
     start = time.monotonic()
     function()
-    return {"seconds": round(time.monotonic() - start, 2)} | meter.finish()
+    seconds = round(time.monotonic() - start, 2)
+    cpu, peak = meter.finish()
+    return {"peak_memory_gib": peak} if memory else {"seconds": seconds, "cpu_seconds": cpu}
 
 
 def in_fresh_process(module: str, words: list[str], scratch: Path) -> dict[str, Any]:

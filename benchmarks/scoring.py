@@ -31,7 +31,7 @@ import numpy as np
 
 from benchmarks.common import write_result
 from benchmarks.harness import in_fresh_process, medians
-from benchmarks.scoring_data import ASPECTS, make_corpus, make_models
+from benchmarks.scoring_data import ASPECTS, make_corpus, make_data, make_models
 
 CONTENDERS = ("pdray", "raw vllm", "script")
 LARGEST_DIFFERENCE = 1e-3
@@ -45,18 +45,20 @@ def main() -> None:
         return
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
+        name = args.data.name if args.data else "demo"
+        args.data = args.data or make_data(Path(scratch) / "demo.parquet", args.prompts)
         models = make_models(args.model, Path(scratch) / "models", max(args.kappa))
         for kappa in args.kappa:
             for repetition in args.repetition:
                 rows += compare(args, Path(scratch), models, kappa, repetition)
     settings = {name: getattr(args, name) for name in ("prompts", "max_tokens", "repeats")}
-    write_result(args.out, "scoring", settings | {"data": args.data.name, "model": "MiniLM-L6, random heads"}, rows)
+    write_result(args.out, "scoring", settings | {"data": name, "model": "MiniLM-L6, random heads"}, rows)
 
 
 def parse() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="parquet with prompt, response_a and response_b")
+    parser.add_argument("--data", type=Path, help="parquet with prompt, response_a and response_b; default: the demo's")
     parser.add_argument("--model", type=Path, help="backbone folder; default: the MiniLM package")
     parser.add_argument("--prompts", type=int, default=20, help="prompts of the corpus, 16 texts each")
     parser.add_argument("--max-tokens", type=int, default=128)

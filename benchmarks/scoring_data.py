@@ -37,6 +37,16 @@ def partners(count: int, repetition: int) -> list[tuple[int, int]]:
     return half + ring if repetition == 3 else list(combinations(range(count), 2))
 
 
+def make_data(path: Path, prompts: int) -> Path:
+    """Write the demo's responses, enough for so many prompts, as a file that :func:`make_corpus` reads."""
+    from pdray.demo.corpus import make_pairs
+
+    columns = {"prompt": "prompt", "chosen": "response_a", "rejected": "response_b"}
+    pairs = [{name: pair[key] for key, name in columns.items()} for pair in make_pairs(40 * max(prompts, 36))]
+    pq.write_table(pa.Table.from_pylist(pairs), path)
+    return path
+
+
 def make_corpus(
     data: Path, folder: Path, models: Path, prompts: int, kappa: int, repetition: int, max_tokens: int
 ) -> dict[str, Any]:

@@ -1,13 +1,14 @@
 """Select the 30% of 1,000,000 pairs with the smallest PD, text included: pdray beside what one would write instead.
 
-    python benchmarks/selection.py --rows 1000000 --out benchmarks/results/selection-1m-2core.json
+    python -m benchmarks.selection --rows 1000000 --out benchmarks/results/selection-1m-2core.json
 
 pdray runs its whole stage: from the rewards of the texts (margins, quantiles, PD, cut) to the kept pairs with their
 text, and a table of every pair's divergence. The others read one flat table of the same pairs, about 1.9 KB of text
 each, in which PD stands already, and write the kept ones. All must keep the same ids. Each contender runs in a fresh
 process, one after the other, as often as ``--repeats`` says. The start of Ray and of its workers is not counted,
 what they import is.
-Memory is the peak over the process tree of proportional set sizes; CPU seconds are those of the tree.
+Memory is the peak over the process tree of proportional set sizes, in a run of its own that is not timed; CPU seconds
+are those of the tree. ``ratio`` is the median of the seconds over those of DuckDB's ORDER BY LIMIT.
 """
 
 from __future__ import annotations
@@ -98,11 +99,12 @@ def polars(data: Path, out: Path, rows: int) -> None:
     query.select(COLUMNS.split(", ")).sink_parquet(out / "kept" / "kept.parquet")
 
 
+DUCKDB = "DuckDB ORDER BY LIMIT"
 Contender = Callable[[Path, Path, int], None]
 CONTENDERS: dict[str, Contender] = {
     "pdray": pdray_stage,
     "pdray with ranks": pdray_ranks,
-    "DuckDB ORDER BY LIMIT": duckdb_sort,
+    DUCKDB: duckdb_sort,
     "DuckDB ids, then join": duckdb_join,
     "Polars": polars,
     "Ray Data sort().limit()": ray_sort_limit,
@@ -111,18 +113,21 @@ ON_RAY = (pdray_stage, pdray_ranks, ray_sort_limit)
 
 
 def _start_workers() -> None:
-    """Have a worker process on every CPU: what a run has when it comes to the selection."""
+    """Have a worker on every CPU that has read a table before, as a run has when it comes to the selection."""
     import ray
 
     cpus = int(ray.cluster_resources()["CPU"])
-    ray.get([ray.remote(_pause).remote(2.0) for _ in range(cpus)])
+    ray.get([ray.remote(_import_and_pause).remote(2.0) for _ in range(cpus)])
 
 
-def _pause(seconds: float) -> None:
+def _import_and_pause(seconds: float) -> None:
+    import pyarrow.compute
+    import pyarrow.parquet  # noqa: F401
+
     time.sleep(seconds)
 
 
-def measure_in_session(name: str, data: Path, scratch: Path, rows: int) -> dict[str, Any]:
+def measure_in_session(name: str, data: Path, scratch: Path, rows: int, memory: bool) -> dict[str, Any]:
     """Run one contender, on a Ray of its own where it needs one, and digest the ids that it kept."""
     import contextlib
 
@@ -134,8 +139,8 @@ def measure_in_session(name: str, data: Path, scratch: Path, rows: int) -> dict[
     with ray_session(ClusterConfig()) if function in ON_RAY else contextlib.nullcontext():
         if function in ON_RAY:
             _start_workers()
-        result: dict[str, Any] = dict(measure(lambda: function(data, out, rows)))
-        if function is pdray_stage:
+        result: dict[str, Any] = dict(measure(lambda: function(data, out, rows), memory))
+        if function is pdray_stage and not memory:
             half = measure(lambda: pdray_another_budget(data, scratch / "half", rows))
             result["another_budget_seconds"] = half["seconds"]
     ids = pads.dataset(out / "kept").to_table(columns=["pair_id"])["pair_id"].to_pylist()
@@ -147,6 +152,14 @@ def measure_in_session(name: str, data: Path, scratch: Path, rows: int) -> dict[
     }
 
 
+def run_contender(args: argparse.Namespace, name: str, data: Path, scratch: Path, *more: str) -> dict[str, Any]:
+    """One contender in a fresh process."""
+    words = ["--contender", name, "--rows", str(args.rows), "--data", str(data), *more]
+    run = in_fresh_process("benchmarks.selection", words, scratch / "run")
+    print(json.dumps({key: value for key, value in run.items() if key != "ids_digest"}), flush=True)
+    return run
+
+
 def main() -> None:
     """Make the data, run every contender, check that they agree and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -156,22 +169,28 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     parser.add_argument("--data", type=Path, help="folder that keeps the data for another time (default: a temporary)")
     parser.add_argument("--contender", choices=CONTENDERS, help=argparse.SUPPRESS)
+    parser.add_argument("--memory", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.contender:
-        result = measure_in_session(args.contender, args.data, args.out.parent, args.rows)
+        result = measure_in_session(args.contender, args.data, args.out.parent, args.rows, args.memory)
         args.out.write_text(json.dumps(result))
         return
     with tempfile.TemporaryDirectory(dir=args.data) as scratch:
         data = (args.data or Path(scratch)) / f"pairs-{args.rows}"
         make_data(data, args.rows, psutil.cpu_count() or 1)
-        runs = []
+        runs, peaks = [], {}
         for _ in range(args.repeats):
             for name in args.only:
-                words = ["--contender", name, "--rows", str(args.rows), "--data", str(data)]
-                runs.append(in_fresh_process("benchmarks.selection", words, Path(scratch) / "run"))
-                print(json.dumps({key: value for key, value in runs[-1].items() if key != "ids_digest"}), flush=True)
+                runs.append(run_contender(args, name, data, Path(scratch)))
+        for name in args.only:
+            peaks[name] = run_contender(args, name, data, Path(scratch), "--memory")["peak_memory_gib"]
     assert len({run["ids_digest"] for run in runs}) == 1, f"the contenders disagree: {runs}"
-    rows = [medians([run for run in runs if run["contender"] == name]) for name in args.only]
+    rows = [
+        {**medians([run for run in runs if run["contender"] == name]), "peak_memory_gib": peaks[name]}
+        for name in args.only
+    ]
+    duckdb = next((row["seconds"] for row in rows if row["contender"] == DUCKDB), None)
+    rows = [{**row, "ratio": round(row["seconds"] / duckdb, 2)} if duckdb else row for row in rows]
     settings = {"rows": args.rows, "budget": BUDGET, "text_bytes": sum(TEXT.values()), "repeats": args.repeats}
     write_result(args.out, "selection", settings | {"shards": num_shards(args.rows), "load": load_average()}, rows)
 

@@ -1,0 +1,127 @@
+"""Write the README's tables from the result files.
+
+    python -m benchmarks.tables            # rewrites README.md
+    python -m benchmarks.tables --check    # exit code 1 where README.md says something else
+
+A table stands between ``<!-- table NAME -->`` and ``<!-- end of table -->``; NAME is a key of :data:`TABLES`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+BLOCK = re.compile(r"(<!-- table (?P<name>[\w-]+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
+
+Row = dict[str, Any]
+Column = tuple[str, Callable[[Row], Any]]
+
+
+def figure(name: str, digits: int | None = None) -> Callable[[Row], Any]:
+    """A figure of a row, rounded; a dash where the row has none."""
+
+    def value(row: Row) -> Any:
+        found = row.get(name)
+        return "–" if found is None else f"{found:,.{digits}f}" if digits is not None else found
+
+    return value
+
+
+def spread(row: Row) -> str:
+    """The fastest and the slowest of the runs."""
+    runs = row["seconds_of_each_run"]
+    return f"{min(runs):.1f} to {max(runs):.1f}"
+
+
+def of_pdray(row: Row) -> str:
+    """Pairs per second beside pdray's on the same corpus; :func:`load` adds the latter."""
+    return f"{row['pairs_per_second'] / row['pdray']:.2f}"
+
+
+SELECTION: list[Column] = [
+    ("contender", figure("contender")),
+    ("seconds, median", figure("seconds", 1)),
+    ("of all runs", spread),
+    ("of DuckDB's ORDER BY", figure("ratio", 2)),
+    ("CPU seconds", figure("cpu_seconds", 1)),
+    ("peak memory, GiB", figure("peak_memory_gib", 1)),
+]
+SCORING: list[Column] = [
+    ("κ", figure("kappa")),
+    ("pairs of a text", figure("repetition")),
+    ("contender", figure("contender")),
+    ("pairs/s", figure("pairs_per_second", 1)),
+    ("of pdray", of_pdray),
+    ("seconds in all", figure("seconds", 0)),
+]
+RESUME: list[Column] = [
+    ("storage", figure("where")),
+    ("killed in", figure("stage")),
+    ("at", lambda row: f"{row['percent']}%"),
+    ("shards done", lambda row: f"{row['done_at_kill']} of {row['shards']}"),
+    ("made again", figure("again")),
+    ("rows repeated", figure("repeated_rows")),
+    ("kept shards", lambda row: "identical" if row["kept_shards_identical"] else "DIFFERENT"),
+]
+SCALE: list[Column] = [
+    ("pairs", figure("pairs", 0)),
+    ("stage", figure("stage")),
+    ("seconds", figure("seconds", 0)),
+    ("driver, MiB", figure("driver_mib", 0)),
+    ("largest process, MiB", figure("largest_process_mib", 0)),
+    ("object store, MiB", figure("object_store_mib", 0)),
+]
+TABLES: dict[str, tuple[str, list[Column]]] = {
+    "selection": ("selection-1m-2core.json", SELECTION),
+    "selection-10m": ("selection-10m-2core.json", SELECTION),
+    "scoring": ("scoring-minilm-2core.json", SCORING),
+    "resume": ("resume-2core.json", RESUME),
+    "scale": ("scale-2core.json", SCALE),
+}
+
+
+def load(name: str) -> list[Row]:
+    """The rows of a result file."""
+    rows: list[Row] = json.loads((RESULTS / name).read_text(encoding="utf-8"))["rows"]
+    corpora = {(row.get("kappa"), row.get("repetition")): row for row in rows if row.get("contender") == "pdray"}
+    for row in rows:
+        ours = corpora.get((row.get("kappa"), row.get("repetition")), {})
+        row["pdray"] = ours.get("pairs_per_second")
+    return rows
+
+
+def table(name: str) -> str:
+    """A table in Markdown."""
+    file, columns = TABLES[name]
+    lines = [[title for title, _ in columns], ["---"] * len(columns)]
+    lines += [[str(value(row)) for _, value in columns] for row in load(file)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def filled(text: str) -> str:
+    """The text with every table in it written anew."""
+    return BLOCK.sub(lambda block: block[1] + table(block["name"]) + block[3], text)
+
+
+def main() -> int:
+    """Rewrite or check the README."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="change nothing; exit code 1 where a table differs")
+    args = parser.parse_args()
+    readme = ROOT / "README.md"
+    before = readme.read_text(encoding="utf-8")
+    after = filled(before)
+    if args.check:
+        return int(before != after)
+    readme.write_text(after, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

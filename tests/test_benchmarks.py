@@ -1,0 +1,32 @@
+"""The README's tables are those of the result files, and a ratio that got worse is said to be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from benchmarks.bench import BASELINES, compare
+from benchmarks.tables import BLOCK, ROOT, TABLES, filled
+
+
+def test_the_tables_of_the_readme_are_those_of_the_results() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    names = [block["name"] for block in BLOCK.finditer(readme)]
+    assert names and set(names) <= set(TABLES)
+    assert filled(readme) == readme, "run python -m benchmarks.tables"
+
+
+@pytest.mark.parametrize(
+    ("better", "seconds", "verdict"),
+    [("lower", 11.0, "ok"), ("lower", 13.0, "worse"), ("higher", 9.0, "ok"), ("higher", 7.0, "worse")],
+)
+def test_a_ratio_may_be_worse_by_its_tolerance_and_no_more(better: str, seconds: float, verdict: str) -> None:
+    rows: list[dict[str, Any]] = [{"contender": "a", "seconds": seconds}, {"contender": "b", "seconds": 10.0}]
+    ratio = {"figure": "seconds", "of": {"contender": "a"}, "to": {"contender": "b"}, "better": better}
+    assert compare("x", rows, ratio | {"expected": 1.0, "tolerance": 0.2})["verdict"] == verdict
+
+
+def test_every_baseline_names_a_benchmark() -> None:
+    for path in BASELINES.glob("*.json"):
+        assert (ROOT / "benchmarks" / f"{path.stem}.py").is_file()
