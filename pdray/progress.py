@@ -15,24 +15,29 @@ POLL_SECONDS = 0.5
 SETTLE_SECONDS = 1.0
 
 
+# Name and unit.
+Part = tuple[str, str]
+
+
 class Counted:
     """What is done so far."""
 
     def __init__(self) -> None:
         self.done = 0
         self.total: int | None = None
+        self.part: Part | None = None
 
     def add(self, count: int) -> None:
         """So many more rows or steps are done."""
         self.done += count
 
-    def set(self, done: int, total: int) -> None:
-        """So many are done, of so many."""
-        self.done, self.total = done, total
+    def set(self, done: int, total: int, part: Part | None = None) -> None:
+        """So many are done, of so many, in a part of the step that has its own name and unit."""
+        self.done, self.total, self.part = done, total, part
 
-    def get(self) -> tuple[int, int | None]:
-        """Done, and the total where it is known."""
-        return self.done, self.total
+    def get(self) -> tuple[int, int | None, Part | None]:
+        """Done, the total where it is known, and the part under way."""
+        return self.done, self.total, self.part
 
 
 class Counter:
@@ -45,9 +50,9 @@ class Counter:
         """So many more rows or steps are done."""
         self._actor.add.remote(count)
 
-    def set(self, done: int, total: int) -> None:
-        """So many are done, of so many."""
-        self._actor.set.remote(done, total)
+    def set(self, done: int, total: int, part: Part | None = None) -> None:
+        """So many are done, of so many, in a part of the step that has its own name and unit."""
+        self._actor.set.remote(done, total, part)
 
 
 class Progress:
@@ -75,9 +80,9 @@ class Progress:
 
         actor = ray.remote(num_cpus=0, scheduling_strategy=driver_node())(Counted).remote()
 
-        def get() -> tuple[int, int | None] | None:
+        def get() -> tuple[int, int | None, Part | None] | None:
             try:
-                found: tuple[int, int | None] = ray.get(actor.get.remote())
+                found: tuple[int, int | None, Part | None] = ray.get(actor.get.remote())
             except ray.exceptions.RayError:
                 return None  # a line that cannot be drawn must not hide why the stage failed, nor fail it
             return found
@@ -105,20 +110,21 @@ class Progress:
 
     @contextlib.contextmanager
     def _drawing(
-        self, what: str, total: int | None, unit: str, get: Callable[[], tuple[int, int | None] | None]
+        self, what: str, total: int | None, unit: str, get: Callable[[], tuple[int, int | None, Part | None] | None]
     ) -> Iterator[None]:
         stop = threading.Event()
-        start = time.monotonic()
-        pace = Pace()
+        begun: dict[Part, tuple[float, Pace]] = {(what, unit): (time.monotonic(), Pace())}
 
         def draw(final: bool = False) -> None:
             found = get()
             if found is None:
                 return
             now = time.monotonic()
-            done, reported = found
-            line = describe(done, reported or total, unit, now - start, pace.rate(done, now))
-            self.console.progress(f"{self.stage:<10} {what}: {line}", final)
+            done, reported, part = found
+            name, counted = part or (what, unit)
+            start, pace = begun.setdefault((name, counted), (now, Pace()))
+            line = describe(done, reported or total, counted, now - start, pace.rate(done, now))
+            self.console.progress(f"{self.stage:<10} {name}: {line}", final)
 
         def poll() -> None:
             while not stop.wait(POLL_SECONDS):

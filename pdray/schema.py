@@ -108,6 +108,20 @@ def features_schema(num_features: int) -> pa.Schema:
     )
 
 
+# The input of alignment: the tokens of every kept pair that is trained on, one Arrow stream per shard. A response never
+# holds its prompt.
+TOKENISED = pa.schema([(name, pa.list_(pa.int32())) for name in ("prompt_ids", "chosen_ids", "rejected_ids")])
+
+# Row-aligned with it, in the shard's marked table: a seeded hash of the pair id, a hash of the pair's tokens, and the
+# tokens of prompt and longer response together.
+INPUT = pa.schema([("order", pa.uint64()), ("key", pa.uint64()), ("tokens", pa.int32())])
+
+# The same for all shards in the order of training; ``row`` counts the rows of all shards, one after the other.
+ORDER = pa.schema([("row", pa.int64()), ("key", pa.uint64()), ("tokens", pa.int32())])
+
+# What the untouched policy gives to the tokens of each response, added up, by the hash of the pair's tokens; in nats.
+REFERENCE = pa.schema([("key", pa.uint64()), ("chosen", pa.float32()), ("rejected", pa.float32())])
+
 RANKED = pa.schema([("pair_id", pa.string()), ("pd", pa.float64()), ("rank", pa.int64())])
 
 

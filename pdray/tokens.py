@@ -123,31 +123,11 @@ class TextEncoder:
         return ids
 
     def _split_chat(self, prompt: Any, response: Any) -> tuple[list[int], list[int]]:
-        if not self.tokenizer.chat_template:
-            raise UserError(
-                f"the corpus holds messages but the tokenizer of {self.tokenizer.name_or_path} has no chat template; "
-                "use a model that has one, or a corpus of strings"
-            )
-        prompt_ids = self._chat(prompt, add_generation_prompt=True)
-        ids = self._chat(prompt + response)
+        prompt_ids = chat_ids(self.tokenizer, prompt, add_generation_prompt=True)
+        ids = chat_ids(self.tokenizer, prompt + response)
         # Where the template writes the prompt differently once an answer follows, the response begins there.
-        shared = next((i for i, pair in enumerate(zip(prompt_ids, ids, strict=False)) if len(set(pair)) > 1), None)
-        split = min(len(prompt_ids), len(ids)) if shared is None else shared
+        split = common_prefix(prompt_ids, ids)
         return ids[:split], ids[split:]
-
-    def _chat(self, messages: list[dict[str, str]], **options: Any) -> list[int]:
-        from jinja2 import TemplateError
-
-        try:
-            text = self.tokenizer.apply_chat_template(messages, tokenize=False, **options)
-        except TemplateError as error:
-            roles = ", ".join(str(message.get("role")) for message in messages)
-            raise UserError(
-                f"the chat template of the tokenizer of {self.tokenizer.name_or_path} refuses messages of the corpus "
-                f"with the roles {roles} ({error}); use a model whose template takes them, or change the messages"
-            ) from None
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-        return ids
 
     def _join(self, prompt: list[int], response: list[int], prefix: list[int], suffix: list[int]) -> list[int]:
         budget = self.rule.prompt_tokens
@@ -155,6 +135,43 @@ class TextEncoder:
             prompt = prompt[len(prompt) - budget :] if self.rule.keep_prompt == "end" else prompt[:budget]
         room = self.rule.max_tokens - len(prefix) - len(suffix) - len(prompt)
         return prefix + prompt + response[:room] + suffix
+
+
+def common_prefix(ids: list[int], others: list[int]) -> int:
+    """How many leading tokens two texts share."""
+    if others[: len(ids)] == ids:
+        return len(ids)
+    return next((i for i, pair in enumerate(zip(ids, others, strict=False)) if len(set(pair)) > 1), len(others))
+
+
+def chat_ids(tokenizer: Any, messages: list[dict[str, str]], **options: Any) -> list[int]:
+    """Messages as token ids, through the tokenizer's chat template.
+
+    Args:
+        tokenizer: a Hugging Face tokenizer.
+        messages: {role, content} each.
+        options: of ``apply_chat_template``.
+
+    Raises:
+        UserError: there is no chat template, or it refuses the messages.
+    """
+    from jinja2 import TemplateError
+
+    if not tokenizer.chat_template:
+        raise UserError(
+            f"the corpus holds messages but the tokenizer of {tokenizer.name_or_path} has no chat template; "
+            "use a model that has one, or a corpus of strings"
+        )
+    try:
+        text = tokenizer.apply_chat_template(messages, tokenize=False, **options)
+    except TemplateError as error:
+        roles = ", ".join(str(message.get("role")) for message in messages)
+        raise UserError(
+            f"the chat template of the tokenizer of {tokenizer.name_or_path} refuses messages of the corpus "
+            f"with the roles {roles} ({error}); use a model whose template takes them, or change the messages"
+        ) from None
+    ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    return ids
 
 
 def token_rule(scores: ScoresConfig) -> TokenRule:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import random
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from pdray.alignment.stage import STAGE
+from pdray.alignment.encode import pair_rule
+from pdray.alignment.inputs import PairInput, ShardEncoder, prepare_input
+from pdray.alignment.stage import STAGE, input_shards, reference_store
+from pdray.alignment.worker import TrainingJob
 from pdray.config import AlignmentConfig, RunConfig
+from pdray.console import Console
+from pdray.progress import Progress
 from pdray.schema import KEPT, SelectionOutput, kept_schema
 from pdray.shards import ShardedFolder
 from pdray.stages import StageContext
@@ -20,7 +26,7 @@ from tests import stages, tiny
 class SilentCounter:
     """Stands in for the progress line in a worker group that has none."""
 
-    def set(self, done: int, total: int) -> None:
+    def set(self, done: int, total: int, part: Any = None) -> None:
         """Nobody watches."""
 
 
@@ -55,6 +61,25 @@ def write_kept(folder: Path, count: int, chat: bool = False, longest: int = 10, 
     for shard, chunk in enumerate((rows[:first], rows[first:])):
         shards.write(shard, {KEPT: pa.Table.from_pylist(chunk, kept_schema(chat)).sort_by("pair_id")}, 0, {})
     return shards
+
+
+def encoder(run: Path, selection: ShardedFolder, settings: AlignmentConfig, seed: int = 3) -> ShardEncoder:
+    """The input step of a run, as the stage sets it up."""
+    target = input_shards(StoragePath(str(run)), selection, settings, seed)
+    return ShardEncoder(selection, target, settings.policy, pair_rule(settings), seed)
+
+
+def prepare(run: Path, selection: ShardedFolder, settings: AlignmentConfig, seed: int = 3) -> PairInput:
+    """The input step of a run; needs a Ray session."""
+    progress = Progress(Console(io.StringIO(), io.StringIO()), "test")
+    return prepare_input(encoder(run, selection, settings, seed), progress)
+
+
+def training_job(run: Path, folder: Path, selection: ShardedFolder, settings: AlignmentConfig) -> TrainingJob:
+    """What the stage would hand to the workers; needs a Ray session."""
+    folder.mkdir()
+    store = reference_store(StoragePath(str(run)), settings)
+    return TrainingJob(settings, 3, prepare(run, selection, settings), store, folder, SilentCounter())
 
 
 def context(

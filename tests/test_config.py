@@ -59,6 +59,8 @@ def test_alignment_may_be_left_out(settings):
             ["offload_param needs zero_stage 3"],
         ),
         ("alignment={}", ["alignment.policy is missing", "set it"]),
+        ("alignment.gpus_per_worker=0.5", ["alignment.gpus_per_worker: 0.5 is neither 0 nor 1", "set it to 1"]),
+        ("alignment.prompt_tokens=512", ["prompt_tokens 512 fills max_tokens 512", "lower it"]),
         ("run=s3://bucket/run", ["run is s3://bucket/run", "every node mounts", "leave the alignment section out"]),
         ("run=file:///tmp/run", ["run is file:///tmp/run", "leave file:// out"]),
         ("scores.dtype=.nan", ["scores.dtype is nan"]),

@@ -51,3 +51,10 @@ def test_workers_are_counted(ray_local):
     with Progress(Console(io.StringIO(), err), "scores").counting("scoring", total=30) as counter:
         ray.get([ray.remote(lambda c: c.add(10)).remote(counter) for _ in range(3)])
     assert "scores     scoring: 30/30 rows" in err.getvalue().splitlines()[-1]
+
+
+def test_a_part_has_its_own_name_unit_and_rate():
+    err = io.StringIO()
+    with Progress(Console(io.StringIO(), err), "alignment").counting_here("DPO", unit="steps") as counted:
+        counted.set(8, 40, ("reference", "pairs"))
+    assert err.getvalue().startswith("alignment  reference: 8/40 pairs")

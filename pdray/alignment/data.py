@@ -1,43 +1,22 @@
-"""The kept pairs as the trainer reads them, in an order that does not depend on how they were stored."""
+"""Which pairs are trained on and which are held out, and the pairs as the trainer reads them."""
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
+from pdray.alignment.inputs import PairInput
 from pdray.config import AlignmentConfig
 from pdray.errors import UserError
-from pdray.schema import KEPT
-from pdray.shards import ShardedFolder
-
-COLUMNS = ["pair_id", "prompt", "chosen", "rejected"]
-
-
-def read_kept(selection: ShardedFolder) -> pa.Table:
-    """Every kept pair, sorted by ``pair_id``, with the columns :data:`COLUMNS`.
-
-    Raises:
-        UserError: there is none, or a shard is gone or damaged.
-    """
-    tables = [selection.read(KEPT, shard, COLUMNS) for shard in range(selection.num_shards)]
-    tables = [table for table in tables if table.num_rows]
-    if not tables:
-        raise UserError(f"no kept pair in {selection.folder}; raise selection.budget")
-    return pa.concat_tables(tables).replace_schema_metadata(None).sort_by("pair_id")
-
-
-def is_chat(table: pa.Table) -> bool:
-    """Whether the texts are lists of messages rather than strings."""
-    kind = table.schema.field("prompt").type
-    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
 
 
 def num_held_out(num_pairs: int, alignment: AlignmentConfig) -> int:
     """Pairs to hold out: ⌊held_out · num_pairs⌋, cut to whole evaluation batches on every worker.
 
-    A batch that is not full would be filled with repeated pairs, and the accuracy would count them twice.
+    A batch that is not full would be filled with repeated pairs, and the accuracy would count them twice. They are
+    the first ones of the seeded order, so that a pair stays on its side whatever else is in the data.
     """
     wanted = int(alignment.held_out * num_pairs)
     batch = alignment.num_workers * eval_batch_size(wanted, alignment)
@@ -47,22 +26,6 @@ def num_held_out(num_pairs: int, alignment: AlignmentConfig) -> int:
 def eval_batch_size(num_pairs: int, alignment: AlignmentConfig) -> int:
     """Pairs per worker and evaluation batch, at most ``batch_size``."""
     return max(1, min(alignment.batch_size, num_pairs // alignment.num_workers))
-
-
-def split(pair_ids: list[str], alignment: AlignmentConfig, seed: int) -> tuple[list[int], list[int]]:
-    """Positions to train on and positions held out, both ascending.
-
-    The held-out pairs are those with the smallest hash of seed and ``pair_id``, so that a pair stays on its
-    side whatever else is in the data.
-
-    Raises:
-        UserError: fewer pairs remain than one optimizer step takes.
-    """
-    count = num_held_out(len(pair_ids), alignment)
-    by_hash = sorted(range(len(pair_ids)), key=lambda i: hashlib.sha256(f"{seed}:{pair_ids[i]}".encode()).digest())
-    train, held_out = sorted(by_hash[count:]), sorted(by_hash[:count])
-    check_enough(len(train), alignment)
-    return train, held_out
 
 
 def check_enough(train_pairs: int, alignment: AlignmentConfig) -> None:
@@ -80,12 +43,28 @@ def check_enough(train_pairs: int, alignment: AlignmentConfig) -> None:
         )
 
 
-def num_truncated(prepared: Any, max_tokens: int) -> int:
-    """Pairs of a tokenised data set of which something is cut off: prompt and longer response above ``max_tokens``."""
-    longest = (
-        len(prompt) + max(len(chosen), len(rejected))
-        for prompt, chosen, rejected in zip(
-            prepared["prompt_ids"], prepared["chosen_ids"], prepared["rejected_ids"], strict=True
-        )
-    )
-    return sum(length > max_tokens for length in longest)
+def read_order(pairs: PairInput) -> dict[str, np.ndarray]:
+    """The columns of :data:`~pdray.schema.ORDER`, (pairs,) each, as maps of the file."""
+    with pa.memory_map(pairs.order) as source:
+        table = pa.ipc.open_stream(source).read_all()
+    return {name: table[name].chunk(0).to_numpy() for name in table.column_names}
+
+
+def open_pairs(pairs: PairInput) -> Any:
+    """The tokens of all pairs as one ``datasets.Dataset``, in the order of rows; its files are mapped, not read."""
+    from datasets import Dataset, concatenate_datasets
+
+    return concatenate_datasets([Dataset.from_file(path) for path in pairs.tokens])
+
+
+def with_reference(tokens: Any, logps: np.ndarray) -> Any:
+    """The pairs with what the reference gives to them, under the names that TRL's trainer reads.
+
+    Args:
+        tokens: the data set of :func:`open_pairs`.
+        logps: (pairs, 2) float32, chosen and rejected, in the order of rows.
+    """
+    from datasets import Dataset, concatenate_datasets
+
+    columns = pa.table({"ref_chosen_logps": logps[:, 0], "ref_rejected_logps": logps[:, 1]})
+    return concatenate_datasets([tokens, Dataset(columns)], axis=1)

@@ -65,8 +65,8 @@ def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 def _adamw(torch: bool) -> dict[str, Any]:
     params: dict[str, Any] = {"lr": "auto", "betas": "auto", "eps": "auto", "weight_decay": "auto"}
     if torch:
-        # DeepSpeed's own Adam is compiled at first use: for GPUs with nvcc, which few containers have. Torch's is
-        # fused too; only offload needs DeepSpeed's.
+        # DeepSpeed's own Adam is compiled at first use: for GPUs with nvcc, which few containers have. Torch's
+        # goes over all weights of a kind at once (foreach) where it can; only offload needs DeepSpeed's.
         params["torch_adam"] = True
     return {"type": "AdamW", "params": params}
 

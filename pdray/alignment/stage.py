@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import time
-from pathlib import Path
 from typing import Any
 
 from pdray.alignment import checkpoints, data
 from pdray.alignment.deepspeed import deepspeed_config
+from pdray.alignment.encode import pair_rule
+from pdray.alignment.inputs import PairInput, ShardEncoder, prepare_input
+from pdray.alignment.launch import check_resources, fit
+from pdray.alignment.reference import ReferenceStore
+from pdray.alignment.worker import TrainingJob
 from pdray.config import AlignmentConfig, RunConfig, fingerprinted
-from pdray.errors import UserError
 from pdray.identity import model_identity
 from pdray.models.folder import check_model_folder
+from pdray.models.positions import check_positions
 from pdray.schema import AlignmentOutput
 from pdray.selection.divergence import num_kept
+from pdray.shards import ShardedFolder
 from pdray.stages import Stage, StageContext, StageResult, Upstream
+from pdray.storage import StoragePath
+from pdray.store import fingerprint
+
+VERSION = 3
 
 
 def settings(config: RunConfig) -> dict[str, Any]:
@@ -27,7 +32,7 @@ def settings(config: RunConfig) -> dict[str, Any]:
 
 
 def check(config: RunConfig, upstream: Upstream) -> None:
-    """Refuse settings that contradict each other, a policy that is not whole, and too few pairs once that is known.
+    """Refuse contradictory settings, a policy that is not whole or reads fewer tokens, and too few pairs once known.
 
     Raises:
         UserError: with the cure.
@@ -35,6 +40,7 @@ def check(config: RunConfig, upstream: Upstream) -> None:
     alignment = _section(config)
     deepspeed_config(alignment)
     check_model_folder("alignment.policy", alignment.policy, "policy")
+    check_positions("alignment.max_tokens", alignment.max_tokens, alignment.policy)
     if upstream.corpus is not None:
         num_pairs = num_kept(config.selection.budget, upstream.corpus.pairs)
         data.check_enough(num_pairs - data.num_held_out(num_pairs, alignment), alignment)
@@ -44,16 +50,18 @@ def run(ctx: StageContext) -> StageResult:
     """Train, or continue what an interrupted attempt left in the folder, and publish the policy.
 
     Raises:
-        UserError: too few pairs after TRL has left out those whose prompt fills ``max_tokens``, an engine other than
-            DeepSpeed, a first loss that is not ln 2.
+        UserError: too few pairs, a tokenizer that does not take them, an engine other than DeepSpeed, a first loss
+            that is not ln 2.
         RuntimeError: the workers failed more than ``max_failures`` times; the message holds theirs.
     """
-    alignment = _section(ctx.config)
+    alignment, folder = _section(ctx.config), ctx.folder.local
     assert ctx.upstream.selection is not None, "alignment reads the selection"
-    num_pairs, folder = ctx.upstream.selection.kept, ctx.folder.local
     found = checkpoints.finished(folder)
     if found is None:
-        _fit(ctx)
+        check_resources(alignment, ctx.config.cluster.address, ctx.progress)
+        pairs = _prepare(ctx)
+        with ctx.progress.counting("DPO", unit="steps") as counter:
+            fit(TrainingJob(alignment, ctx.config.seed, pairs, reference_store(ctx.run, alignment), folder, counter))
     checkpoint = checkpoints.finished(folder)
     assert checkpoint is not None, "Ray Train returned without a finished checkpoint"
     facts = checkpoints.read_mark(checkpoint) or {}
@@ -62,7 +70,41 @@ def run(ctx: StageContext) -> StageResult:
     history = checkpoints.read_history(checkpoint)
     checkpoints.write_history(folder, history)
     policy = f"{ctx.folder.name}/{checkpoints.publish_policy(checkpoint, folder).name}"
-    return _result(num_pairs, facts, history, policy, alignment)
+    return _result(ctx.upstream.selection.kept, facts, history, policy, alignment)
+
+
+def _prepare(ctx: StageContext) -> PairInput:
+    """The tokenised pairs; says what becomes of each before any training.
+
+    Raises:
+        UserError: there are too few, or the tokenizer does not take them.
+    """
+    alignment, selection = _section(ctx.config), ctx.upstream.shards("selection")
+    rule = pair_rule(alignment)
+    target = input_shards(ctx.run, selection, alignment, ctx.config.seed)
+    pairs = prepare_input(ShardEncoder(selection, target, alignment.policy, rule, ctx.config.seed), ctx.progress)
+    held_out = data.num_held_out(pairs.pairs, alignment)
+    data.check_enough(pairs.pairs - held_out, alignment)
+    ctx.progress.note(
+        f"{pairs.pairs - held_out:,} pairs to train on, {held_out:,} held out, {pairs.empty:,} dropped (a response "
+        f"without tokens); cut to {rule.max_tokens} tokens: {pairs.prompts_cut:,} prompts at the beginning, responses "
+        f"of {pairs.responses_cut:,} pairs at the end"
+    )
+    return pairs
+
+
+def input_shards(run: StoragePath, selection: ShardedFolder, alignment: AlignmentConfig, seed: int) -> ShardedFolder:
+    """Where the tokenised pairs lie: beside the stage folders, by everything that decides them."""
+    rule = pair_rule(alignment)
+    identity = [selection.fingerprint, model_identity(alignment.policy), rule.max_tokens, rule.prompt_tokens, seed]
+    key = fingerprint(["input", VERSION, *identity])
+    return ShardedFolder(run / "shared" / f"alignment-input-{key[:8]}", key, selection.num_shards)
+
+
+def reference_store(run: StoragePath, alignment: AlignmentConfig) -> ReferenceStore:
+    """Where the reference's log-probabilities lie: by everything but the tokens that decides them."""
+    identity = [model_identity(alignment.policy), alignment.dtype, alignment.attn_implementation]
+    return ReferenceStore(run / "shared" / f"reference-{fingerprint(['reference', VERSION, *identity])[:16]}")
 
 
 def _section(config: RunConfig) -> AlignmentConfig:
@@ -70,90 +112,12 @@ def _section(config: RunConfig) -> AlignmentConfig:
     return config.alignment
 
 
-def _fit(ctx: StageContext) -> None:
-    import ray.train
-    from ray.train.torch import TorchTrainer
-
-    from pdray.alignment.worker import REFUSED, TrainingJob, train_worker
-    from pdray.rendezvous import torch_config
-
-    alignment = _section(ctx.config)
-    _check_resources(ctx)
-    folder = ctx.folder.local
-    (folder / REFUSED).unlink(missing_ok=True)
-    # Ray Train's own print bypasses the redirection that datasets hashes functions with, and floods the log.
-    os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
-    storage = folder / "ray"
-    with ctx.progress.counting("DPO", unit="steps") as counter:
-        job = TrainingJob(alignment, ctx.config.seed, ctx.upstream.shards("selection"), folder, counter)
-        trainer = TorchTrainer(
-            lambda: train_worker(job),
-            torch_config=torch_config(),
-            scaling_config=_scaling(alignment),
-            run_config=ray.train.RunConfig(
-                name=f"attempt-{time.time_ns()}",  # Ray Train would restore a run of the same name
-                storage_path=str(storage),
-                failure_config=ray.train.FailureConfig(max_failures=alignment.max_failures),
-            ),
-        )
-        try:
-            trainer.fit()
-        except ray.train.TrainingFailedError as error:
-            raise _reason(error, folder / REFUSED) from error
-        finally:
-            shutil.rmtree(storage, ignore_errors=True)
-
-
-def _check_resources(ctx: StageContext) -> None:
-    """Ray Train waits for ever for workers that do not fit; a cluster that grows by itself may still fit them."""
-    from pdray.runtime import living_nodes, worker_places
-
-    alignment, nodes = _section(ctx.config), living_nodes()
-    places = worker_places(nodes, alignment.cpus_per_worker, alignment.gpus_per_worker)
-    if places >= alignment.num_workers:
-        return
-    cpus, gpus = (sum(node.get(name, 0) for node in nodes) for name in ("CPU", "GPU"))
-    text = (
-        f"alignment asks for {alignment.num_workers} workers of {alignment.cpus_per_worker:g} CPUs and "
-        f"{alignment.gpus_per_worker:g} GPUs each, but the Ray cluster ({len(nodes)} node(s), {cpus:g} CPUs, "
-        f"{gpus:g} GPUs) holds {places}"
-    )
-    # A job is given the address of its cluster; only a Ray that was started for this run can never grow.
-    if ctx.config.cluster.address is None and "RAY_ADDRESS" not in os.environ:
-        raise UserError(f"{text}; lower alignment.cpus_per_worker or gpus_per_worker, or join a larger cluster")
-    ctx.progress.note(f"{text}; waiting until the cluster has grown")
-
-
-def _scaling(alignment: AlignmentConfig) -> Any:
-    from ray.train import ScalingConfig
-
-    resources = {"CPU": alignment.cpus_per_worker}
-    if alignment.gpus_per_worker > 0:
-        resources["GPU"] = alignment.gpus_per_worker
-    return ScalingConfig(
-        num_workers=alignment.num_workers,
-        use_gpu=alignment.gpus_per_worker > 0,
-        resources_per_worker=resources,
-    )
-
-
-def _reason(error: Exception, refusal: Path) -> Exception:
-    """What a failed training says to the user: the worker's own words, without Ray Train's wrapping."""
-    if refusal.exists():
-        return UserError(json.loads(refusal.read_text(encoding="utf-8"))["message"])
-    failures = getattr(error, "worker_failures", {})
-    for rank, failure in sorted(failures.items()):
-        cause = getattr(failure, "cause", None) or failure
-        return RuntimeError(f"DPO failed on worker {rank}: {type(cause).__name__}: {cause}")
-    return RuntimeError(f"DPO failed: {error}")
-
-
 def _result(
     num_pairs: int, facts: dict[str, Any], history: list[dict[str, Any]], policy: str, alignment: AlignmentConfig
 ) -> StageResult:
     losses = [entry["loss"] for entry in history if "loss" in entry]
     evaluation: dict[str, Any] = next((entry for entry in reversed(history) if "eval_loss" in entry), {})
-    dropped = facts.pop("dropped")
+    empty = facts["empty"]
     metrics = {
         **{key: value for key, value in facts.items() if key not in ("step", "max_steps")},
         "steps": facts["step"],
@@ -166,15 +130,11 @@ def _result(
     notes = []
     if alignment.held_out and not facts["eval_pairs"]:
         notes.append(f"held_out {alignment.held_out} of {num_pairs} pairs is less than one per worker: no evaluation")
-    if dropped:
-        notes.append(f"{dropped} pairs dropped: their prompt alone fills max_tokens {alignment.max_tokens}")
-    if facts["truncated"]:
-        notes.append(f"{facts['truncated']} pairs cut at the end of a response to {alignment.max_tokens} tokens")
     return StageResult(
         output=AlignmentOutput(policy),
         rows_in=num_pairs,
-        rows_out=num_pairs - dropped,
-        dropped={"prompt fills max_tokens": dropped} if dropped else {},
+        rows_out=num_pairs - empty,
+        dropped={"response without tokens": empty} if empty else {},
         metrics=metrics,
         notes=notes,
     )
@@ -182,7 +142,7 @@ def _result(
 
 STAGE = Stage(
     name="alignment",
-    version=2,
+    version=VERSION,
     upstream=("selection",),
     settings=settings,
     run=run,
@@ -191,6 +151,9 @@ STAGE = Stage(
         "engine",
         "zero_stage",
         "num_workers",
+        "train_pairs",
+        "prompts_cut",
+        "responses_cut",
         "steps",
         "first_loss",
         "last_loss",

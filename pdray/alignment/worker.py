@@ -7,19 +7,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from pdray.alignment import checkpoints, data
 from pdray.alignment.deepspeed import deepspeed_config
 from pdray.alignment.environment import prepare_worker
+from pdray.alignment.inputs import PairInput, policy_tokenizer
+from pdray.alignment.reference import ReferenceStore, complete
 from pdray.config import AlignmentConfig
 from pdray.errors import UserError
-from pdray.models.loading import WEIGHTS, check_weights, load_tokenizer_files
-from pdray.shards import ShardedFolder
+from pdray.models.loading import WEIGHTS, check_weights
 from pdray.storage import StoragePath
 
 if TYPE_CHECKING:
     from trl import DPOConfig, DPOTrainer
 
 REFUSED = "refused.json"
+REFERENCE = ("log-probabilities of the reference", "pairs")
 
 
 @dataclass(frozen=True)
@@ -28,15 +32,17 @@ class TrainingJob:
 
     Attributes:
         alignment: the settings of the stage.
-        seed: seed of the order of the pairs and of the held-out split.
-        selection: the shards of the finished selection, whose kept pairs are trained on.
+        seed: seed of the order in which pairs are drawn.
+        pairs: the tokenised pairs.
+        reference: what is known of the untouched policy.
         folder: the stage folder, on storage that every worker sees.
         counter: the user's progress line.
     """
 
     alignment: AlignmentConfig
     seed: int
-    selection: ShardedFolder
+    pairs: PairInput
+    reference: ReferenceStore
     folder: Path
     counter: Any
 
@@ -62,36 +68,61 @@ def train_worker(job: TrainingJob) -> None:
 
 
 def build_trainer(job: TrainingJob) -> tuple[DPOTrainer, dict[str, Any]]:
-    """A trainer over the kept pairs, split into training and held-out pairs, and what is known of them."""
+    """A trainer over the tokenised pairs with their reference, split in training and held-out pairs, and its facts."""
     from transformers import AutoModelForCausalLM
-    from trl import DPOTrainer
 
-    table = data.read_kept(job.selection)
-    policy = job.alignment.policy
+    from pdray.alignment.trainer import PreparedTrainer
+
+    alignment, policy = job.alignment, job.alignment.policy
     # Before the configuration, under which ZeRO-3 would build this model too. TRL loads the policy by its name.
     check_weights(f"alignment.policy is {policy}", policy, AutoModelForCausalLM)
     # The configuration comes first: under ZeRO-3 the models are then loaded in shards.
     args = dpo_config(job)
-    trainer = DPOTrainer(
-        model=policy,
-        args=args,
-        processing_class=_tokenizer(policy, chat=data.is_chat(table)),
-        train_dataset=_dataset(table),
-    )
+    tokens = data.open_pairs(job.pairs)
+    trainer = PreparedTrainer(model=policy, args=args, processing_class=policy_tokenizer(policy), train_dataset=tokens)
+    assert trainer.ref_model is None, "the reference is known, so no second model is held"
     silence_dropout(trainer.model)
-    prepared = trainer.train_dataset
-    # TRL has dropped the pairs whose prompt alone fills max_tokens; only now is it known what there is to split.
-    train, held_out = data.split(prepared["pair_id"], job.alignment, job.seed)
-    trainer.train_dataset = prepared.select(train)
-    trainer.eval_dataset = prepared.select(held_out) if held_out else None
-    args.per_device_eval_batch_size = data.eval_batch_size(len(held_out), job.alignment)
+    order = data.read_order(job.pairs)
+    logps, num_computed = _reference(trainer, job, order)
+    pairs = data.with_reference(tokens, logps)
+    num_held_out = data.num_held_out(job.pairs.pairs, alignment)
+    trainer.train_dataset = pairs.select(order["row"][num_held_out:])
+    trainer.eval_dataset = pairs.select(order["row"][:num_held_out]) if num_held_out else None
+    args.per_device_eval_batch_size = data.eval_batch_size(num_held_out, alignment)
     return trainer, {
-        "num_workers": job.alignment.num_workers,
-        "train_pairs": len(train),
-        "eval_pairs": len(held_out),
-        "dropped": table.num_rows - len(prepared),
-        "truncated": data.num_truncated(prepared, job.alignment.max_tokens),
+        "num_workers": alignment.num_workers,
+        "train_pairs": len(trainer.train_dataset),
+        "eval_pairs": num_held_out,
+        "reference_computed": num_computed,
+        "prompts_cut": job.pairs.prompts_cut,
+        "responses_cut": job.pairs.responses_cut,
+        "empty": job.pairs.empty,
     }
+
+
+def _reference(trainer: DPOTrainer, job: TrainingJob, order: dict[str, np.ndarray]) -> tuple[np.ndarray, int]:
+    """Log-probabilities of the reference, (pairs, 2) float32 in the order of rows, and how many were computed now."""
+    import torch.distributed as dist
+
+    from pdray.alignment.trainer import ReferencePass
+
+    first = dist.get_rank() == 0
+    parts: list[list[str]] = [job.reference.sound_parts() if first else []]
+    dist.broadcast_object_list(parts, src=0)
+    forward = ReferencePass(trainer, order["row"])
+    computed = [0]
+
+    def count(done: int, total: int) -> None:
+        computed[0] = total
+        if first:
+            job.counter.set(done, total, REFERENCE)
+
+    batch = job.alignment.num_workers * job.alignment.batch_size
+    by_position = complete(order["key"], order["tokens"], job.reference, parts[0], batch, forward, first, count)
+    forward.close()
+    logps = np.empty_like(by_position)
+    logps[order["row"]] = by_position
+    return logps, computed[0]
 
 
 def dpo_config(job: TrainingJob) -> DPOConfig:
@@ -109,7 +140,8 @@ def dpo_config(job: TrainingJob) -> DPOConfig:
         accelerator_config={"use_configured_state": True},
         deepspeed=deepspeed_config(alignment),
         beta=alignment.beta,
-        max_length=alignment.max_tokens,
+        max_length=None,  # the pairs are cut
+        precompute_ref_log_probs=True,
         num_train_epochs=alignment.epochs,
         max_steps=alignment.max_steps or -1,
         learning_rate=alignment.learning_rate,
@@ -119,7 +151,7 @@ def dpo_config(job: TrainingJob) -> DPOConfig:
         bf16=alignment.dtype == "bfloat16",
         seed=job.seed,
         trust_remote_code=False,
-        model_init_kwargs=WEIGHTS,
+        model_init_kwargs=_model_options(alignment),
         logging_steps=1,
         save_strategy="steps",
         save_steps=alignment.save_steps,
@@ -127,6 +159,12 @@ def dpo_config(job: TrainingJob) -> DPOConfig:
         report_to=[],
         disable_tqdm=True,
     )
+
+
+def _model_options(alignment: AlignmentConfig) -> dict[str, Any]:
+    # TRL loads in float32 unless told otherwise; DeepSpeed would then round a copy twice as large.
+    options = {**WEIGHTS, "dtype": alignment.dtype}
+    return options | ({"attn_implementation": alignment.attn_implementation} if alignment.attn_implementation else {})
 
 
 def silence_dropout(model: Any) -> None:
@@ -169,23 +207,3 @@ def _agree_on_checkpoint(folder: Path) -> Path | None:
         choice[0] = checkpoints.latest(folder)
     dist.broadcast_object_list(choice, src=0)
     return choice[0]
-
-
-def _tokenizer(policy: str, chat: bool) -> Any:
-    tokenizer = load_tokenizer_files(policy)
-    if chat and not tokenizer.chat_template:
-        raise UserError(
-            f"the kept pairs are lists of messages but the tokenizer of alignment.policy {policy} has no chat "
-            "template; use a policy that has one, or a corpus of strings"
-        )
-    if tokenizer.eos_token is None:
-        raise UserError(
-            f"the tokenizer of alignment.policy {policy} has no EOS token; set one in its tokenizer_config.json"
-        )
-    return tokenizer
-
-
-def _dataset(table: Any) -> Any:
-    from datasets import Dataset
-
-    return Dataset(table)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from pdray.config.section import HOW, Count, Section
 
@@ -22,9 +22,15 @@ class AlignmentConfig(Section):
     learning_rate: float = Field(5e-6, gt=0, description="peak learning rate")
     batch_size: Count = Field(1, description="pairs per forward pass and worker")
     gradient_accumulation: Count = Field(8, description="forward passes per optimizer step")
-    max_tokens: Count = Field(512, description="tokens of prompt and response together")
+    max_tokens: Annotated[int, Field(ge=2)] = Field(512, description="most tokens of prompt and response together")
+    prompt_tokens: Count | None = Field(
+        None, description="tokens of a prompt's end that stay however long its responses are; null: half of max_tokens"
+    )
     held_out: float = Field(0.05, ge=0, lt=1, description="share of the kept pairs held out for evaluation")
-    dtype: Literal["float32", "bfloat16"] = Field("float32", description="compute precision")
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="precision of weights in memory and compute")
+    attn_implementation: str | None = Field(
+        None, description="attention of Transformers, for example sdpa or flash_attention_2; null: its own choice"
+    )
     gradient_checkpointing: bool = Field(False, description="recompute activations to save memory")
     zero_stage: Literal[0, 1, 2, 3] = Field(2, description="DeepSpeed ZeRO stage")
     deepspeed: dict[str, Any] = Field(
@@ -33,10 +39,29 @@ class AlignmentConfig(Section):
     save_steps: Count = Field(100, description="optimizer steps between checkpoints", json_schema_extra=HOW)
     num_workers: Annotated[int, Field(ge=2)] = Field(2, description="Ray Train workers, two or more")
     cpus_per_worker: float = Field(1, gt=0, description="CPUs per worker", json_schema_extra=HOW)
-    gpus_per_worker: float = Field(0, ge=0, description="GPUs per worker", json_schema_extra=HOW)
+    gpus_per_worker: float = Field(0, ge=0, description="GPUs per worker, 0 or 1", json_schema_extra=HOW)
     max_failures: int = Field(
         1, ge=0, description="restarts from the last checkpoint after a worker dies", json_schema_extra=HOW
     )
+
+    @field_validator("gpus_per_worker")
+    @classmethod
+    def _whole_gpu(cls, gpus: float) -> float:
+        if gpus not in (0, 1):
+            raise ValueError(
+                f"{gpus:g} is neither 0 nor 1, but a training worker is one process with a GPU of its own; "
+                "set it to 1, and num_workers to the number of GPUs"
+            )
+        return gpus
+
+    @model_validator(mode="after")
+    def _prompt_fits(self) -> AlignmentConfig:
+        if self.prompt_tokens is not None and self.prompt_tokens >= self.max_tokens:
+            raise ValueError(
+                f"prompt_tokens {self.prompt_tokens} fills max_tokens {self.max_tokens} and leaves no room for a "
+                "response; lower it or raise max_tokens"
+            )
+        return self
 
     @model_validator(mode="after")
     def _zero(self) -> AlignmentConfig:

@@ -77,6 +77,37 @@ def test_too_few_kept_pairs_are_refused_before_ray(tmp_path: Path) -> None:
     stage.check(ctx.config, Upstream())
 
 
+def test_more_tokens_than_the_policy_reads_are_refused_before_ray(tmp_path: Path) -> None:
+    """Such a policy would fail with an IndexError in its first forward pass."""
+    policy = tiny.tiny_llama_lm(tmp_path / "policy", max_positions=256)
+    stage.check(dpo_case.context(tmp_path, NOTHING, dpo_case.alignment(policy, max_tokens=256), 100).config, Upstream())
+    config = dpo_case.context(tmp_path, NOTHING, dpo_case.alignment(policy, max_tokens=512), 100).config
+    with pytest.raises(UserError, match=r"alignment\.max_tokens is 512, but .* reads at most 256 tokens; set"):
+        stage.check(config, Upstream())
+
+
+def test_what_is_shared_follows_what_decides_it(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    run, settings = StoragePath(str(tmp_path / "run")), dpo_case.alignment(tmp_path / "model")
+
+    def places(seed: int = 0, **changes: object) -> tuple[str, str]:
+        changed = settings.model_copy(update=changes)
+        return str(stage.input_shards(run, NOTHING, changed, seed).folder), str(stage.reference_store(run, changed))
+
+    pairs, reference = places()
+    assert places(beta=0.2, epochs=3, zero_stage=3, learning_rate=1.0, num_workers=4) == (pairs, reference)
+    assert places(max_tokens=32)[0] != pairs
+    assert places(prompt_tokens=3)[0] != pairs
+    assert places(seed=1)[0] != pairs
+    assert places(max_tokens=32, prompt_tokens=3)[1] == reference, "a pair's tokens are its key"
+    assert places(dtype="bfloat16")[1] != reference
+    assert places(attn_implementation="eager")[1] != reference
+    (tmp_path / "model" / "config.json").write_text("{ }")
+    assert places()[0] != pairs
+    assert places()[1] != reference
+
+
 def test_a_contradiction_is_refused_before_ray(tmp_path: Path) -> None:
     settings = dpo_case.alignment(tmp_path, deepspeed={"bf16": {"enabled": True}})
     with pytest.raises(UserError, match=r"alignment\.deepspeed\.bf16 .* alignment\.dtype"):

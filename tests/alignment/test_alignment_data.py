@@ -1,41 +1,125 @@
-"""Order, split and counting of the kept pairs."""
+"""The input step and the split: every kept pair, in an order that nothing but seed and ids decide."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from pdray.alignment import data
+from pdray.alignment.inputs import INDEX, forget_damaged, tokens_path
 from pdray.errors import UserError
+from pdray.schema import KEPT, kept_schema
+from pdray.shards import ShardedFolder, run_rounds
+from pdray.storage import StoragePath
+from tests import dpo_case, tiny
 from tests.dpo_case import alignment, write_kept
 
 POLICY = Path("/models/policy")
+PAIRS = 40
 
 
-def test_order_does_not_depend_on_the_shards(tmp_path: Path) -> None:
-    once = data.read_kept(write_kept(tmp_path / "a", 20))
-    assert data.read_kept(write_kept(tmp_path / "b", 20, split=0.75)).equals(once)
-    assert once["pair_id"].to_pylist() == [f"pair-{i:04}" for i in range(20)]
-    assert once.column_names == data.COLUMNS
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.tiny_llama_lm(tmp_path_factory.mktemp("policy"))
 
 
-def test_strings_and_messages_are_told_apart(tmp_path: Path) -> None:
-    assert not data.is_chat(data.read_kept(write_kept(tmp_path / "text", 6)))
-    assert data.is_chat(data.read_kept(write_kept(tmp_path / "chat", 6, chat=True)))
+def _rows(run: Path, selection: ShardedFolder, policy: Path, **options: object) -> list[dict[str, list[int]]]:
+    """The pairs as the trainer reads them, in their order."""
+    pairs = dpo_case.prepare(run, selection, alignment(policy, **options))
+    return list(data.open_pairs(pairs).select(data.read_order(pairs)["row"]))
 
 
-def test_a_shard_that_keeps_nothing_is_no_harm_and_all_of_them_are(tmp_path: Path) -> None:
-    assert len(data.read_kept(write_kept(tmp_path / "some", 6, split=0))) == 6
-    with pytest.raises(UserError, match=r"no kept pair.*raise selection\.budget"):
-        data.read_kept(write_kept(tmp_path / "none", 0))
+@pytest.mark.usefixtures("ray_local")
+def test_the_order_does_not_depend_on_the_shards(policy: Path, tmp_path: Path) -> None:
+    few = _rows(tmp_path / "run-a", write_kept(tmp_path / "a", PAIRS), policy)
+    assert _rows(tmp_path / "run-b", write_kept(tmp_path / "b", PAIRS, split=0.75), policy) == few
+    assert len(few) == PAIRS
+    one_shard = _rows(tmp_path / "run-c", write_kept(tmp_path / "c", PAIRS, split=0), policy)
+    assert one_shard == few
+    pairs = dpo_case.prepare(tmp_path / "run-a", write_kept(tmp_path / "a", PAIRS), alignment(policy), seed=4)
+    assert list(data.open_pairs(pairs).select(data.read_order(pairs)["row"])) != few
 
 
-def test_a_damaged_shard_is_an_error_and_not_a_smaller_training_set(tmp_path: Path) -> None:
-    shards = write_kept(tmp_path, 20)
-    shards.table("kept", 1).local.unlink()
+@pytest.mark.usefixtures("ray_local")
+def test_every_kept_pair_is_trained_on_however_long_its_prompt(policy: Path, tmp_path: Path) -> None:
+    selection = write_kept(tmp_path / "kept", PAIRS, longest=60)
+    pairs = dpo_case.prepare(tmp_path / "run", selection, alignment(policy, max_tokens=16))
+    assert (pairs.pairs, pairs.empty) == (PAIRS, 0)
+    rows = list(data.open_pairs(pairs))
+    assert all(row["chosen_ids"] and row["rejected_ids"] for row in rows)
+    longest = [len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"])) for row in rows]
+    assert max(longest) == 16
+    assert 0 < pairs.prompts_cut <= PAIRS
+    assert 0 < pairs.responses_cut <= PAIRS
+    assert sorted(data.read_order(pairs)["row"].tolist()) == list(range(PAIRS))
+    assert data.read_order(pairs)["tokens"].tolist() == [longest[row] for row in data.read_order(pairs)["row"]]
+
+
+@pytest.mark.usefixtures("ray_local")
+def test_what_is_whole_is_not_tokenised_again_and_what_is_not_is(policy: Path, tmp_path: Path) -> None:
+    selection, settings = write_kept(tmp_path / "kept", PAIRS), alignment(policy)
+    encoder = dpo_case.encoder(tmp_path / "run", selection, settings)
+    before = dpo_case.prepare(tmp_path / "run", selection, settings)
+    files = [tokens_path(encoder.target, shard).local for shard in (0, 1)]
+    times, texts = [file.stat().st_mtime_ns for file in files], [file.read_bytes() for file in files]
+    assert dpo_case.prepare(tmp_path / "run", selection, settings) == before
+    assert [file.stat().st_mtime_ns for file in files] == times
+    files[1].write_bytes(texts[1][:-8])
+    assert dpo_case.prepare(tmp_path / "run", selection, settings) == before
+    assert [file.read_bytes() for file in files] == texts
+    assert files[0].stat().st_mtime_ns == times[0]
+    files[0].unlink()
+    encoder.target.table(INDEX, 1).local.unlink()
+    assert dpo_case.prepare(tmp_path / "run", selection, settings) == before
+    assert [file.read_bytes() for file in files] == texts
+
+
+def test_a_pair_without_a_response_is_left_out_and_counted(policy: Path, tmp_path: Path) -> None:
+    """Messages whose template writes nothing for the answer; a string has its EOS token at least."""
+    template = "{% for m in messages if m.role == 'user' or m.content %}{{ m.content }} {% endfor %}"
+    tokenizer = tiny.tiny_tokenizer(tmp_path / "policy", "llama", chat=True)
+    (tokenizer / "chat_template.jinja").write_text(template)
+    user, good, none = (
+        [{"role": role, "content": text}] for role, text in (("user", "go"), ("assistant", "good"), ("assistant", ""))
+    )
+    rows = [
+        {"pair_id": name, "prompt": user, "chosen": chosen, "rejected": rejected, "aspect": "helpful"}
+        for name, chosen, rejected in (("a", good, none), ("b", good, good + good), ("c", none, good))
+    ]
+    selection = ShardedFolder(StoragePath(str(tmp_path / "kept")), "test", 1)
+    selection.write(0, {KEPT: pa.Table.from_pylist(rows, kept_schema(True))}, 0, {})
+    encoder = dpo_case.encoder(tmp_path / "run", selection, alignment(tokenizer))
+    markers = run_rounds(encoder.target, lambda missing: [encoder(shard) for shard in missing], print)
+    facts = markers[0].facts
+    assert (facts["pairs"], facts["empty"]) == (1, 2)
+
+
+def test_a_damaged_shard_is_an_error_and_not_a_smaller_training_set(policy: Path, tmp_path: Path) -> None:
+    shards = write_kept(tmp_path / "kept", 20)
+    shards.table(KEPT, 1).local.unlink()
     with pytest.raises(UserError, match=r"shard-00001\.parquet is damaged"):
-        data.read_kept(shards)
+        dpo_case.encoder(tmp_path / "run", shards, alignment(policy))(1)
+
+
+def test_a_marker_does_not_outlive_its_tokens(policy: Path, tmp_path: Path) -> None:
+    encoder = dpo_case.encoder(tmp_path / "run", write_kept(tmp_path / "kept", 20), alignment(policy))
+    assert [encoder(shard).error for shard in (0, 1)] == [None, None]
+    forget_damaged(encoder.target)
+    assert len(encoder.target.done()) == 2
+    tokens_path(encoder.target, 1).local.unlink()
+    forget_damaged(encoder.target)
+    assert list(encoder.target.done()) == [0]
+
+
+def test_a_tokenizer_without_an_end_is_refused(tmp_path: Path) -> None:
+    policy = tiny.tiny_tokenizer(tmp_path / "policy", "llama")
+    path = policy / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "eos_token": None}))
+    with pytest.raises(UserError, match=r"has no EOS token; set one in its tokenizer_config\.json"):
+        dpo_case.encoder(tmp_path / "run", write_kept(tmp_path / "kept", 6), alignment(policy))(0)
 
 
 @pytest.mark.parametrize(
@@ -49,31 +133,10 @@ def test_held_out_fills_whole_batches_on_two_workers(pairs: int, share: float, b
     assert count % (2 * data.eval_batch_size(count, settings)) == 0
 
 
-def test_split_is_seeded_and_follows_the_pair() -> None:
-    settings = alignment(POLICY, held_out=0.25, gradient_accumulation=1)
-    ids = [f"pair-{i}" for i in range(40)]
-    train, held_out = data.split(ids, settings, seed=1)
-    assert (len(train), len(held_out)) == (30, 10)
-    assert sorted(train + held_out) == list(range(40))
-    assert data.split(ids, settings, seed=1) == (train, held_out)
-    assert data.split(ids, settings, seed=2)[1] != held_out
-    backwards = data.split(ids[::-1], settings, seed=1)[1]
-    assert {ids[::-1][i] for i in backwards} == {ids[i] for i in held_out}
-
-
 def test_too_few_pairs_for_one_step() -> None:
     settings = alignment(POLICY, held_out=0.0, batch_size=2, gradient_accumulation=3)
     data.check_enough(12, settings)
     with pytest.raises(
         UserError, match=r"11 pairs .* takes 12 \(num_workers 2 × batch_size 2 × gradient_accumulation 3\)"
     ):
-        data.split([f"{i}" for i in range(11)], settings, seed=0)
-
-
-def test_truncated_counts_the_longer_response() -> None:
-    prepared = {
-        "prompt_ids": [[1] * 4, [1] * 4, [1] * 4],
-        "chosen_ids": [[1] * 6, [1] * 7, [1] * 2],
-        "rejected_ids": [[1] * 2, [1] * 2, [1] * 7],
-    }
-    assert data.num_truncated(prepared, 10) == 2
+        data.check_enough(11, settings)

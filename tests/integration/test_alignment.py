@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pyarrow as pa
 import pytest
 
 from pdray.alignment import checkpoints, stage
@@ -22,6 +24,7 @@ from pdray.alignment.worker import TrainingJob
 from pdray.errors import UserError
 from pdray.schema import AlignmentOutput
 from pdray.shards import ShardedFolder
+from pdray.storage import StoragePath
 from tests import dpo_case, tiny
 
 PAIRS = 42  # 4 held out, 38 to train on: the last step of an epoch takes 2 pairs instead of 4
@@ -48,30 +51,39 @@ def trained(policy: Path, selection: ShardedFolder, tmp_path_factory: pytest.Tem
     root = tmp_path_factory.mktemp("trained")
     chat = dpo_case.write_kept(root / "chat", PAIRS, chat=True, longest=30)
     jobs = {
+        "trl": _job(root, "trl", selection, policy, zero_stage=0, max_steps=STEPS),
         "zero0": _job(root, "zero0", selection, policy, zero_stage=0, max_steps=STEPS),
-        "zero2": _job(root, "zero2", selection, policy, zero_stage=2, max_steps=STEPS),
-        "zero3": _job(root, "zero3", selection, policy, zero_stage=3, max_steps=STEPS),
+        "zero2": _job(root, "zero2", selection, policy, zero_stage=2, max_steps=STEPS, run="run2"),
+        "zero3": _job(root, "zero3", selection, policy, zero_stage=3, max_steps=STEPS, run="run3"),
+        "cached": _job(root, "cached", selection, policy, zero_stage=2, max_steps=STEPS),
         "offload2": _job(root, "offload2", selection, policy, zero_stage=2, max_steps=3, zero=OFFLOAD_OPTIMIZER),
-        "offload3": _job(root, "offload3", selection, policy, zero_stage=3, max_steps=3, zero=OFFLOAD_ALL),
+        "offload3": _job(root, "offload3", selection, policy, zero_stage=3, max_steps=3, zero=OFFLOAD_ALL, run="run4"),
         "bfloat16": _job(
-            root, "bfloat16", chat, policy, max_steps=2, max_tokens=40, dtype="bfloat16", gradient_checkpointing=True
+            root,
+            "bfloat16",
+            chat,
+            policy,
+            max_steps=2,
+            max_tokens=40,
+            dtype="bfloat16",
+            batch_size=2,
+            gradient_checkpointing=True,
         ),
         "ddp": _job(root, "ddp", selection, policy, max_steps=1),
     }
-    errors = _train_all(jobs)
+    errors = _train_all(jobs, selection)
     return {name: errors.get(name) or job.folder for name, job in jobs.items()}
 
 
 def _job(
-    root: Path, name: str, selection: ShardedFolder, policy: Path, zero: Any = None, **options: Any
+    root: Path, name: str, selection: ShardedFolder, policy: Path, run: str = "run", zero: Any = None, **options: Any
 ) -> TrainingJob:
     overrides = {"zero_optimization": zero} if zero else {}
     settings = dpo_case.alignment(policy, deepspeed=overrides, **options)
-    (root / name).mkdir()
-    return TrainingJob(settings, 3, selection, root / name, dpo_case.SilentCounter())
+    return dpo_case.training_job(root / run, root / name, selection, settings)
 
 
-def _train_all(jobs: dict[str, TrainingJob]) -> dict[str, str]:
+def _train_all(jobs: dict[str, TrainingJob], selection: ShardedFolder) -> dict[str, str]:
     from ray import cloudpickle
     from ray.train import ScalingConfig
     from ray.train.torch import TorchTrainer
@@ -82,7 +94,7 @@ def _train_all(jobs: dict[str, TrainingJob]) -> dict[str, str]:
     cloudpickle.register_pickle_by_value(dpo_case)
     result = TorchTrainer(
         _train_one_by_one,
-        train_loop_config={"jobs": jobs},
+        train_loop_config={"jobs": jobs, "selection": selection},
         scaling_config=ScalingConfig(num_workers=2, resources_per_worker={"CPU": 1}),
     ).fit()
     errors: dict[str, str] = result.return_value
@@ -96,16 +108,40 @@ def _train_one_by_one(loop: dict[str, Any]) -> dict[str, str]:
     for name, job in loop["jobs"].items():
         with _plain_ddp() if name == "ddp" else _fresh_accelerate():
             try:
-                train_worker(job)
+                _train_with_trl(job, loop["selection"]) if name == "trl" else train_worker(job)
             except UserError as error:
                 errors[name] = str(error)
     return errors
 
 
+def _train_with_trl(job: TrainingJob, selection: ShardedFolder) -> None:
+    """TRL's own tokenising and a reference model beside the policy, on the same pairs in the same order."""
+    from datasets import Dataset
+    from trl import DPOTrainer
+
+    from pdray.alignment import data
+    from pdray.alignment.inputs import policy_tokenizer
+    from pdray.alignment.worker import dpo_config, prepare_worker
+    from pdray.schema import KEPT
+
+    prepare_worker(job.alignment)
+    args = dpo_config(job)
+    args.precompute_ref_log_probs, args.max_length = False, job.alignment.max_tokens
+    texts = pa.concat_tables([selection.read(KEPT, shard) for shard in range(selection.num_shards)])
+    texts = texts.take(data.read_order(job.pairs)["row"]).select(["prompt", "chosen", "rejected"])
+    trainer = DPOTrainer(
+        model=job.alignment.policy,
+        args=args,
+        processing_class=policy_tokenizer(job.alignment.policy),
+        train_dataset=Dataset(texts.slice(data.num_held_out(PAIRS, job.alignment)).replace_schema_metadata(None)),
+    )
+    trainer.train()
+    if trainer.is_world_process_zero():
+        checkpoints.write_history(job.folder, trainer.state.log_history)
+
+
 def _fresh_accelerate() -> Any:
     """Accelerate and Transformers as a new process finds them."""
-    import contextlib
-
     from accelerate.state import AcceleratorState
     from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
@@ -129,6 +165,8 @@ def _plain_ddp() -> Any:
             per_device_train_batch_size=1,
             gradient_accumulation_steps=2,
             max_steps=1,
+            max_length=None,
+            precompute_ref_log_probs=True,
             report_to=[],
         )
 
@@ -144,19 +182,47 @@ def _entries(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "training.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
+def _facts(folder: Path) -> dict[str, Any]:
+    facts = checkpoints.read_mark(checkpoints.finished(folder))
+    assert facts is not None
+    return facts
+
+
 def _weights(folder: Path) -> dict[str, Any]:
     from transformers import AutoModelForCausalLM
 
     return dict(AutoModelForCausalLM.from_pretrained(folder).state_dict())
 
 
-def test_loss_curves_of_the_zero_stages_agree(trained: dict[str, Path]) -> None:
-    curves = {name: _losses(trained[name]) for name in ("zero0", "zero2", "zero3")}
-    assert [len(curve) for curve in curves.values()] == [STEPS] * 3
-    assert curves["zero2"] == pytest.approx(curves["zero0"], abs=1e-4)
-    assert curves["zero3"] == pytest.approx(curves["zero0"], abs=1e-4)
+def test_loss_curves_are_those_of_trl_with_a_reference_model(trained: dict[str, Path]) -> None:
+    """TRL tokenises by itself and holds a second model; the other trainings do neither."""
+    curves = {name: _losses(trained[name]) for name in ("trl", "zero0", "zero2", "zero3", "cached")}
+    assert [len(curve) for curve in curves.values()] == [STEPS] * 5
+    assert curves["zero0"] == pytest.approx(curves["trl"], abs=1e-5)
+    assert curves["zero2"] == pytest.approx(curves["trl"], abs=1e-4)
+    assert curves["zero3"] == pytest.approx(curves["trl"], abs=1e-4)
+    assert curves["cached"] == pytest.approx(curves["zero2"], abs=1e-5)
     assert curves["zero0"][0] == pytest.approx(math.log(2), abs=1e-6)
     assert max(curves["zero0"]) - min(curves["zero0"]) > 0.02, "a policy that does not move proves nothing"
+
+
+def test_the_reference_is_computed_once_for_a_run(trained: dict[str, Path]) -> None:
+    first, later = ("zero0", "zero2", "zero3", "offload3"), ("cached", "offload2")
+    computed = {name: _facts(trained[name])["reference_computed"] for name in (*first, *later)}
+    assert computed == dict.fromkeys(first, PAIRS) | dict.fromkeys(later, 0)
+
+
+def test_zero3_and_plain_forward_passes_give_the_same_reference(
+    trained: dict[str, Path], policy: Path, selection: ShardedFolder
+) -> None:
+    root = trained["zero0"].parent
+    stores = [
+        stage.reference_store(StoragePath(str(root / run)), dpo_case.alignment(policy)) for run in ("run", "run3")
+    ]
+    found = [store.read(store.sound_parts()) for store in stores]
+    assert found[0][0].tolist() == found[1][0].tolist()
+    assert found[0][1] == pytest.approx(found[1][1], abs=1e-3)
+    assert found[0][1].max() < -5, "log-probabilities of whole responses"
 
 
 def test_zero3_writes_a_consolidated_policy(trained: dict[str, Path], policy: Path) -> None:
@@ -192,8 +258,9 @@ def test_cpu_offload_trains(trained: dict[str, Path | str], name: str) -> None:
 def test_bfloat16_chat_with_gradient_checkpointing(trained: dict[str, Path]) -> None:
     facts = checkpoints.read_mark(checkpoints.finished(trained["bfloat16"]))
     assert _losses(trained["bfloat16"])[0] == pytest.approx(math.log(2), abs=1e-3)
-    assert facts["truncated"] > 0
-    assert facts["dropped"] == 0
+    assert facts["prompts_cut"] > 0
+    assert facts["responses_cut"] > 0
+    assert (facts["empty"], facts["train_pairs"] + facts["eval_pairs"]) == (0, PAIRS)
 
 
 def test_ddp_in_place_of_deepspeed_is_refused(trained: dict[str, str]) -> None:
@@ -218,15 +285,16 @@ def test_killed_driver_and_killed_worker_resume(
     folder = ctx.folder.local
     with _driver(tmp_path, selection, policy) as driver:
         _when(lambda: checkpoints.latest(folder) is not None, alive=driver)
-        os.kill(driver.pid, signal.SIGKILL)
+        _kill_tree(driver)
     first = checkpoints.read_mark(checkpoints.latest(folder))["step"]
     assert first < STEPS, "killed too late to prove anything"
 
-    killer = threading.Thread(target=_kill_a_worker, args=(folder, first), daemon=True)
+    killed: list[int] = []
+    killer = threading.Thread(target=_kill_a_worker, args=(folder, first, killed), daemon=True)
     killer.start()
     result = stage.run(ctx)
     killer.join(timeout=1)
-    assert not killer.is_alive(), "no worker was killed"
+    assert killed, "no worker was killed"
 
     assert result.metrics["resumed_from_step"] > first
     assert result.metrics["steps"] == STEPS
@@ -261,7 +329,16 @@ def _driver(root: Path, selection: ShardedFolder, policy: Path) -> subprocess.Po
     return subprocess.Popen(arguments, env=environment)
 
 
-def _kill_a_worker(folder: Path, after_step: int) -> None:
+def _kill_tree(driver: subprocess.Popen[bytes]) -> None:
+    """As when the machine goes down: Ray's workers outlive their driver for seconds, and would train on."""
+    processes = psutil.Process(driver.pid).children(recursive=True)
+    os.kill(driver.pid, signal.SIGKILL)
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+def _kill_a_worker(folder: Path, after_step: int, killed: list[int]) -> None:
     """Kill one training worker once a checkpoint newer than ``after_step`` is complete."""
 
     def newer() -> bool:
@@ -272,6 +349,7 @@ def _kill_a_worker(folder: Path, after_step: int) -> None:
     children = psutil.Process().children(recursive=True)
     workers = [child for child in children if "RayTrainWorker" in " ".join(child.cmdline())]
     workers[0].kill()
+    killed.append(workers[0].pid)
 
 
 def _when(condition: Callable[[], bool], alive: subprocess.Popen[bytes] | None = None, seconds: float = 240) -> None:

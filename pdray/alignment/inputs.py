@@ -1,0 +1,218 @@
+"""The input of the training: kept pairs tokenised once per shard, in one seeded order, as files that ranks map.
+
+    <run>/shared/alignment-input-<hash8>/
+      tokens/shard-00017.arrow     the tokens of a shard's pairs, mapped into memory by every rank
+      index/shard-00017.parquet    row-aligned: hash of the pair id, hash of the tokens, length
+      shards/shard-00017.json      the marker, written last
+      order-<hash8>.arrow          the rows of all shards in the order of training
+
+It lies beside the stage folders, because every β, loss and number of epochs reads the same pairs.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pdray.alignment.encode import EncodedPair, PairEncoder, PairRule
+from pdray.errors import UserError, user_errors
+from pdray.hashing import hash64
+from pdray.models.loading import load_tokenizer_files
+from pdray.progress import Progress
+from pdray.schema import INPUT, KEPT, ORDER, TOKENISED
+from pdray.selection.tasks import finished, outcomes
+from pdray.shards import Marker, Outcome, ShardedFolder, deadline, error_text, run_rounds, shard_name
+from pdray.storage import StoragePath
+
+INDEX = "index"
+TOKENS = "tokens"
+BATCH_PAIRS = 512
+SHARD_SECONDS = 1800.0
+COLUMNS = ["pair_id", "prompt", "chosen", "rejected"]
+FACTS = ("pairs", "prompts_cut", "responses_cut", "empty")
+
+
+@dataclass(frozen=True)
+class PairInput:
+    """The finished input; picklable.
+
+    Attributes:
+        tokens: file of each shard that has pairs, in the order of shards.
+        order: the table :data:`~pdray.schema.ORDER`.
+        pairs: rows of either.
+        prompts_cut: pairs whose prompt lost its beginning.
+        responses_cut: pairs of which a response lost its end.
+        empty: kept pairs that are left out, because a response has no token.
+    """
+
+    tokens: list[str]
+    order: str
+    pairs: int
+    prompts_cut: int
+    responses_cut: int
+    empty: int
+
+
+@dataclass(frozen=True)
+class ShardEncoder:
+    """Tokenises the kept pairs of a shard; picklable.
+
+    Attributes:
+        selection: has ``kept``.
+        target: the shards of the input.
+        policy: folder of the tokenizer.
+        rule: how a pair is cut.
+        seed: of the order.
+    """
+
+    selection: ShardedFolder
+    target: ShardedFolder
+    policy: str
+    rule: PairRule
+    seed: int
+
+    def __call__(self, shard: int) -> Outcome:
+        """Write a shard.
+
+        Raises:
+            UserError: the kept pairs are gone or damaged, or the tokenizer does not take them.
+        """
+        try:
+            with deadline(SHARD_SECONDS):
+                self._write(shard)
+        except UserError:
+            raise
+        except Exception as error:
+            return Outcome(shard, error_text(error))
+        return Outcome(shard)
+
+    def _write(self, shard: int) -> None:
+        encoder = PairEncoder(policy_tokenizer(self.policy), self.rule)
+        sink, facts = pa.BufferOutputStream(), dict.fromkeys(FACTS, 0)
+        parts: list[pa.RecordBatch] = []
+        with pa.ipc.new_stream(sink, TOKENISED) as stream:
+            for batch in self.selection.batches(KEPT, shard, COLUMNS, BATCH_PAIRS):
+                ids, *texts = (batch[name].to_pylist() for name in COLUMNS)
+                encoded = list(zip(ids, encoder.encode(*texts), strict=True))
+                whole = [(pair_id, pair) for pair_id, pair in encoded if not pair.is_empty]
+                stream.write_batch(_tokens([pair for _, pair in whole]))
+                parts.append(_index(whole, self.seed))
+                _count(facts, len(encoded), [pair for _, pair in whole])
+        data = sink.getvalue()
+        tokens_path(self.target, shard).write_bytes(data)
+        index = pa.Table.from_batches(parts, INPUT)
+        ids_sum = int(index["order"].to_numpy().sum(dtype=np.uint64))
+        self.target.write(shard, {INDEX: index}, ids_sum, {**facts, "bytes": data.size})
+
+
+def tokens_path(target: ShardedFolder, shard: int) -> StoragePath:
+    """Where the tokens of a shard lie."""
+    return target.folder / TOKENS / f"{shard_name(shard)}.arrow"
+
+
+@functools.lru_cache(maxsize=1)
+def policy_tokenizer(policy: str) -> Any:
+    """The tokenizer of the policy; one for all shards of a process.
+
+    Raises:
+        UserError: its files are damaged, or it has no EOS token.
+    """
+    tokenizer = load_tokenizer_files(policy)
+    if tokenizer.eos_token is None:
+        raise UserError(
+            f"the tokenizer of alignment.policy {policy} has no EOS token; set one in its tokenizer_config.json"
+        )
+    return tokenizer
+
+
+def _tokens(pairs: list[EncodedPair]) -> pa.RecordBatch:
+    columns = [[getattr(pair, side) for pair in pairs] for side in ("prompt", "chosen", "rejected")]
+    return pa.record_batch([pa.array(column, TOKENISED.field(0).type) for column in columns], schema=TOKENISED)
+
+
+def _index(pairs: list[tuple[str, EncodedPair]], seed: int) -> pa.RecordBatch:
+    order = hash64([pair_id for pair_id, _ in pairs], salt=f"alignment {seed}")
+    keys = np.frombuffer(b"".join(pair.key() for _, pair in pairs), "<u8")
+    lengths = np.array([pair.longest for _, pair in pairs], np.int32)
+    return pa.record_batch([pa.array(order), pa.array(keys), pa.array(lengths)], schema=INPUT)
+
+
+def _count(facts: dict[str, int], num_read: int, pairs: list[EncodedPair]) -> None:
+    facts["pairs"] += len(pairs)
+    facts["empty"] += num_read - len(pairs)
+    facts["prompts_cut"] += sum(pair.prompt_cut for pair in pairs)
+    facts["responses_cut"] += sum(pair.response_cut for pair in pairs)
+
+
+def prepare_input(encoder: ShardEncoder, progress: Progress) -> PairInput:
+    """Tokenise what is missing and bring the pairs of all shards into their order.
+
+    Raises:
+        UserError: as raised by :class:`ShardEncoder`.
+        ShardsFailedError: a shard failed in every round.
+    """
+    target = encoder.target
+    forget_damaged(target)
+
+    def attempt(missing: Sequence[int]) -> Iterable[Outcome]:
+        with progress.counting_here("tokens of the kept pairs", len(missing), "shards") as counter, user_errors():
+            for outcome in outcomes(encoder, missing):
+                counter.add(1)
+                yield outcome
+
+    markers = run_rounds(target, attempt, progress.note)
+    sums = {name: sum(marker.facts[name] for marker in markers.values()) for name in FACTS}
+    used = [shard for shard in range(target.num_shards) if markers[shard].facts["pairs"]]
+    order = _ordered(target, markers, used, sums["pairs"])
+    return PairInput([str(tokens_path(target, shard)) for shard in used], str(order), **sums)
+
+
+def forget_damaged(target: ShardedFolder) -> None:
+    """Take back the markers of shards whose tokens are not whole; a marker vouches for its tables alone."""
+    sizes = (target.folder / TOKENS).sizes()
+    for shard, marker in target.done().items():
+        if sizes.get(tokens_path(target, shard).name) != marker.facts.get("bytes"):
+            target.marker_path(shard).delete()
+
+
+def _ordered(target: ShardedFolder, markers: dict[int, Marker], used: list[int], pairs: int) -> StoragePath:
+    """The table of the order, written once for these markers."""
+    import ray
+
+    path = target.folder / f"order-{target.digest(markers)[:8]}.arrow"
+    if not path.exists():
+        # Some bytes for every pair: not in the driver, but no more than one task holds with ease.
+        for _, ref in finished(write_order, [(target, used, pairs, path)]):
+            with user_errors():
+                ray.get(ref)
+    return path
+
+
+def write_order(target: ShardedFolder, used: list[int], pairs: int, path: StoragePath) -> None:
+    """Order the pairs of all shards by their seeded hashes; ties, which chance hardly makes, by their tokens.
+
+    Args:
+        target: has the index of each shard.
+        used: shards with pairs, ascending.
+        pairs: in all of them.
+        path: where the table :data:`~pdray.schema.ORDER` goes.
+    """
+    columns = {field.name: np.empty(pairs, field.type.to_pandas_dtype()) for field in INPUT}
+    start = 0
+    for shard in used:
+        table = target.read(INDEX, shard)
+        for name, values in columns.items():
+            values[start : start + len(table)] = table[name].to_numpy()
+        start += len(table)
+    assert start == pairs, f"{start} rows of {pairs}"
+    row = np.lexsort((columns["key"], columns["order"]))
+    found = [pa.array(values) for values in (row, columns["key"][row], columns["tokens"][row])]
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, ORDER) as stream:
+        stream.write_batch(pa.record_batch(found, schema=ORDER))
+    path.write_bytes(sink.getvalue())
