@@ -2,10 +2,11 @@
 
     python -m benchmarks.proxies --run RUN --out RESULT.json
 
-``--run`` is a run with ``proxies.train: head`` whose corpus carries true conflicts, as one on SummEval leaves it, and
-whose proxies stage is finished with all pairs used. Every variant fits the heads to the features of that run
-with the project's own code (only without Ray), gives every pair its margins and cuts by divergence. Correlations are
-Spearman's, of Δlen with the margin on held-out pairs, mean over the aspects.
+``--run`` is a run with ``proxies.train: head`` and ``proxies.reading: together`` or ``apart``, not ``auto``. Its corpus
+carries true conflicts, as one on SummEval leaves it, and its proxies stage is finished with all pairs used. Every
+variant fits the heads to the features of that run with the project's own code (only without Ray), gives every pair its
+margins and cuts by divergence. Correlations are Spearman's, of Δlen with the margin on held-out pairs, mean over the
+aspects.
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ import pyarrow as pa
 
 from benchmarks.common import load_average, write_result
 from pdray.config import ProxiesConfig, build_config
+from pdray.engines.pair_features import blocks
 from pdray.pipeline import plan, upstream_of
 from pdray.proxies import length
 from pdray.proxies.features import final_margins, read_pairs
 from pdray.proxies.linear import HeadJob, fit_aspect
 from pdray.proxies.pairs import AspectPairs, candidates, choose_pairs, seen_shares
-from pdray.schema import PAIRS
+from pdray.proxies.readings import Reading
+from pdray.schema import PAIRS, ProxiesOutput
 from pdray.selection.divergence import preference_divergence, quantile_rank, scale_margins
 from pdray.stages import Upstream
 from pdray.store import RunStore
@@ -84,10 +87,9 @@ def run(upstream: Upstream, chosen: list[AspectPairs], proxies: ProxiesConfig, s
             HeadJob(
                 one,
                 upstream.shards("proxies"),
-                upstream.proxies.features,
+                reading_of(upstream.proxies),
                 settings,
                 own if share is None else share,
-                upstream.proxies.models[0].dense is not None,
                 len(chosen),
                 seed,
             )
@@ -97,6 +99,17 @@ def run(upstream: Upstream, chosen: list[AspectPairs], proxies: ProxiesConfig, s
         rows.append({"variant": name, **row, "seconds": round(time.monotonic() - start, 1), "load_average": load})
         print(rows[-1], flush=True)
     return rows
+
+
+def reading_of(output: ProxiesOutput) -> Reading:
+    """How the run's heads read texts."""
+    (model,), features = output.models, output.features
+    assert features is not None
+    if model.head is None:
+        scalars = sum(width for _, width in blocks(1)) - 2
+        hidden_size = (features - model.first_feature - scalars) // 2
+        return Reading("apart", tuple(width for _, width in blocks(hidden_size)), model.first_feature)
+    return Reading("together", (features,), 0, model.dense is not None, model.head, model.dense)
 
 
 class Corpus:
@@ -111,7 +124,8 @@ class Corpus:
         ]
         table = pa.concat_tables(numbered)
         assert upstream.proxies is not None and upstream.proxies.features is not None
-        self.features = read_pairs(upstream.shards("proxies"), table, upstream.proxies.features)
+        reading = reading_of(upstream.proxies)
+        self.features = read_pairs(upstream.shards("proxies"), table, reading.num_features, reading.first)
         self.own = np.array([aspects.index(aspect) for aspect in table["aspect"].to_pylist()])
         self.pair_ids = np.array(table["pair_id"].to_pylist())
         self.conflict = np.array(table["conflict"].to_pylist(), dtype=np.float64)

@@ -23,6 +23,11 @@ class RewardHead:
     dense: np.ndarray | None = None
     dense_bias: np.ndarray | None = None
 
+    @property
+    def width(self) -> int:
+        """H, features that it reads."""
+        return int((self.weight if self.dense is None else self.dense).shape[1])
+
     def rewards(self, features: np.ndarray) -> np.ndarray:
         """(n, outputs) float32 of (n, H) float32 features; a row that is not finite stays so."""
         hidden = features

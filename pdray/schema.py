@@ -90,6 +90,8 @@ def kept_schema(conversational: bool) -> pa.Schema:
 def features_schema(num_features: int) -> pa.Schema:
     """``proxies/features``: what the trained layers of the frozen proxies read, for some texts of a shard.
 
+    Where two ways of reading were compared, the features of both stand side by side.
+
     ``row`` is the row number in ``corpus/texts``, ascending; ``num_tokens`` and ``truncated`` are those of
     ``scores/texts``.
 
@@ -153,15 +155,18 @@ class RewardModel:
     Attributes:
         path: of its folder, below the run folder, or absolute for one that the user brought.
         aspects: of its labels, in the order of its head; None for a label that no pair needs.
-        head: name of its final linear layer in the safetensors file, where there are ``features``.
+        head: name of its final linear layer in the safetensors file, where there are ``features``; None where a file
+            of its own holds the head (see :mod:`pdray.models.apart`).
         dense: name of the dense layer with tanh before it, which reads the ``features``; None where the final layer
             reads them.
+        first_feature: where those that it reads begin among the features of a text.
     """
 
     path: str
     aspects: list[str | None]
     head: str | None = None
     dense: str | None = None
+    first_feature: int = 0
 
 
 @dataclass(frozen=True)
@@ -171,8 +176,8 @@ class ProxiesOutput:
     Attributes:
         models: together they have every aspect of the corpus once.
         length_penalty: aspect -> ρ, reward per token that the margin subtracts (eq. 17).
-        features: H where the stage wrote ``features`` (see :func:`features_schema`), which the trained layers of its
-            only model read.
+        features: H where the stage wrote ``features`` (see :func:`features_schema`), some or all of which the trained
+            layers of its only model read.
         num_shards: S of the features, as in the corpus; 0 without features.
     """
 

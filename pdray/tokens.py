@@ -46,6 +46,11 @@ class EncodedTexts:
     num_tokens: list[int]
     truncated: list[bool]
 
+    @property
+    def tokens(self) -> int:
+        """That a model reads."""
+        return sum(map(len, self.ids))
+
 
 class TextEncoder:
     """Encodes a prompt and a response as a reward model reads them.
@@ -88,12 +93,7 @@ class TextEncoder:
         Raises:
             UserError: messages are given but the tokenizer has no chat template, or its template refuses them.
         """
-        if prompts and not isinstance(prompts[0], str):
-            parts = [self._split_chat(*text) for text in zip(prompts, responses, strict=True)]
-            around: tuple[list[int], list[int]] = ([], [])
-        else:
-            parts = list(zip(self._prompts(prompts), self._bare(responses), strict=True))
-            around = (self.prefix, self.suffix)
+        parts, around = self.split(prompts, responses)
         joined = [self._join(prompt, response, *around) for prompt, response in parts]
         whole = [len(prompt) + len(response) + sum(map(len, around)) for prompt, response in parts]
         return EncodedTexts(
@@ -101,6 +101,17 @@ class TextEncoder:
             num_tokens=[len(response) for _, response in parts],
             truncated=[len(ids) < length for ids, length in zip(joined, whole, strict=True)],
         )
+
+    def split(
+        self, prompts: list[Any], responses: list[Any]
+    ) -> tuple[list[tuple[list[int], list[int]]], tuple[list[int], list[int]]]:
+        """Token ids of every prompt and response, whole; and the special tokens before and after a text.
+
+        The arguments and errors are those of :meth:`encode`.
+        """
+        if prompts and not isinstance(prompts[0], str):
+            return [self._split_chat(*text) for text in zip(prompts, responses, strict=True)], ([], [])
+        return list(zip(self._prompts(prompts), self._bare(responses), strict=True)), (self.prefix, self.suffix)
 
     def _prompts(self, prompts: list[str]) -> list[list[int]]:
         distinct = list(dict.fromkeys(prompts))

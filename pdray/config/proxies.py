@@ -50,6 +50,11 @@ class ProxiesConfig(Section):
         json_schema_extra=HOW,  # its files decide, not where they lie
     )
     train: Literal["all", "head"] = Field("all", description="train all weights, or the head on a frozen backbone")
+    reading: Literal["auto", "together", "apart"] = Field(
+        "auto",
+        description="train head: read prompt and response together as one text, or embed each apart and let the head "
+        "compare them; auto: whichever predicts better in cross-validation",
+    )
     share: Share = Field(1.0, description="share p_r of each aspect's pairs that is used")
     max_pairs_per_aspect: Count = Field(20_000, description="most pairs of an aspect to train on")
     held_out: float = Field(
@@ -83,6 +88,8 @@ class ProxiesConfig(Section):
         if self.models is not None and len(self.model_aspects) < 2:
             raise ValueError("preference divergence compares aspects, so name a model for at least two")
         require_distinct(self.model_aspects)
+        if self.reading == "apart" and self.train != "head":
+            raise ValueError("reading is apart, but only heads read so; set train to head, or leave reading out")
         return self
 
     @property

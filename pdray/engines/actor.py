@@ -61,6 +61,24 @@ class Work:
         return self.text_pass.labels or [f"output {number}" for number in range(sum(self.num_labels))]
 
 
+@dataclass(frozen=True)
+class Spent:
+    """What some texts cost, for each model: ``tokens`` that it read and ``seconds`` of its engine."""
+
+    tokens: list[int]
+    seconds: list[float]
+
+    @staticmethod
+    def nothing(num_models: int) -> Spent:
+        """To add to."""
+        return Spent([0] * num_models, [0.0] * num_models)
+
+    def add(self, tokens: list[int], seconds: list[float]) -> None:
+        """Count more, in place."""
+        self.tokens[:] = map(sum, zip(self.tokens, tokens, strict=True))
+        self.seconds[:] = map(sum, zip(self.seconds, seconds, strict=True))
+
+
 class ShardScorer:
     """A Ray Data actor: ``{"shard": number}`` in, how it went out.
 
@@ -116,7 +134,8 @@ class ShardScorer:
         if len(rows):
             self._engines()
         began = time.time()
-        outputs, facts, tokens, failed = self._score(shard, texts.take(rows), rows)
+        outputs, facts, spent, failed = self._score(shard, texts.take(rows), rows)
+        tokens = sum(spent.tokens)
         with deadline(text_pass.scores.step_timeout):
             tables, more = text_pass.write(shard, rows, outputs, facts)
             marker = text_pass.corpus.read_marker(shard)
@@ -125,6 +144,8 @@ class ShardScorer:
             counts = {
                 "texts": len(rows),
                 "tokens": tokens,
+                "model_tokens": spent.tokens,
+                "model_seconds": [round(seconds, 3) for seconds in spent.seconds],
                 "truncated": int(facts.truncated.sum()),
                 "non_finite": int((~np.isfinite(outputs)).sum()),
                 "seconds": round(ended - began, 3),
@@ -140,16 +161,17 @@ class ShardScorer:
             rows = np.arange(len(texts)) if text_pass.rows is None else text_pass.rows(shard, len(texts))
         return texts, rows
 
-    def _score(self, shard: int, texts: pa.Table, rows: np.ndarray) -> tuple[Rewards, TextFacts, int, dict[int, str]]:
-        """Outputs, facts, tokens and failed rows of some texts of a shard."""
+    def _score(self, shard: int, texts: pa.Table, rows: np.ndarray) -> tuple[Rewards, TextFacts, Spent, dict[int, str]]:
+        """Outputs, facts, costs and failed rows of some texts of a shard."""
         left_out = set(self._work.left_out.get(shard, ()))
         failed: dict[int, str] = dict.fromkeys(sorted(left_out & set(rows.tolist())), FAILED_BEFORE)
-        outputs, facts, tokens = [], [], 0
-        waiting: list[tuple[np.ndarray, Encoded, Future[tuple[Rewards, dict[int, str]]]]] = []
+        outputs, facts, spent = [], [], Spent.nothing(len(self._work.num_labels))
+        waiting: list[tuple[np.ndarray, Encoded, Future[tuple[Rewards, dict[int, str], list[float]]]]] = []
 
         def settle() -> None:
             positions, encoded, future = waiting.pop(0)
-            rewards, broken = future.result()
+            rewards, broken, seconds = future.result()
+            spent.add(encoded.model_tokens, seconds)
             outputs.append(rewards)
             facts.append(encoded.facts)
             failed.update({int(rows[positions[index]]): reason for index, reason in broken.items()})
@@ -158,7 +180,6 @@ class ShardScorer:
         for positions, encoded in self._slices(texts):
             skipped = {index for index, row in enumerate(rows[positions]) if row in left_out}
             waiting.append((positions, encoded, self._engine_thread.submit(self._run, encoded, skipped)))
-            tokens += encoded.tokens
             if len(waiting) > 1:
                 settle()
         while waiting:
@@ -170,7 +191,7 @@ class ShardScorer:
                 np.concatenate([np.empty(0, np.int32), *(one.num_tokens for one in facts)]),
                 np.concatenate([np.empty(0, bool), *(one.truncated for one in facts)]),
             ),
-            tokens,
+            spent,
             failed,
         )
 
@@ -187,25 +208,28 @@ class ShardScorer:
                 yield np.arange(start, stop), _joined(parts)
                 start, tokens, parts = stop, 0, []
 
-    def _run(self, encoded: Encoded, skipped: set[int]) -> tuple[Rewards, dict[int, str]]:
-        """In the engine thread: rewards of a slice, and the reason of each text that failed."""
+    def _run(self, encoded: Encoded, skipped: set[int]) -> tuple[Rewards, dict[int, str], list[float]]:
+        """In the engine thread: rewards of a slice, the reason of each text that failed, seconds of each engine."""
         assert self._loaded is not None
         num_texts = len(encoded.facts.num_tokens)
         texts = [index for index in range(num_texts) if index not in skipped]
         matrices: list[Rewards] = []
         failed: dict[int, str] = {}
+        seconds = []
         for engine, ids, labels in zip(self._loaded.result(), encoded.ids, self._work.num_labels, strict=True):
 
             def score(part: list[int], engine: RewardEngine = engine, ids: list[list[int]] = ids) -> Rewards:
                 with deadline(self._work.text_pass.scores.step_timeout):
                     return engine.score([ids[index] for index in part])
 
+            began = time.monotonic()
             rewards, broken = score_around(score, texts, self._work.most_failed)
+            seconds.append(time.monotonic() - began)
             failed |= broken
             matrices.append(as_matrix(rewards, num_texts, labels))
         outputs = np.concatenate(matrices, axis=1)
         outputs[list(failed)] = np.nan
-        return outputs, failed
+        return outputs, failed, seconds
 
     def _encoder(self) -> ModelEncoder:
         """One for each thread: a tokenizer is not made to be shared."""
@@ -246,6 +270,7 @@ class ShardScorer:
 def _joined(parts: list[Encoded]) -> Encoded:
     return Encoded(
         ids=[list(chain.from_iterable(lists)) for lists in zip(*(part.ids for part in parts), strict=True)],
+        model_tokens=[sum(tokens) for tokens in zip(*(part.model_tokens for part in parts), strict=True)],
         facts=TextFacts(
             np.concatenate([part.facts.num_tokens for part in parts]),
             np.concatenate([part.facts.truncated for part in parts]),

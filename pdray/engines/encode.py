@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pdray.engines.engine import TokenIds
+from pdray.engines.apart import ApartEncoder, ApartText, EncodedApart
+from pdray.models.apart import is_apart
 from pdray.models.loading import load_tokenizer_files
-from pdray.tokens import TextEncoder, TokenRule, check_unknown_tokens
+from pdray.tokens import EncodedTexts, TextEncoder, TokenRule, check_unknown_tokens
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -44,21 +45,24 @@ class Encoded:
     """Some texts, encoded.
 
     Attributes:
-        ids: for each model, the token ids of each text; models with equal tokenizers share one list.
+        ids: for each model, what its engine reads of each text: token ids, or
+            :class:`~pdray.engines.apart.ApartText`; models that read alike share one list.
+        model_tokens: tokens of all texts, for each model.
         facts: see :class:`TextFacts`.
     """
 
-    ids: list[TokenIds]
+    ids: list[list[Any]]
+    model_tokens: list[int]
     facts: TextFacts
 
     @property
     def tokens(self) -> int:
         """Tokens of all texts, for all models."""
-        return sum(len(one) for model in self.ids for one in model)
+        return sum(self.model_tokens)
 
 
 class ModelEncoder:
-    """Encodes texts once per distinct tokenizer.
+    """Encodes texts once per distinct tokenizer and way of reading.
 
     Args:
         folders: model folders, local.
@@ -69,11 +73,14 @@ class ModelEncoder:
     """
 
     def __init__(self, folders: list[Path], rule: TokenRule) -> None:
-        self._encoders: dict[str, TextEncoder] = {}
-        self._identities = [tokenizer_identity(folder) for folder in folders]
-        for identity, folder in zip(self._identities, folders, strict=True):
+        self._encoders: dict[str, TextEncoder | ApartEncoder] = {}
+        self._identities = []
+        for folder in folders:
+            reader = ApartEncoder if is_apart(folder) else TextEncoder
+            identity = f"{reader.__name__} {tokenizer_identity(folder)}"
+            self._identities.append(identity)
             if identity not in self._encoders:
-                self._encoders[identity] = TextEncoder(load_tokenizer_files(str(folder)), rule)
+                self._encoders[identity] = reader(load_tokenizer_files(str(folder)), rule)
 
     def encode(self, texts: pa.Table) -> Encoded:
         """Encode the ``prompt`` and ``response`` of a table.
@@ -82,13 +89,16 @@ class ModelEncoder:
             UserError: see :meth:`~pdray.tokens.TextEncoder.encode`.
         """
         columns: list[list[Any]] = [texts[name].to_pylist() for name in ("prompt", "response")]
-        by_identity = {identity: encoder.encode(*columns) for identity, encoder in self._encoders.items()}
+        by_identity: dict[str, EncodedTexts | EncodedApart] = {
+            identity: encoder.encode(*columns) for identity, encoder in self._encoders.items()
+        }
         truncated = np.array([one.truncated for one in by_identity.values()], bool).reshape(
             len(by_identity), len(texts)
         )
         first = by_identity[self._identities[0]]
         return Encoded(
             ids=[by_identity[identity].ids for identity in self._identities],
+            model_tokens=[by_identity[identity].tokens for identity in self._identities],
             facts=TextFacts(np.array(first.num_tokens, np.int32), np.asarray(truncated.any(axis=0))),
         )
 
@@ -99,7 +109,8 @@ class ModelEncoder:
             UserError: see :func:`~pdray.tokens.check_unknown_tokens`.
         """
         for identity, ids in dict(zip(self._identities, encoded.ids, strict=True)).items():
-            lists = pa.chunked_array([pa.array(ids, pa.large_list(pa.int32()))])
+            read = [part for one in ids for part in (one.parts if isinstance(one, ApartText) else (one,))]
+            lists = pa.chunked_array([pa.array(read, pa.large_list(pa.int32()))])
             check_unknown_tokens(self._encoders[identity].tokenizer, [lists], limit)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -63,6 +65,8 @@ class EngineLoader(Protocol):
 def load_engine(model_path: str, options: EngineOptions) -> RewardEngine:
     """Load a reward model with the engine that the options name. Runs on workers.
 
+    A folder that reads prompt and response apart (see :mod:`pdray.models.apart`) is an encoder in that same engine.
+
     Raises:
         UserError: the engine's package is not installed.
     """
@@ -70,10 +74,29 @@ def load_engine(model_path: str, options: EngineOptions) -> RewardEngine:
     if options.engine == "vllm":
         from pdray.engines.vllm_engine import VllmEngine
 
-        return VllmEngine(model_path, options)
+        return _reading(model_path, partial(VllmEngine, model_path, options))
     from pdray.engines.transformers_engine import TransformersEngine
 
-    return TransformersEngine(model_path, options)
+    return _reading(model_path, partial(TransformersEngine, model_path, options))
+
+
+def load_reference(model_path: str, options: EngineOptions) -> RewardEngine:
+    """The same model in Transformers in float32, one text at a time: without batching or padding of any engine's."""
+    from pdray.engines.transformers_engine import TransformersEngine
+
+    limit_threads(options.threads)
+    plain = replace(options, engine="transformers", dtype="float32")
+    return _reading(model_path, partial(TransformersEngine, model_path, plain, batch_tokens=1))
+
+
+def _reading(model_path: str, load: Callable[..., RewardEngine]) -> RewardEngine:
+    from pdray.engines.apart import ApartEngine
+    from pdray.models.apart import is_apart, read_apart
+
+    if not is_apart(model_path):
+        return load()
+    pooling, head = read_apart(model_path)
+    return ApartEngine(load(pooling=pooling), head)
 
 
 def limit_threads(threads: int) -> None:

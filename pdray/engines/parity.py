@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from pdray.config import ScoresConfig
 from pdray.engines.encode import ModelEncoder
-from pdray.engines.engine import EngineOptions, Rewards, limit_threads
+from pdray.engines.engine import EngineOptions, Rewards, load_reference
 from pdray.errors import UserError, user_errors
 from pdray.hashing import hash64
 from pdray.schema import TEXTS
@@ -120,18 +120,11 @@ def _reference(
     max_unknown: float,
     options: EngineOptions,
 ) -> Rewards:
-    from pdray.engines.transformers_engine import TransformersEngine
-
-    limit_threads(options.threads)
     copies = [node_copy(folder, digest) for folder, digest in zip(folders, digests, strict=True)]
     encoder = ModelEncoder(copies, rule)
     encoded = encoder.encode(sample)
     encoder.check_unknown(encoded, max_unknown)
-    plain = replace(options, dtype="float32")
-    parts = [
-        TransformersEngine(str(copy), plain, batch_tokens=1).score(ids)
-        for copy, ids in zip(copies, encoded.ids, strict=True)
-    ]
+    parts = [load_reference(str(copy), options).score(ids) for copy, ids in zip(copies, encoded.ids, strict=True)]
     return np.concatenate(parts, axis=1)
 
 

@@ -114,6 +114,10 @@ class PassResult:
         """A fact, added up over the shards."""
         return sum(int(marker.facts[fact]) for marker in self.markers.values())
 
+    def model_total(self, fact: str, model: int) -> float:
+        """``model_tokens`` or ``model_seconds`` of one of the pass's models, added up over the shards."""
+        return round(sum(float(marker.facts[fact][model]) for marker in self.markers.values()), 3)
+
     @property
     def rates(self) -> dict[str, float]:
         """``texts_per_second``, ``tokens_per_second`` and the ``seconds`` they rest on."""

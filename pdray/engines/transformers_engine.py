@@ -9,26 +9,34 @@ import numpy as np
 
 from pdray.engines.engine import EngineOptions, Rewards, TokenIds
 from pdray.models.loading import load_weights
+from pdray.models.pooling import Pooling
 
 CPU_BATCH_TOKENS = 4096
 GPU_BATCH_TOKENS = 65536
 
 
 class TransformersEngine:
-    """A sequence-classification model in Transformers, batched by length.
+    """A model in Transformers, batched by length: the logits of a sequence classifier, or an encoder's embeddings.
 
     Args:
         model_path: Hugging Face folder.
         options: see :class:`~pdray.engines.engine.EngineOptions`.
+        pooling: how token states become an embedding; None where the folder is a sequence classifier.
         batch_tokens: padded tokens per forward pass; None fits the device, 1 scores text by text.
 
     Raises:
         UserError: the folder lacks weights of the model, its head among them, or has them in other sizes.
     """
 
-    def __init__(self, model_path: str, options: EngineOptions, batch_tokens: int | None = None) -> None:
+    def __init__(
+        self,
+        model_path: str,
+        options: EngineOptions,
+        batch_tokens: int | None = None,
+        pooling: Pooling | None = None,
+    ) -> None:
         import torch
-        from transformers import AutoModelForSequenceClassification
+        from transformers import AutoModel, AutoModelForSequenceClassification
 
         self._device = "cuda" if options.num_gpus > 0 else "cpu"
         # The reference of a model that vLLM splits does not fit on one GPU either.
@@ -36,11 +44,12 @@ class TransformersEngine:
         model = load_weights(
             f"a reward model is {model_path}",
             model_path,
-            AutoModelForSequenceClassification,
+            AutoModel if pooling else AutoModelForSequenceClassification,
             dtype=getattr(torch, options.dtype),
             **spread,
         )
         self._model = (model if spread else model.to(self._device)).eval()
+        self._pooling = pooling
         padding = model.config.get_text_config().pad_token_id
         self._padding = padding or 0
         fitting = GPU_BATCH_TOKENS if options.num_gpus > 0 else CPU_BATCH_TOKENS
@@ -49,7 +58,9 @@ class TransformersEngine:
 
     def score(self, token_ids: TokenIds) -> Rewards:
         """See :class:`~pdray.engines.engine.RewardEngine`."""
-        rewards = np.empty((len(token_ids), self._model.config.num_labels), dtype=np.float32)
+        config = self._model.config
+        width = config.get_text_config().hidden_size if self._pooling else config.num_labels
+        rewards = np.empty((len(token_ids), width), dtype=np.float32)
         for rows in length_batches([len(ids) for ids in token_ids], self._batch_tokens):
             rewards[rows] = self._forward([token_ids[row] for row in rows])
         return rewards
@@ -64,12 +75,28 @@ class TransformersEngine:
             input_ids[row, : len(ids)] = ids
             mask[row, : len(ids)] = 1
         with torch.inference_mode():
-            logits = self._model(
-                input_ids=torch.from_numpy(input_ids).to(self._device),
-                attention_mask=torch.from_numpy(mask).to(self._device),
-            ).logits
-        rewards: Rewards = logits.float().cpu().numpy()
+            attention_mask = torch.from_numpy(mask).to(self._device)
+            output = self._model(input_ids=torch.from_numpy(input_ids).to(self._device), attention_mask=attention_mask)
+            values = pooled(output.last_hidden_state, attention_mask, self._pooling) if self._pooling else output.logits
+        rewards: Rewards = values.float().cpu().numpy()
         return rewards
+
+
+def pooled(states: Any, attention_mask: Any, pooling: Pooling) -> Any:
+    """(B, H) float32 embeddings of right-padded texts.
+
+    Args:
+        states: (B, L, H) of the last layer.
+        attention_mask: (B, L), 1 for tokens of the text.
+        pooling: ``mean`` over the tokens of a text, or the state of its first (``cls``) or ``last`` token.
+    """
+    states = states.float()
+    if pooling == "cls":
+        return states[:, 0]
+    lengths = attention_mask.sum(1)
+    if pooling == "last":
+        return states[range(len(states)), lengths - 1]
+    return (states * attention_mask[..., None]).sum(1) / lengths[:, None]
 
 
 def length_batches(lengths: list[int], batch_tokens: int) -> Iterator[list[int]]:

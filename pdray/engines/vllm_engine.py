@@ -11,6 +11,7 @@ import numpy as np
 
 from pdray.engines.engine import EngineOptions, Rewards, TokenIds
 from pdray.errors import UserError
+from pdray.models.pooling import Pooling
 
 # vLLM's own processes load 20 times slower and hide from Ray; its thread binding puts every actor on the same cores.
 ENVIRONMENT = {
@@ -23,17 +24,18 @@ ENVIRONMENT = {
 
 
 class VllmEngine:
-    """A sequence-classification model in vLLM's pooling runner; raw logits.
+    """A model in vLLM's pooling runner: the raw logits of a sequence classifier, or the embeddings of an encoder.
 
     Args:
         model_path: Hugging Face folder.
         options: see :class:`~pdray.engines.engine.EngineOptions`.
+        pooling: how token states become an embedding; None where the folder is a sequence classifier.
 
     Raises:
         UserError: vLLM is not installed.
     """
 
-    def __init__(self, model_path: str, options: EngineOptions) -> None:
+    def __init__(self, model_path: str, options: EngineOptions, pooling: Pooling | None = None) -> None:
         os.environ.update(ENVIRONMENT)
         try:
             from vllm import LLM, PoolingParams
@@ -58,6 +60,11 @@ class VllmEngine:
         if options.num_gpus > 1:
             # Left alone, vLLM asks Ray for GPUs of its own beside those that this actor holds.
             arguments |= {"tensor_parallel_size": int(options.num_gpus), "distributed_executor_backend": "mp"}
+        self._embeds = pooling is not None
+        if pooling is not None:
+            from vllm.config import PoolerConfig
+
+            arguments |= {"convert": "embed", "pooler_config": PoolerConfig(seq_pooling_type=pooling.upper())}
         self._llm = LLM(**(arguments | options.engine_args))
 
     def score(self, token_ids: TokenIds) -> Rewards:
@@ -65,6 +72,9 @@ class VllmEngine:
         from vllm.inputs import TokensPrompt
 
         prompts = [TokensPrompt(prompt_token_ids=without_padding(ids, self._padding)) for ids in token_ids]
+        if self._embeds:
+            embedded = self._llm.embed(prompts, pooling_params=self._params, use_tqdm=False)
+            return np.asarray([output.outputs.embedding for output in embedded], dtype=np.float32)
         outputs = self._llm.classify(prompts, pooling_params=self._params, use_tqdm=False)
         return np.asarray([output.outputs.probs for output in outputs], dtype=np.float32)
 

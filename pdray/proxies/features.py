@@ -141,13 +141,14 @@ def joined(one: PairFeatures, other: PairFeatures) -> PairFeatures:
     )
 
 
-def read_pairs(features: ShardedFolder, pairs: pa.Table, num_features: int) -> PairFeatures:
+def read_pairs(features: ShardedFolder, pairs: pa.Table, num_features: int, first: int = 0) -> PairFeatures:
     """The features of some pairs, in their order.
 
     Args:
         features: shards of the proxies stage.
         pairs: ``shard``, ``chosen_row`` and ``rejected_row``.
         num_features: H.
+        first: where they begin among the features of a text.
     """
     texts = np.stack([np.tile(pairs["shard"].to_numpy(), 2), np.concatenate([pairs[f"{s}_row"] for s in SIDES])], 1)
     distinct, places = np.unique(texts.astype(np.int64), axis=0, return_inverse=True)
@@ -156,7 +157,8 @@ def read_pairs(features: ShardedFolder, pairs: pa.Table, num_features: int) -> P
     def read(shard: int) -> None:
         table = features.read(FEATURES, shard, ["row", "feature", "num_tokens"]).combine_chunks()
         known, lengths = table["row"].to_numpy(), table["num_tokens"].to_numpy()
-        matrix = table["feature"].chunk(0).flatten().to_numpy().reshape(-1, num_features)
+        width = table.schema.field("feature").type.list_size
+        matrix = table["feature"].chunk(0).flatten().to_numpy().reshape(-1, width)[:, first : first + num_features]
         here = np.flatnonzero(distinct[:, 0] == shard)
         rows = distinct[here, 1]
         found = np.searchsorted(known, rows)

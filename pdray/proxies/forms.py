@@ -129,20 +129,24 @@ def _head(weight: np.ndarray, dense: np.ndarray | None = None, dense_bias: np.nd
     return RewardHead(parts[0], np.zeros(len(weight), np.float32), *parts[1:])
 
 
-def stacked(heads: list[RewardHead], num_features: int) -> RewardHead:
+def stacked(heads: list[RewardHead], num_units: int) -> RewardHead:
     """Heads of one output each as one head with κ outputs.
 
-    Where they have a dense layer, it is (H, H): every head reads units of its own, units that are left are zero.
+    Where they have a dense layer, every head reads units of its own in the common one; units that are left are zero.
+
+    Args:
+        heads: κ of them, all with a dense layer or none.
+        num_units: of the common dense layer.
     """
     bias = np.zeros(len(heads), np.float32)
     if heads[0].dense is None:
         return RewardHead(np.concatenate([head.weight for head in heads]), bias)
-    weight, dense = np.zeros((len(heads), num_features), np.float32), np.zeros((num_features, num_features), np.float32)
-    dense_bias, start = np.zeros(num_features, np.float32), 0
+    weight, dense = np.zeros((len(heads), num_units), np.float32), np.zeros((num_units, heads[0].width), np.float32)
+    dense_bias, start = np.zeros(num_units, np.float32), 0
     for row, head in enumerate(heads):
         assert head.dense is not None
         own = slice(start, start + len(head.dense))
-        assert own.stop <= num_features, "the aspects' units fit into the dense layer"
+        assert own.stop <= num_units, "the aspects' units fit into the dense layer"
         weight[row, own], dense[own], dense_bias[own] = head.weight[0], head.dense, head.dense_bias
         start = own.stop
     return RewardHead(weight, bias, dense, dense_bias)

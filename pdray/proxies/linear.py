@@ -1,4 +1,8 @@
-"""``train: head``: one frozen backbone, one pass over the texts of used pairs, one head per aspect."""
+"""``train: head``: one frozen backbone, one pass over the texts of used pairs, one head per aspect.
+
+With ``reading: auto`` the pass reads every text in both ways, heads are fitted to both, and those stay whose
+cross-validated loss is smaller in the mean over the aspects.
+"""
 
 from __future__ import annotations
 
@@ -12,20 +16,21 @@ import pyarrow as pa
 from pdray.config import ProxiesConfig
 from pdray.errors import UserError
 from pdray.proxies import length, quality, tanh
-from pdray.proxies.backbone import Backbone, write_heads, write_identity
 from pdray.proxies.data import trains_baseline
 from pdray.proxies.features import FeatureWriter, PairFeatures, RowsOfPairs, final_margins, joined, read_pairs
-from pdray.proxies.forms import Form, Linear, ProxyPairs, Scale, Tanh, stacked
+from pdray.proxies.forms import Form, Linear, ProxyPairs, Tanh
 from pdray.proxies.pairs import AspectPairs, seen_shares
+from pdray.proxies.readings import SIMPLEST_FIRST, Name, Reading, best, handed_over, prepare, write_model
 from pdray.proxies.tasks import run_tasks
 from pdray.proxies.validation import choose
 from pdray.rewards import RewardHead
-from pdray.schema import ProxiesOutput, RewardModel
+from pdray.schema import ProxiesOutput
 from pdray.shards import ShardedFolder
 from pdray.stages import StageContext
 from pdray.tokens import token_rule
 
-MODEL, IDENTITY = "model", "identity"
+MODEL = "model"
+FEATURE_MODELS: dict[Name, str] = {"together": "identity", "apart": "encoder"}
 TASK_SECONDS = 6 * 3600.0
 
 
@@ -36,27 +41,26 @@ class HeadJob:
     Attributes:
         pairs: which pairs.
         features: shards of this stage.
-        num_features: H.
+        reading: whose features the head reads.
         proxies: the settings of the stage.
         seen_share: of :func:`pdray.proxies.pairs.seen_shares`.
-        dense: whether the model has a dense layer with tanh that the proxies may train.
         num_aspects: κ, which share its units.
         seed: of weights to begin with.
     """
 
     pairs: AspectPairs
     features: ShardedFolder
-    num_features: int
+    reading: Reading
     proxies: ProxiesConfig
     seen_share: float
-    dense: bool
     num_aspects: int
     seed: int
 
     def forms(self, num_texts: int) -> list[Form]:
         """What the head may be, the simplest first."""
-        units = tanh.units_of(num_texts, self.num_features, self.num_aspects) if self.dense else 0
-        return [Linear(self.dense), *([Tanh(units, self.seed)] if units else [])]
+        reading = self.reading
+        units = tanh.units_of(num_texts, reading.num_features, self.num_aspects) if reading.tanh else 0
+        return [Linear(reading.tanh), *([Tanh(units, self.seed)] if units else [])]
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,7 @@ def fit_aspect(job: HeadJob) -> FittedHead:
     start, proxies = time.monotonic(), job.proxies
     train, prompts = _readable(job, job.pairs.train)
     held_out, _ = _readable(job, job.pairs.held_out)
-    everything, scale = joined(train, held_out), Scale(*train.moments())
+    everything, scale = joined(train, held_out), job.reading.scale(train)
     pairs = _with_remedies(train, proxies)
     chosen = choose(job.forms(len(everything.values)), pairs, scale, prompts, job.seen_share)
     form, strength = chosen.form, chosen.fit.l2
@@ -127,7 +131,7 @@ def _readable(job: HeadJob, pairs: pa.Table) -> tuple[PairFeatures, np.ndarray]:
     Raises:
         UserError: of some texts no pair is left.
     """
-    features = read_pairs(job.features, pairs, job.num_features)
+    features = read_pairs(job.features, pairs, job.reading.num_features, job.reading.first)
     known, prompts = features.finite(), pairs["prompt_hash"].to_numpy()
     if len(np.unique(prompts[known])) < min(2, len(np.unique(prompts))):
         raise UserError(
@@ -138,10 +142,10 @@ def _readable(job: HeadJob, pairs: pa.Table) -> tuple[PairFeatures, np.ndarray]:
 
 
 def agreement_of(
-    heads: list[RewardHead], held_out: pa.Table, features: ShardedFolder, num_features: int, penalty: float
+    heads: list[RewardHead], held_out: pa.Table, features: ShardedFolder, reading: Reading, penalty: float
 ) -> list[list[float | None]]:
     """How much the heads' margins go together on held-out pairs, (κ, κ); see :mod:`pdray.proxies.quality`."""
-    pairs = read_pairs(features, held_out, num_features)
+    pairs = read_pairs(features, held_out, reading.num_features, reading.first)
     pairs = pairs.take(pairs.finite())
     margins = np.stack([final_margins(pairs, head, penalty) for head in heads], axis=1)
     return [
@@ -158,48 +162,68 @@ def train_heads(ctx: StageContext, chosen: list[AspectPairs]) -> tuple[ProxiesOu
     Raises:
         UserError: the model or the features do not allow it.
     """
-    proxies = ctx.config.proxies
+    proxies, seed = ctx.config.proxies, ctx.config.seed
     assert proxies.base_model is not None
     aspects = [one.aspect for one in chosen]
-    penalty = length.scoring_penalty(proxies.length_penalty, proxies.length_penalty_form)
-    identity = ctx.folder / IDENTITY
-    backbone: Backbone = _one_task(write_identity, proxies.base_model, ctx.config.seed, identity)
-    features, feature_metrics = _write_features(ctx, chosen)
-    size = backbone.num_features
-    jobs = [
-        HeadJob(one, features, size, proxies, seen, backbone.dense is not None, len(chosen), ctx.config.seed)
-        for one, seen in zip(chosen, seen_shares(chosen), strict=True)
-    ]
-    fitted = _fit_all(ctx, jobs)
+    readings: list[Reading] = []
+    for name in SIMPLEST_FIRST if proxies.reading == "auto" else (proxies.reading,):
+        first = sum(one.num_features for one in readings)
+        folder = ctx.folder / FEATURE_MODELS[name]
+        readings.append(_one_task(prepare, name, proxies.base_model, seed, folder, first))
+    features, feature_metrics, costs = _write_features(ctx, chosen, readings)
+    fitted = _fit_all(ctx, chosen, features, readings)
+    compared = {name: _measured(heads) | costs[name] for name, heads in fitted.items()}
+    taken = best({name: facts["validation_loss"] for name, facts in compared.items()})
+    reading, heads = next(one for one in readings if one.name == taken), fitted[taken]
     model = ctx.folder / MODEL
-    head = stacked([one.head for one in fitted], size)
-    _one_task(write_heads, proxies.base_model, ctx.config.seed, head, aspects, model)
-    held_out, measured = pa.concat_tables([one.held_out for one in chosen]), [one.measured for one in fitted]
-    agreement = _one_task(agreement_of, measured, held_out, features, size, penalty)
+    _one_task(write_model, reading, proxies.base_model, seed, [one.head for one in heads], aspects, model)
+    penalty = length.scoring_penalty(proxies.length_penalty, proxies.length_penalty_form)
+    held_out, measured = pa.concat_tables([one.held_out for one in chosen]), [one.measured for one in heads]
+    agreement = _one_task(agreement_of, measured, held_out, features, reading, penalty)
     metrics = {
-        "aspects": {aspect: one.facts for aspect, one in zip(aspects, fitted, strict=True)},
+        "reading": taken,
+        "readings": compared,
+        "aspects": {aspect: one.facts for aspect, one in zip(aspects, heads, strict=True)},
         "agreement": dict(zip(aspects, agreement, strict=True)),
-        "features": feature_metrics | {"num_features": size},
+        "features": feature_metrics | {"num_features": reading.num_features},
         "truncated": feature_metrics["truncated"],
     }
-    identity.delete()
-    reward_model = RewardModel(f"{ctx.folder.name}/{MODEL}", list(aspects), backbone.head, backbone.dense)
-    output = ProxiesOutput([reward_model], dict.fromkeys(aspects, penalty), size, features.num_shards)
+    for one in readings:
+        (ctx.folder / FEATURE_MODELS[one.name]).delete()
+    output = ProxiesOutput(
+        [handed_over(reading, f"{ctx.folder.name}/{MODEL}", aspects)],
+        dict.fromkeys(aspects, penalty),
+        sum(one.num_features for one in readings),
+        features.num_shards,
+    )
     return output, metrics
+
+
+def _measured(heads: list[FittedHead]) -> dict[str, float]:
+    """Means over the aspects."""
+    losses = [min(one.facts["validation_loss"].values()) for one in heads]
+    accuracies = [one.facts["validation_accuracy"] for one in heads]
+    return {
+        "validation_loss": round(float(np.mean(losses)), 6),
+        "validation_accuracy": round(float(np.mean(accuracies)), 6),
+    }
 
 
 def _one_task(function: Any, *arguments: Any) -> Any:
     return next(iter(run_tasks(function, [arguments], TASK_SECONDS)))[1]
 
 
-def _write_features(ctx: StageContext, chosen: list[AspectPairs]) -> tuple[ShardedFolder, dict[str, Any]]:
+def _write_features(
+    ctx: StageContext, chosen: list[AspectPairs], readings: list[Reading]
+) -> tuple[ShardedFolder, dict[str, Any], dict[Name, dict[str, float]]]:
+    """The features of all readings in one pass: its shards, its figures, and tokens and seconds of each reading."""
     from pdray.engines.shards import TextPass, run_text_pass
 
     corpus = ctx.upstream.shards("corpus")
     target = ctx.shards(corpus.num_shards)
     rows = RowsOfPairs.of([one.used for one in chosen])
     text_pass = TextPass(
-        models=[ctx.folder / IDENTITY],
+        models=[ctx.folder / FEATURE_MODELS[one.name] for one in readings],
         rule=token_rule(ctx.config.scores),
         corpus=corpus,
         target=target,
@@ -208,13 +232,27 @@ def _write_features(ctx: StageContext, chosen: list[AspectPairs]) -> tuple[Shard
         scores=ctx.config.scores,
     )
     result = run_text_pass(text_pass, ctx.progress, "features")
-    return target, {"texts": rows.count, "truncated": result.total("truncated"), **result.rates}
+    costs = {
+        one.name: {fact: result.model_total(f"model_{fact}", number) for fact in ("tokens", "seconds")}
+        for number, one in enumerate(readings)
+    }
+    return target, {"texts": rows.count, "truncated": result.total("truncated"), **result.rates}, costs
 
 
-def _fit_all(ctx: StageContext, jobs: list[HeadJob]) -> list[FittedHead]:
+def _fit_all(
+    ctx: StageContext, chosen: list[AspectPairs], features: ShardedFolder, readings: list[Reading]
+) -> dict[Name, list[FittedHead]]:
+    """The heads of every reading, in the order of the aspects."""
+    proxies, seed = ctx.config.proxies, ctx.config.seed
+    jobs = [
+        HeadJob(one, features, reading, proxies, seen, len(chosen), seed)
+        for reading in readings
+        for one, seen in zip(chosen, seen_shares(chosen), strict=True)
+    ]
     done: dict[int, FittedHead] = {}
     with ctx.progress.counting("fitting", total=len(jobs), unit="heads") as counter:
         for number, fitted in run_tasks(fit_aspect, [(job,) for job in jobs], TASK_SECONDS):
             done[number] = fitted
             counter.add(1)
-    return [done[number] for number in range(len(jobs))]
+    numbered = enumerate(readings)
+    return {one.name: [done[number * len(chosen) + row] for row in range(len(chosen))] for number, one in numbered}

@@ -77,6 +77,15 @@ def form_notes(aspects: dict[str, dict[str, Any]]) -> list[str]:
     ]
 
 
+def reading_notes(metrics: dict[str, Any]) -> list[str]:
+    """How texts are read, where two ways were compared."""
+    compared = metrics.get("readings", {})
+    if len(compared) < 2:
+        return []
+    losses = " and ".join(f"{facts['validation_loss']:.4f} {name}" for name, facts in compared.items())
+    return [f"prompt and response are read {metrics['reading']}: the cross-validated loss is {losses}"]
+
+
 def _on_the_corpus(facts: dict[str, Any]) -> str:
     share = facts.get("validation_accuracy")
     return "" if share is None else f"; in cross-validation as on the other aspects' pairs, on {share:.1%}"

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from pdray.config import MultiHeadModel, RunConfig, ScoresConfig, fingerprinted
+from pdray.config import MultiHeadModel, ProxiesConfig, RunConfig, ScoresConfig, fingerprinted
 from pdray.errors import UserError, user_errors
 from pdray.identity import model_identity
 from pdray.models.folder import check_model_folder
+from pdray.models.pooling import stated_pooling
 from pdray.models.positions import check_positions
-from pdray.proxies.quality import chance_notes, form_notes
+from pdray.proxies.quality import chance_notes, form_notes, reading_notes
 from pdray.schema import CorpusOutput, ProxiesOutput
 from pdray.stages import Stage, StageContext, StageResult, Upstream
 from pdray.tokens import token_rule
@@ -26,11 +27,20 @@ def settings(config: RunConfig) -> dict[str, Any]:
         "tokens": asdict(token_rule(config.scores)),
         "models": {name: model_identity(folder) for name, folder in sorted(proxies.folders.items())},
         "features": _feature_settings(config.scores) if trains_heads else None,
+        "pooling": _apart_pooling(proxies),
     }
 
 
 def _feature_settings(scores: ScoresConfig) -> dict[str, Any]:
     return {"engine": scores.engine, "engine_args": scores.engine_args, "dtype": scores.resolved_dtype}
+
+
+def _apart_pooling(proxies: ProxiesConfig) -> str | None:
+    """The pooling that the base model's own file asks for, where prompt and response may be embedded apart."""
+    if proxies.models is not None or proxies.train != "head" or proxies.reading == "together":
+        return None
+    assert proxies.base_model is not None
+    return stated_pooling(f"proxies.base_model is {proxies.base_model}", proxies.base_model)
 
 
 def check(config: RunConfig, upstream: Upstream) -> None:
@@ -44,6 +54,7 @@ def check(config: RunConfig, upstream: Upstream) -> None:
     for name, folder in config.proxies.folders.items():
         check_model_folder(name, folder, "backbone" if models is None else "reward", label)
         check_positions("scores.max_tokens", config.scores.max_tokens, folder)
+    _apart_pooling(config.proxies)
     if models is not None and upstream.corpus is not None:
         _check_aspects(config.proxies.model_aspects, upstream.corpus)
 
@@ -61,7 +72,8 @@ def run(ctx: StageContext) -> StageResult:
     """Train the proxies, or hand over the ready ones.
 
     ``train: head`` writes ``features/`` (see :func:`pdray.schema.features_schema`) and ``model/``, one classifier with
-    a label for each aspect; ``train: all`` writes a folder with one label for each aspect.
+    a label for each aspect, or an encoder with a head beside it (see :mod:`pdray.models.apart`); ``train: all`` writes
+    a folder with one label for each aspect.
 
     ``metrics["aspects"][NAME]`` holds ``train_pairs``, ``held_out_pairs``, ``held_out_accuracy`` with its 95%
     ``held_out_interval``, ``length_correlation`` (``before`` and ``after`` the remedies) and ``seconds``.
@@ -105,7 +117,7 @@ def _train(ctx: StageContext) -> StageResult:
 
 
 def _notes(metrics: dict[str, Any], max_tokens: int) -> list[str]:
-    notes = chance_notes(metrics["aspects"]) + form_notes(metrics["aspects"])
+    notes = reading_notes(metrics) + chance_notes(metrics["aspects"]) + form_notes(metrics["aspects"])
     unfinished = [aspect for aspect, facts in metrics["aspects"].items() if not facts.get("converged", True)]
     if unfinished:
         notes.append(f"the fit of {', '.join(unfinished)} stopped before its optimum; see iterations and gradient")
@@ -116,11 +128,11 @@ def _notes(metrics: dict[str, Any], max_tokens: int) -> list[str]:
 
 STAGE = Stage(
     name="proxies",
-    version=2,
+    version=3,
     upstream=("corpus",),
     settings=settings,
     run=run,
     load=ProxiesOutput.load,
-    shown=("aspects", "agreement", "truncated"),
+    shown=("reading", "readings", "aspects", "agreement", "truncated"),
     check=check,
 )

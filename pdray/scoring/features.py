@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from pdray.models.apart import read_apart_head
 from pdray.rewards import RewardHead
 from pdray.schema import FEATURES
 from pdray.shards import ShardedFolder
@@ -23,11 +24,13 @@ class KnownRewards:
         features: shards of the proxies stage.
         head: what reads them.
         width: H.
+        first: where those that the head reads begin.
     """
 
     features: ShardedFolder
     head: RewardHead
     width: int
+    first: int = 0
 
     def rows(self, shard: int) -> np.ndarray:
         """(n,) int64, the texts of a shard that have features, ascending."""
@@ -43,7 +46,7 @@ class KnownRewards:
         flat = table["feature"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
         return (
             np.asarray(table["row"].to_numpy().astype(np.int64)),
-            self.head.rewards(flat.reshape(-1, self.width).astype(np.float32)),
+            self.head.rewards(flat.reshape(-1, self.width)[:, self.first :][:, : self.head.width].astype(np.float32)),
             np.asarray(table["num_tokens"].to_numpy()),
             np.asarray(table["truncated"].to_numpy(zero_copy_only=False)),
         )
@@ -78,16 +81,27 @@ class WithoutFeatures:
         return np.setdiff1d(np.arange(num_texts), self.known.rows(shard), assume_unique=True)
 
 
-def read_head(folder: StoragePath, name: str, dense: str | None = None) -> RewardHead:
+def read_head(folder: StoragePath, name: str | None, dense: str | None = None) -> RewardHead:
     """The last layers of a model folder.
 
     Args:
         folder: of safetensors files.
-        name: of the final linear layer, ``score`` or ``classifier``.
+        name: of the final linear layer, ``score`` or ``classifier``; None where a file of its own holds the head.
         dense: name of the dense layer with tanh that reads the features; None where the final layer reads them.
     """
+    if name is None:
+        head = read_apart_head(_local(folder))
+        assert head is not None, f"{folder} has no head, which the proxies stage writes"
+        return head
     weight, bias = _read_layer(folder, name)
     return RewardHead(weight, bias, *(_read_layer(folder, dense) if dense else (None, None)))
+
+
+def _local(folder: StoragePath) -> Path:
+    from pdray.engines.pool import copy_key
+    from pdray.storage import node_copy
+
+    return node_copy(folder, copy_key(folder))
 
 
 def _read_layer(folder: StoragePath, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -99,10 +113,7 @@ def _read_layer(folder: StoragePath, name: str) -> tuple[np.ndarray, np.ndarray]
 def _read_tensor(folder: StoragePath, name: str) -> np.ndarray | None:
     from safetensors import safe_open
 
-    from pdray.engines.pool import copy_key
-    from pdray.storage import node_copy
-
-    local = node_copy(folder, copy_key(folder))
+    local = _local(folder)
     index = local / "model.safetensors.index.json"
     file: Path = local / "model.safetensors"
     if index.is_file():

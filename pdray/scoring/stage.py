@@ -90,9 +90,8 @@ def _known(ctx: StageContext, models: RewardModels) -> KnownRewards | None:
     if proxies.features is None:
         return None
     (model,), (folder,) = proxies.models, models.folders
-    assert model.head, "the proxies stage names the head that reads its features"
     features = ShardedFolder(ctx.upstream.folders["proxies"], ctx.upstream.fingerprints["proxies"], corpus.num_shards)
-    return KnownRewards(features, read_head(folder, model.head, model.dense), proxies.features)
+    return KnownRewards(features, read_head(folder, model.head, model.dense), proxies.features, model.first_feature)
 
 
 def _metrics(corpus: CorpusOutput, scores: ScoresConfig, result: PassResult) -> dict[str, Any]:

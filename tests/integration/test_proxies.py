@@ -18,11 +18,11 @@ from pdray.stages import StageResult, Upstream
 from pdray.storage import StoragePath
 from pdray.tokens import TextEncoder, TokenRule
 from tests.proxies.cases import ASPECTS, make_rows, sections, write_corpus
-from tests.stages import run_stage
+from tests.stages import finished, join, run_stage
 from tests.tiny import tiny_encoder, tiny_llama_lm
 
 pytestmark = pytest.mark.usefixtures("ray_local")
-HEAD = {"train": "head"}
+HEAD = {"train": "head", "reading": "together"}
 ALL: dict[str, Any] = {"train": "all", "epochs": 6, "learning_rate": 0.003, "batch_size": 4, "num_workers": 2}
 
 
@@ -109,7 +109,7 @@ def test_heads_on_a_frozen_encoder(head_run: tuple[Path, StageResult], bert: str
     assert saved["classifier.weight"].shape == (2, 64)
     assert not saved["classifier.bias"].any()
     assert {path.name for path in (root / "proxies-test").iterdir()} >= {"features", "model", "shards"}
-    assert not (root / "proxies-test" / linear.IDENTITY).exists()
+    assert not (root / "proxies-test" / linear.FEATURE_MODELS["together"]).exists()
 
 
 def test_rewards_of_the_model_are_its_head_on_the_features(
@@ -157,6 +157,74 @@ def test_a_killed_run_continues_with_its_features_and_makes_the_same_bytes(
     for name in ("model/model.safetensors", "features/shard-00001.parquet"):
         assert (root / "proxies-test" / name).read_bytes() == (tmp_path / "proxies-test" / name).read_bytes()
     assert result.metrics["agreement"] == first.metrics["agreement"]
+
+
+@pytest.fixture(scope="module")
+def auto_run(tmp_path_factory: pytest.TempPathFactory, corpus: Upstream, bert: str) -> tuple[Path, StageResult]:
+    root = tmp_path_factory.mktemp("auto")
+    return root, run_stage(STAGE, root, upstream=corpus, **sections(base_model=bert, train="head"))
+
+
+def test_auto_takes_the_reading_that_predicts_better(
+    auto_run: tuple[Path, StageResult], head_run: tuple[Path, StageResult]
+) -> None:
+    root, result = auto_run
+    compared = result.metrics["readings"]
+    assert list(compared) == ["together", "apart"]
+    losses = {name: facts["validation_loss"] for name, facts in compared.items()}
+    assert losses["together"] != losses["apart"]
+    assert result.metrics["reading"] == min(losses, key=lambda name: losses[name])
+    assert any(note.startswith(f"prompt and response are read {result.metrics['reading']}") for note in result.notes)
+    alone = head_run[1].metrics
+    assert alone["reading"] == "together"
+    assert alone["readings"]["together"]["validation_loss"] == losses["together"]
+    # Every distinct prompt and response has its special tokens once, every text has them once for both.
+    assert compared["together"]["tokens"] == alone["readings"]["together"]["tokens"] > compared["apart"]["tokens"] > 0
+    assert all(facts["seconds"] > 0 for facts in compared.values())
+    assert {path.name for path in (root / "proxies-test").iterdir()} >= {"features", "model", "shards"}
+    assert not any((root / "proxies-test" / name).exists() for name in linear.FEATURE_MODELS.values())
+
+
+def test_heads_that_read_apart_and_their_scores(tmp_path: Path, corpus: Upstream, bert: str) -> None:
+    """Scoring takes the features that there are and lets an engine read the rest; both give the rewards of the head."""
+    from pdray.engines.encode import ModelEncoder
+    from pdray.engines.engine import EngineOptions, load_reference
+    from pdray.scoring.stage import STAGE as SCORES
+
+    settings = sections(base_model=bert, train="head", reading="apart", share=0.5)
+    result = run_stage(STAGE, tmp_path, upstream=corpus, **settings)
+    output = result.output
+    assert isinstance(output, ProxiesOutput)
+    (model,) = output.models
+    assert (model.head, model.dense, model.first_feature, output.features) == (None, None, 0, 2 * 64 + 16)
+    assert all(facts["held_out_accuracy"] > 0.7 for facts in result.metrics["aspects"].values())
+    folder = StoragePath(str(tmp_path / "proxies-test"))
+    upstream = join(corpus, finished("proxies", folder, output))
+    scored = run_stage(SCORES, tmp_path, upstream=upstream, **settings)
+    assert scored.metrics["computed"] > 0 and scored.metrics["reused"] == result.metrics["features"]["texts"]
+    engine = load_reference(str(tmp_path / model.path), EngineOptions("transformers", "float32", 32))
+    encoder = ModelEncoder([tmp_path / model.path], TokenRule(32, 16))
+    for shard in range(3):
+        texts = corpus.shards("corpus").read("texts", shard)
+        rewards = ShardedFolder(StoragePath(str(tmp_path / "scores-test")), "test", 3).read("texts", shard)
+        expected = engine.score(encoder.encode(texts).ids[0])
+        for label, aspect in enumerate(ASPECTS):
+            np.testing.assert_allclose(rewards[f"reward.{aspect}"].to_numpy(), expected[:, label], atol=1e-4)
+
+
+def test_scores_of_a_run_that_compared_both_readings(
+    auto_run: tuple[Path, StageResult], corpus: Upstream, bert: str
+) -> None:
+    """The head reads its own part of the features that stand side by side."""
+    from pdray.scoring.stage import STAGE as SCORES
+
+    root, result = auto_run
+    assert isinstance(result.output, ProxiesOutput)
+    assert result.output.features == 64 + 2 * 64 + 16
+    assert result.output.models[0].first_feature == (64 if result.metrics["reading"] == "apart" else 0)
+    upstream = join(corpus, finished("proxies", StoragePath(str(root / "proxies-test")), result.output))
+    scored = run_stage(SCORES, root, upstream=upstream, **sections(base_model=bert, train="head"))
+    assert scored.metrics["max_parity_error_features"] < 1e-4
 
 
 def test_all_weights_of_a_decoder_with_two_workers(tmp_path: Path, corpus: Upstream) -> None:

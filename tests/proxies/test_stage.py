@@ -13,6 +13,7 @@ import pytest
 from pdray.config import RunConfig
 from pdray.errors import UserError
 from pdray.proxies import full, linear
+from pdray.proxies.readings import Reading
 from pdray.proxies.stage import STAGE
 from pdray.schema import CorpusOutput, ProxiesOutput, RewardModel, to_json
 from pdray.stages import Upstream
@@ -140,6 +141,9 @@ def test_figures_are_of_a_head_that_has_not_seen_the_held_out_pairs(tmp_path: Pa
     assert np.abs(one.head.weight - two.head.weight).max() > 1e-3  # the final heads have
 
 
+FOUR = Reading("together", (4,), tanh=False)
+
+
 def head_job(root: Path, unread: tuple[int, ...]) -> tuple[linear.HeadJob, pa.Table]:
     """Forty pairs of forty prompts in one shard, with four features each; held-out pairs are the same."""
     from pdray.config import ProxiesConfig
@@ -165,4 +169,4 @@ def head_job(root: Path, unread: tuple[int, ...]) -> tuple[linear.HeadJob, pa.Ta
         }
     )
     aspect = AspectPairs("helpful", 40, pairs, pairs.slice(20, 5))
-    return linear.HeadJob(aspect, shards, 4, ProxiesConfig(base_model="x"), 0.5, False, 1, 0), pairs
+    return linear.HeadJob(aspect, shards, FOUR, ProxiesConfig(base_model="x"), 0.5, 1, 0), pairs
