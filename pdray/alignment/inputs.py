@@ -24,8 +24,8 @@ from pdray.errors import UserError, user_errors
 from pdray.hashing import hash64
 from pdray.models.loading import load_tokenizer_files
 from pdray.progress import Progress
+from pdray.runtime.tasks import finished, outcomes
 from pdray.schema import INPUT, KEPT, ORDER, TOKENISED
-from pdray.selection.tasks import finished, outcomes
 from pdray.shards import Marker, Outcome, ShardedFolder, deadline, error_text, run_rounds, shard_name
 from pdray.storage import StoragePath
 

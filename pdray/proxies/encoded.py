@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from pdray.errors import UserError
 from pdray.proxies.features import RowsOfPairs
-from pdray.proxies.tasks import run_tasks
+from pdray.runtime.tasks import run_tasks
 from pdray.schema import TEXTS
 from pdray.shards import Outcome, ShardedFolder, error_text
 from pdray.tokens import TextEncoder, TokenRule, count_unknown

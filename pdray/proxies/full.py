@@ -12,7 +12,7 @@ from pdray.proxies.data import TablesJob, write_tables
 from pdray.proxies.encoded import EncodeJob
 from pdray.proxies.features import RowsOfPairs
 from pdray.proxies.pairs import AspectPairs
-from pdray.proxies.tasks import run_tasks
+from pdray.runtime.tasks import run_tasks
 from pdray.schema import ProxiesOutput, RewardModel
 from pdray.shards import ShardedFolder, run_rounds
 from pdray.stages import StageContext

@@ -21,9 +21,9 @@ from pdray.proxies.features import FeatureWriter, PairFeatures, RowsOfPairs, fin
 from pdray.proxies.forms import Form, Linear, ProxyPairs, Tanh
 from pdray.proxies.pairs import AspectPairs, seen_shares
 from pdray.proxies.readings import SIMPLEST_FIRST, Name, Reading, best, handed_over, prepare, write_model
-from pdray.proxies.tasks import run_tasks
 from pdray.proxies.validation import choose
 from pdray.rewards import RewardHead
+from pdray.runtime.tasks import run_tasks
 from pdray.schema import ProxiesOutput
 from pdray.shards import ShardedFolder
 from pdray.stages import StageContext

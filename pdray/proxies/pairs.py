@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from pdray.config import ProxiesConfig
 from pdray.errors import UserError
 from pdray.hashing import hash64
-from pdray.proxies.tasks import run_tasks
+from pdray.runtime.tasks import run_tasks
 from pdray.schema import PAIRS, TEXTS
 from pdray.shards import ShardedFolder
 

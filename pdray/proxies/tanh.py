@@ -20,7 +20,7 @@ STRENGTHS = tuple(float(strength) for strength in np.logspace(-1, -3.5, 6))
 TOLERANCE = 1e-4  # of the largest entry of the gradient, which float32 resolves
 MAX_ITERATIONS = 300
 MAX_FEATURES = 1024  # a wider dense layer would take minutes for each fit
-MAX_PRODUCTS = 2**27  # multiplications of one pass over the texts: about 0.03 seconds a step on one CPU
+MAX_PRODUCTS = 2**26  # multiplications of one pass over the texts: about 0.015 seconds a step on one CPU
 MIN_UNITS = 8
 
 

@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pdray.errors import UserError
+from pdray.runtime.tasks import SHARD_SECONDS
 from pdray.schema import KEPT, PAIRS, TEXTS, kept_schema, selection_schema, text_type
 from pdray.selection.cut import Cut
 from pdray.selection.order import Margins, Ordering
 from pdray.selection.radix import NOT_FINITE, ordered_bits
 from pdray.selection.strategies import random_keys
-from pdray.selection.tasks import SHARD_SECONDS
 from pdray.shards import Outcome, ShardedFolder, deadline, error_text
 
 BATCH_ROWS = 4096

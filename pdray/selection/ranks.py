@@ -13,11 +13,11 @@ import numpy as np
 import pyarrow as pa
 
 from pdray.errors import user_errors
+from pdray.runtime.tasks import RETRIES, finished, shard_groups
 from pdray.schema import RANKED
 from pdray.selection.cut import Cut
 from pdray.selection.order import Ordering
 from pdray.selection.radix import NOT_FINITE, ordered_bits
-from pdray.selection.tasks import RETRIES, finished, shard_groups
 from pdray.storage import StoragePath
 
 FOLDER = "ranked"

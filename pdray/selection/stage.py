@@ -16,6 +16,7 @@ from typing import Any
 
 from pdray.config import RunConfig, fingerprinted
 from pdray.errors import UserError, user_errors
+from pdray.runtime.tasks import outcomes, sum_over_shards
 from pdray.schema import PAIRS, TEXTS, CorpusOutput, SelectionOutput
 from pdray.selection.cut import CountKeys, Cut, radix_cut
 from pdray.selection.divergence import num_kept
@@ -24,7 +25,6 @@ from pdray.selection.order import Ordering, PairSource
 from pdray.selection.quantiles import absolute_quantiles
 from pdray.selection.ranks import cut_by_position, sorted_pairs, write_ranks
 from pdray.selection.shared import Shared, read_shared, shared_path, write_shared
-from pdray.selection.tasks import outcomes, sum_over_shards
 from pdray.shards import VERIFY_THREADS, Marker, Outcome, ShardedFolder, run_rounds, shard_name
 from pdray.stages import Stage, StageContext, StageResult, Upstream
 from pdray.store import fingerprint

@@ -1,9 +1,9 @@
-"""Passes over all shards as Ray tasks: each returns a small sum, and the driver adds the sums up."""
+"""Ray tasks, a bounded number at a time: passes over all shards, and jobs of any other kind."""
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import reduce
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -56,24 +56,53 @@ def num_tasks() -> int:
     return max(1, TASKS_PER_CPU * int(ray.cluster_resources().get("CPU", 1)))
 
 
-def finished(function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> Iterator[tuple[tuple[Any, ...], Any]]:
+def finished(function: Callable[..., Any], calls: Iterable[tuple[Any, ...]]) -> Iterator[tuple[tuple[Any, ...], Any]]:
     """Run a function as Ray tasks and give each call with the reference to its result as it ends.
 
-    A bounded number is under way. A task whose worker is lost, or that storage failed, is run again at most
-    :data:`RETRIES` times.
+    A bounded number is under way; what is left when the caller stops early is cancelled. A task whose worker is lost,
+    or that storage failed, is run again at most :data:`RETRIES` times. A task has one CPU, so that linear algebra adds
+    up in the same order on every machine.
     """
     import ray
 
-    task = ray.remote(max_retries=RETRIES, retry_exceptions=[OSError])(_call)
-    waiting = list(reversed(calls))
+    task = ray.remote(num_cpus=1, max_retries=RETRIES, retry_exceptions=[OSError])(_call)
     running: dict[Any, tuple[Any, ...]] = {}
-    while waiting or running:
-        while waiting and len(running) < num_tasks():
-            call = waiting.pop()
-            running[task.remote(function, *call)] = call
+
+    def next_ready() -> tuple[tuple[Any, ...], Any]:
         ready, _ = ray.wait(list(running), num_returns=1)
-        for ref in ready:
-            yield running.pop(ref), ref
+        return running.pop(ready[0]), ready[0]
+
+    try:
+        for call in calls:
+            if len(running) >= num_tasks():
+                yield next_ready()
+            running[task.remote(function, *call)] = call
+        while running:
+            yield next_ready()
+    finally:
+        for ref in running:
+            ray.cancel(ref)
+
+
+def run_tasks(function: Callable[..., T], jobs: Iterable[tuple[Any, ...]], seconds: float) -> Iterator[tuple[int, T]]:
+    """Call a function on every job; see :func:`finished`.
+
+    Args:
+        function: of a module.
+        jobs: its arguments.
+        seconds: after which a task counts as hanging; its worker is ended.
+
+    Yields:
+        the number of a job and its result, in the order in which they end.
+
+    Raises:
+        ray.exceptions.RayError: a task failed; see :func:`pdray.errors.user_errors`.
+    """
+    import ray
+
+    calls = ((function, seconds, number, *job) for number, job in enumerate(jobs))
+    for (_, _, number, *_), ref in finished(_in_time, calls):
+        yield number, ray.get(ref)
 
 
 def outcomes(function: Callable[[int], Outcome], shards: Sequence[int]) -> Iterator[Outcome]:
@@ -91,6 +120,11 @@ def outcomes(function: Callable[[int], Outcome], shards: Sequence[int]) -> Itera
 
 def _call(function: Callable[..., T], *arguments: Any) -> T:
     return function(*arguments)
+
+
+def _in_time(function: Callable[..., T], seconds: float, _number: int, *arguments: Any) -> T:
+    with deadline(seconds):
+        return function(*arguments)
 
 
 def _add_up(work: Callable[[int], T], shards: list[int]) -> T:

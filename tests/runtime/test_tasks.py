@@ -10,7 +10,7 @@ import pytest
 from pdray.console import Console
 from pdray.errors import UserError
 from pdray.progress import Progress
-from pdray.selection import tasks
+from pdray.runtime import tasks
 from pdray.shards import Outcome
 
 
