@@ -46,7 +46,8 @@ def test_a_section_that_is_left_out_is_not_incomplete(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signals_end_a_command_alike(number: signal.Signals) -> None:
-    code = "import time; from pdray import cli; cli._dispatch = lambda args: print('up', flush=True) or time.sleep(60)"
+    code = "import signal, time; signal.signal(signal.SIGHUP, signal.SIG_DFL); from pdray import cli; "
+    code += "cli._dispatch = lambda args: print('up', flush=True) or time.sleep(60)"
     command = [sys.executable, "-c", f"{code}; exit(cli.main(['version']))"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
         assert run.stdout is not None and run.stdout.readline() == "up\n"

@@ -76,7 +76,7 @@ def test_a_policy_that_lacks_weights_is_refused_before_it_is_loaded(
     policy = tiny_llama_lm(tmp_path / "policy", chat=False)
     drop_weights(policy, part)
     selection = dpo_case.write_kept(tmp_path / "selection", 8)
-    job = worker.TrainingJob(dpo_case.alignment(policy), 0, selection, tmp_path, SimpleNamespace())
+    job = worker.TrainingJob(dpo_case.alignment(policy), 0, selection, tmp_path, SimpleNamespace(), SimpleNamespace())
     with pytest.raises(UserError, match=rf"^alignment\.policy is .*, which lacks \d weights .*{part}"):
         worker.build_trainer(job)
 
