@@ -6,7 +6,7 @@ pdray runs its whole stage: from the rewards of the texts (margins, quantiles, P
 text, and a table of every pair's divergence. The others read one flat table of the same pairs, about 1.9 KB of text
 each, in which PD stands already, and write the kept ones. All must keep the same ids. Each contender runs in a fresh
 process, one after the other, as often as ``--repeats`` says. The start of Ray and of its workers is not counted,
-what they import is.
+what they import of pdray is.
 Memory is the peak over the process tree of proportional set sizes, in a run of its own that is not timed; CPU seconds
 are those of the tree. ``ratio`` is the median of the seconds over those of DuckDB's ORDER BY LIMIT.
 """

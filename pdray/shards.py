@@ -226,6 +226,27 @@ class Outcome:
     error: str | None = None
 
 
+def attempted(shard: int, seconds: float, work: Callable[[int], None]) -> Outcome:
+    """Do a shard's work in a worker; what went wrong comes back as its outcome, for the next round.
+
+    Args:
+        shard: its number.
+        seconds: after which the worker is ended; see :func:`deadline`.
+        work: reads and writes the shard.
+
+    Raises:
+        UserError: what another round would not mend.
+    """
+    try:
+        with deadline(seconds):
+            work(shard)
+    except UserError:
+        raise
+    except Exception as error:
+        return Outcome(shard, error_text(error))
+    return Outcome(shard)
+
+
 class ShardsFailedError(RuntimeError):
     """Shards that every round failed at.
 

@@ -26,7 +26,7 @@ from pdray.models.loading import load_tokenizer_files
 from pdray.progress import Progress
 from pdray.runtime.tasks import finished, outcomes
 from pdray.schema import INPUT, KEPT, ORDER, TOKENISED
-from pdray.shards import Marker, Outcome, ShardedFolder, deadline, error_text, run_rounds, shard_name
+from pdray.shards import Marker, Outcome, ShardedFolder, attempted, run_rounds, shard_name
 from pdray.storage import StoragePath
 
 INDEX = "index"
@@ -82,14 +82,7 @@ class ShardEncoder:
         Raises:
             UserError: the kept pairs are gone or damaged, or the tokenizer does not take them.
         """
-        try:
-            with deadline(SHARD_SECONDS):
-                self._write(shard)
-        except UserError:
-            raise
-        except Exception as error:
-            return Outcome(shard, error_text(error))
-        return Outcome(shard)
+        return attempted(shard, SHARD_SECONDS, self._write)
 
     def _write(self, shard: int) -> None:
         encoder = PairEncoder(policy_tokenizer(self.policy), self.rule)

@@ -1,6 +1,6 @@
 """A model's chat template, run in a process of its own: it is a program, which may raise, fill memory or never end.
 
-``python -m pdray.models.template FOLDER`` is that process.
+``python -m pdray.models.template FOLDER SECONDS`` is that process.
 """
 
 from __future__ import annotations
@@ -8,15 +8,16 @@ from __future__ import annotations
 import resource
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 from pdray.errors import UserError
 from pdray.models.files import read_object
 
-SECONDS = 20  # of processor time, the import of Transformers included
-WALL_SECONDS = 120
-MEMORY_BYTES = 8 << 30  # of addresses, of which the libraries reserve most
+SECONDS = 10  # of processor time, once Transformers is imported
+WALL_SECONDS = 300
+MEMORY_BYTES = 8 << 30  # of data; the libraries themselves, which a CUDA build has many gigabytes of, do not count
 LONGEST = 100_000  # characters for a conversation of three words
 PROBES: tuple[list[dict[str, str]], ...] = (
     [{"role": "user", "content": "a"}],
@@ -40,7 +41,7 @@ def check_template(name: str, folder: str) -> None:
         return
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "pdray.models.template", folder],
+            [sys.executable, "-m", "pdray.models.template", folder, str(SECONDS)],
             capture_output=True,
             text=True,
             errors="replace",
@@ -65,13 +66,14 @@ def has_template(folder: str) -> bool:
     return config.is_file() and bool(read_object(f"a model is {folder}", config).get("chat_template"))
 
 
-def main(folder: str) -> int:
+def main(folder: str, seconds: str) -> int:
     """Try the template on short conversations; 0 if it takes them or refuses them in its own words."""
-    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
     from pdray.models.loading import load_tokenizer_files
 
     try:
+        limit = int(time.process_time()) + 1 + int(seconds)
+        resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))
         tokenizer = load_tokenizer_files(folder)
         for messages in PROBES:
             _attempt(tokenizer, messages)
@@ -95,4 +97,4 @@ def _attempt(tokenizer: Any, messages: list[dict[str, str]]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(*sys.argv[1:]))

@@ -18,7 +18,7 @@ from pdray.selection.cut import Cut
 from pdray.selection.order import Margins, Ordering
 from pdray.selection.radix import NOT_FINITE, ordered_bits
 from pdray.selection.strategies import random_keys
-from pdray.shards import Outcome, ShardedFolder, deadline, error_text
+from pdray.shards import Outcome, ShardedFolder, attempted
 
 BATCH_ROWS = 4096
 
@@ -49,14 +49,7 @@ class KeptWriter:
         Raises:
             UserError: a table of the corpus or of the scores is gone or damaged.
         """
-        try:
-            with deadline(SHARD_SECONDS):
-                self._write(shard)
-        except UserError:
-            raise
-        except Exception as error:
-            return Outcome(shard, error_text(error))
-        return Outcome(shard)
+        return attempted(shard, SHARD_SECONDS, self._write)
 
     def _write(self, shard: int) -> None:
         scaled, divergence = self.order.divergence(shard)
