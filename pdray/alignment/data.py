@@ -28,13 +28,27 @@ def eval_batch_size(num_pairs: int, alignment: AlignmentConfig) -> int:
     return max(1, min(alignment.batch_size, num_pairs // alignment.num_workers))
 
 
+def step_pairs(alignment: AlignmentConfig) -> int:
+    """Pairs that one optimizer step takes, of all workers."""
+    return alignment.num_workers * alignment.batch_size * alignment.gradient_accumulation
+
+
+def num_trained(num_pairs: int, alignment: AlignmentConfig) -> int:
+    """Pairs to train on, of those that are there: ``max_steps`` may end before it has come to all.
+
+    They are the next ones of the seeded order after those held out; what no step reads needs no reference.
+    """
+    rest = num_pairs - num_held_out(num_pairs, alignment)
+    return min(rest, alignment.max_steps * step_pairs(alignment)) if alignment.max_steps else rest
+
+
 def check_enough(train_pairs: int, alignment: AlignmentConfig) -> None:
     """Refuse a training set that does not fill one optimizer step.
 
     Raises:
         UserError: with the numbers and the cure.
     """
-    step = alignment.num_workers * alignment.batch_size * alignment.gradient_accumulation
+    step = step_pairs(alignment)
     if train_pairs < step:
         raise UserError(
             f"{train_pairs} pairs are left to train on, but one optimizer step takes {step} (num_workers "

@@ -83,10 +83,12 @@ def _prepare(ctx: StageContext) -> PairInput:
     rule = pair_rule(alignment)
     target = input_shards(ctx.run, selection, alignment, ctx.config.seed)
     pairs = prepare_input(ShardEncoder(selection, target, alignment.policy, rule, ctx.config.seed), ctx.progress)
-    held_out = data.num_held_out(pairs.pairs, alignment)
+    held_out, trained = data.num_held_out(pairs.pairs, alignment), data.num_trained(pairs.pairs, alignment)
     data.check_enough(pairs.pairs - held_out, alignment)
+    unread = pairs.pairs - held_out - trained
+    ending = f" and {unread:,} that max_steps {alignment.max_steps} does not come to" if unread else ""
     ctx.progress.note(
-        f"{pairs.pairs - held_out:,} pairs to train on, {held_out:,} held out, {pairs.empty:,} dropped (a response "
+        f"{trained:,} pairs to train on{ending}, {held_out:,} held out, {pairs.empty:,} dropped (a response "
         f"without tokens); cut to {rule.max_tokens} tokens: {pairs.prompts_cut:,} prompts at the beginning, responses "
         f"of {pairs.responses_cut:,} pairs at the end"
     )

@@ -82,10 +82,11 @@ def build_trainer(job: TrainingJob) -> tuple[DPOTrainer, dict[str, Any]]:
     trainer = PreparedTrainer(model=policy, args=args, processing_class=policy_tokenizer(policy), train_dataset=tokens)
     assert trainer.ref_model is None, "the reference is known, so no second model is held"
     silence_dropout(trainer.model)
-    order = data.read_order(job.pairs)
+    num_held_out = data.num_held_out(job.pairs.pairs, alignment)
+    num_read = num_held_out + data.num_trained(job.pairs.pairs, alignment)
+    order = {name: values[:num_read] for name, values in data.read_order(job.pairs).items()}
     logps, num_computed = _reference(trainer, job, order)
     pairs = data.with_reference(tokens, logps)
-    num_held_out = data.num_held_out(job.pairs.pairs, alignment)
     trainer.train_dataset = pairs.select(order["row"][num_held_out:])
     trainer.eval_dataset = pairs.select(order["row"][:num_held_out]) if num_held_out else None
     args.per_device_eval_batch_size = data.eval_batch_size(num_held_out, alignment)
@@ -101,7 +102,10 @@ def build_trainer(job: TrainingJob) -> tuple[DPOTrainer, dict[str, Any]]:
 
 
 def _reference(trainer: DPOTrainer, job: TrainingJob, order: dict[str, np.ndarray]) -> tuple[np.ndarray, int]:
-    """Log-probabilities of the reference, (pairs, 2) float32 in the order of rows, and how many were computed now."""
+    """Log-probabilities of the reference, (pairs, 2) float32 in the order of rows, and how many were computed now.
+
+    Rows that are not in ``order`` are NaN.
+    """
     import torch.distributed as dist
 
     from pdray.alignment.trainer import ReferencePass
@@ -120,7 +124,7 @@ def _reference(trainer: DPOTrainer, job: TrainingJob, order: dict[str, np.ndarra
     batch = job.alignment.num_workers * job.alignment.batch_size
     by_position = complete(order["key"], order["tokens"], job.reference, parts[0], batch, forward, first, count)
     forward.close()
-    logps = np.empty_like(by_position)
+    logps = np.full((job.pairs.pairs, 2), np.nan, np.float32)
     logps[order["row"]] = by_position
     return logps, computed[0]
 

@@ -140,3 +140,9 @@ def test_too_few_pairs_for_one_step() -> None:
         UserError, match=r"11 pairs .* takes 12 \(num_workers 2 × batch_size 2 × gradient_accumulation 3\)"
     ):
         data.check_enough(11, settings)
+
+
+@pytest.mark.parametrize(("max_steps", "trained"), [(None, 36), (1, 4), (8, 32), (9, 36), (20, 36)])
+def test_no_more_pairs_are_trained_on_than_the_steps_come_to(max_steps: int | None, trained: int) -> None:
+    settings = alignment(POLICY, max_steps=max_steps, held_out=0.1, gradient_accumulation=2)
+    assert data.num_trained(40, settings) == trained
