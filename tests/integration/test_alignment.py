@@ -274,11 +274,11 @@ def test_ddp_in_place_of_deepspeed_is_refused(trained: dict[str, str]) -> None:
 
 
 def test_first_loss_other_than_ln2_stops_the_run(selection: ShardedFolder, tmp_path: Path) -> None:
-    """OPT drops whole layers at random while training; the reference does not."""
-    policy = tiny.tiny_opt_lm(tmp_path / "opt", layerdrop=0.9)
+    """OPT drops whole layers while training; the reference does not. The loss may fall on either side of ln 2."""
+    policy = tiny.tiny_opt_lm(tmp_path / "opt", layerdrop=1.0)
     settings = dpo_case.alignment(policy, max_steps=2)
     with pytest.raises(
-        UserError, match=r"first DPO loss is 0\.\d+ but must be ln 2 = 0\.693147 within 0\.001.*layerdrop"
+        UserError, match=r"first DPO loss is \d\.\d+ but must be ln 2 = 0\.693147 within 0\.001.*layerdrop"
     ):
         stage.run(dpo_case.context(tmp_path / "run", selection, settings, PAIRS))
 
