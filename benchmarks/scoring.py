@@ -9,6 +9,7 @@ For each number of aspects κ and each repetition (pairs that a text stands in) 
                tokenises it and writes shards
     raw vllm   one vLLM process, one call, the same distinct texts as token ids
     script     one model per aspect in Transformers, both responses of every pair of the other aspects, as token ids
+    ray.data.llm  Ray Data's processor for vLLM with the model of κ labels, both responses of every pair, as token ids
 
 ``pairs_per_second`` is over the scoring itself, from the first text in the engine to the last out of it;
 ``seconds`` is everything but the start of Ray. The peers import nothing of pdray.
@@ -33,7 +34,7 @@ from benchmarks.common import write_result
 from benchmarks.harness import in_fresh_process, medians
 from benchmarks.scoring_data import ASPECTS, make_corpus, make_data, make_models
 
-CONTENDERS = ("pdray", "raw vllm", "script")
+CONTENDERS = ("pdray", "raw vllm", "script", "ray.data.llm")
 LARGEST_DIFFERENCE = 1e-3
 
 
@@ -103,8 +104,12 @@ def command(
     texts = ["--texts", str(corpus / "texts.parquet"), "--rewards", str(rewards)]
     if name == "raw vllm":
         return "benchmarks.peers.raw_vllm", [*texts, "--model", str(one), "--max-tokens", str(args.max_tokens)]
+    pairs = ["--pairs", str(corpus / "pairs.parquet")]
     if name == "script":
-        return "benchmarks.peers.script", [*texts, "--pairs", str(corpus / "pairs.parquet"), "--models", str(each)]
+        return "benchmarks.peers.script", [*texts, *pairs, "--models", str(each)]
+    if name == "ray.data.llm":
+        words = [*texts, *pairs, "--model", str(one), "--max-tokens", str(args.max_tokens)]
+        return "benchmarks.peers.ray_data_llm", words
     words = ["--contender", name, "--data", str(args.data), "--corpus", str(corpus), "--model", str(one)]
     return "benchmarks.scoring", [*words, "--max-tokens", str(args.max_tokens), "--rewards", str(rewards)]
 

@@ -1,10 +1,11 @@
 """Select the 30% of 1,000,000 pairs with the smallest PD, text included: pdray beside what one would write instead.
 
     python -m benchmarks.selection --rows 1000000 --out benchmarks/results/selection-1m-2core.json
+    python -m benchmarks.selection --rows 100000000 --text-bytes 24 --only pdray --out …     # narrow
 
 pdray runs its whole stage: from the rewards of the texts (margins, quantiles, PD, cut) to the kept pairs with their
-text, and a table of every pair's divergence. The others read one flat table of the same pairs, about 1.9 KB of text
-each, in which PD stands already, and write the kept ones. All must keep the same ids. Each contender runs in a fresh
+text, and a table of every pair's divergence. The others read one flat table of the same pairs, 1.9 KB of text each,
+in which PD stands already, and write the kept ones. All must keep the same ids. Each contender runs in a fresh
 process, one after the other, as often as ``--repeats`` says. The start of Ray and of its workers is not counted,
 what they import of pdray is.
 Memory is the peak over the process tree of proportional set sizes, in a run of its own that is not timed; CPU seconds
@@ -27,7 +28,7 @@ import pyarrow.dataset as pads
 
 from benchmarks.common import load_average, write_result
 from benchmarks.harness import in_fresh_process, measure, medians
-from benchmarks.selection_data import GAMMA, TEXT, make_data, num_shards, upstream
+from benchmarks.selection_data import GAMMA, make_data, num_shards, upstream
 
 BUDGET = 0.3
 COLUMNS = "pair_id, prompt, chosen, rejected, aspect"
@@ -164,6 +165,7 @@ def main() -> None:
     """Make the data, run every contender, check that they agree and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--text-bytes", type=int, default=1900, help="of a pair, prompt and responses together")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=list(CONTENDERS), metavar="CONTENDER")
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
@@ -176,8 +178,8 @@ def main() -> None:
         args.out.write_text(json.dumps(result))
         return
     with tempfile.TemporaryDirectory(dir=args.data) as scratch:
-        data = (args.data or Path(scratch)) / f"pairs-{args.rows}"
-        make_data(data, args.rows, psutil.cpu_count() or 1)
+        data = (args.data or Path(scratch)) / f"pairs-{args.rows}-{args.text_bytes}"
+        make_data(data, args.rows, args.text_bytes, psutil.cpu_count() or 1)
         runs, peaks = [], {}
         for _ in range(args.repeats):
             for name in args.only:
@@ -191,7 +193,7 @@ def main() -> None:
     ]
     duckdb = next((row["seconds"] for row in rows if row["contender"] == DUCKDB), None)
     rows = [{**row, "ratio": round(row["seconds"] / duckdb, 2)} if duckdb else row for row in rows]
-    settings = {"rows": args.rows, "budget": BUDGET, "text_bytes": sum(TEXT.values()), "repeats": args.repeats}
+    settings = {"rows": args.rows, "budget": BUDGET, "text_bytes": args.text_bytes, "repeats": args.repeats}
     write_result(args.out, "selection", settings | {"shards": num_shards(args.rows), "load": load_average()}, rows)
 
 

@@ -28,7 +28,7 @@ from pdray.storage import StoragePath
 ASPECTS = ["helpfulness", "honesty", "truthfulness"]
 GAMMA = 0.9
 PENALTY = 0.001
-TEXT = {"prompt": 700, "chosen": 600, "rejected": 600}
+TEXT_SHARES = {"prompt": 0.37, "chosen": 0.315, "rejected": 0.315}
 PAIRS_PER_SHARD = 62_500
 FINGERPRINT = "benchmark"
 
@@ -50,11 +50,11 @@ def upstream(folder: Path, rows: int) -> Upstream:
     )
 
 
-def make_data(folder: Path, rows: int, processes: int) -> None:
+def make_data(folder: Path, rows: int, text_bytes: int, processes: int) -> None:
     """Write ``corpus`` and ``scores`` in shards and the same pairs as ``flat/*.parquet`` with a finished ``pd``.
 
-    Nothing is done where an earlier call finished. Every pair has a prompt and two responses of its own, so that no
-    text is saved by being shared.
+    Nothing is done where an earlier call finished. Every pair has a prompt and two responses of its own, ``text_bytes``
+    together, so that no text is saved by being shared.
     """
     done = folder / f"done-{rows}.json"
     if done.exists():
@@ -65,7 +65,8 @@ def make_data(folder: Path, rows: int, processes: int) -> None:
     with ProcessPoolExecutor(processes) as pool:
         margins = list(pool.map(_margins, range(len(numbers)), map(len, numbers)))
         quantiles = [_quantile(margins, index) for index in range(len(ASPECTS))]
-        list(pool.map(partial(_write_shard, folder, len(numbers), quantiles), range(len(numbers)), numbers))
+        write = partial(_write_shard, folder, len(numbers), text_bytes, quantiles)
+        list(pool.map(write, range(len(numbers)), numbers))
     done.write_text(json.dumps({"rows": rows}))
 
 
@@ -95,9 +96,11 @@ def _quantile(margins: list[tuple[np.ndarray, np.ndarray]], index: int) -> float
     return float(np.partition(sizes, rank - 1)[rank - 1])
 
 
-def _write_shard(folder: Path, shards: int, quantiles: list[float], shard: int, numbers: np.ndarray) -> None:
+def _write_shard(
+    folder: Path, shards: int, text_bytes: int, quantiles: list[float], shard: int, numbers: np.ndarray
+) -> None:
     rng, rows = np.random.default_rng([2, shard]), len(numbers)
-    text = _texts(rng, rows)
+    text = _texts(rng, rows, text_bytes)
     own, rewards, tokens = _rewards(shard, rows)
     labels = [ASPECTS[index] for index in own]
     ids = [f"pair-{number:09}" for number in numbers]
@@ -124,12 +127,13 @@ def _write_shard(folder: Path, shards: int, quantiles: list[float], shard: int, 
     scores.write(shard, {TEXTS: scored}, 0, {})
 
 
-def _texts(rng: np.random.Generator, rows: int) -> dict[str, list[str]]:
+def _texts(rng: np.random.Generator, rows: int, text_bytes: int) -> dict[str, list[str]]:
     """Random words: slices of a long text of them."""
     letters = list("abcdefghijklmnopqrstuvwxyz")
     words = np.array(["".join(rng.choice(letters, n)) for n in rng.integers(2, 9, 5000)])
     noise = " ".join(words[rng.integers(0, len(words), 2_000_000)])
+    sizes = {name: round(share * text_bytes) for name, share in TEXT_SHARES.items()}
     return {
         name: [noise[start : start + size] for start in rng.integers(0, len(noise) - size, rows).tolist()]
-        for name, size in TEXT.items()
+        for name, size in sizes.items()
     }
