@@ -1,6 +1,6 @@
 """Draw the pictures of the results, one SVG beside each result file that has one.
 
-    python -m benchmarks.pictures
+python -m benchmarks.pictures
 """
 
 from __future__ import annotations

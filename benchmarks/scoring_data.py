@@ -11,16 +11,15 @@ import pyarrow.parquet as pq
 
 from pdray.schema import (
     PAIRS,
-    TEXTS,
     CorpusOutput,
     ProxiesOutput,
     RewardModel,
     pairs_schema,
-    texts_schema,
 )
 from pdray.shards import ShardedFolder
 from pdray.stages import Upstream
 from pdray.storage import StoragePath
+from pdray.texts import text_tables
 
 ASPECTS = ["coherence", "consistency", "fluency", "relevance"]
 TEXTS_PER_PROMPT = 16
@@ -87,7 +86,7 @@ def make_corpus(
             if start <= pair["chosen"] < start + len(mine)
         ]
         tables = {
-            TEXTS: pa.Table.from_pylist(mine, texts_schema(False)),
+            **text_tables([text["prompt"] for text in mine], [text["response"] for text in mine], False),
             PAIRS: pa.Table.from_pylist(rows, pairs_schema([])),
         }
         shards.write(shard, tables, 0, {"texts": len(mine), "pairs": len(rows)})

@@ -18,12 +18,12 @@ from pdray.schema import (
     ScoresOutput,
     pairs_schema,
     scores_schema,
-    texts_schema,
 )
 from pdray.selection.divergence import preference_divergence, quantile_rank, reward_margins, scale_margins
 from pdray.shards import ShardedFolder, shard_name
 from pdray.stages import Upstream
 from pdray.storage import StoragePath
+from pdray.texts import text_tables
 
 ASPECTS = ["helpfulness", "honesty", "truthfulness"]
 GAMMA = 0.9
@@ -116,14 +116,14 @@ def _write_shard(
     order = np.array(sorted(range(2 * rows), key=lambda row: (prompts[row], responses[row])))
     place = np.argsort(order)
     by_id = np.argsort(numbers)
-    texts = pa.table([prompts, responses], schema=texts_schema(False)).take(pa.array(order))
+    texts = text_tables([prompts[row] for row in order], [responses[row] for row in order], False)
     pairs = pa.table(
         [ids, labels, place[:rows].astype(np.int32), place[rows:].astype(np.int32), [None] * rows, [None] * rows],
         schema=pairs_schema([]),
     ).take(pa.array(by_id))
     columns = [rewards[:, :, k].reshape(-1)[order] for k in range(len(ASPECTS))]
     scored = pa.table([*columns, tokens.reshape(-1)[order], np.zeros(2 * rows, bool)], schema=scores_schema(ASPECTS))
-    corpus.write(shard, {TEXTS: texts, PAIRS: pairs}, 0, {})
+    corpus.write(shard, {**texts, PAIRS: pairs}, 0, {})
     scores.write(shard, {TEXTS: scored}, 0, {})
 
 

@@ -17,6 +17,7 @@ from pdray.paths import is_remote
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 
 # Tables; each has one file per shard (see pdray.shards).
+PROMPTS = "prompts"
 TEXTS = "texts"
 PAIRS = "pairs"
 KEPT = "kept"
@@ -28,13 +29,18 @@ def text_type(conversational: bool) -> pa.DataType:
     return MESSAGES if conversational else pa.string()
 
 
+def prompts_schema(conversational: bool) -> pa.Schema:
+    """``corpus/prompts``: every distinct prompt of a shard once, sorted."""
+    return pa.schema([("prompt", text_type(conversational))])
+
+
 def texts_schema(conversational: bool) -> pa.Schema:
     """``corpus/texts``: every distinct (prompt, response) of a shard once, sorted by prompt, then response.
 
-    A text's row number in its shard is its name: pairs and rewards refer to it.
+    ``prompt_row`` is the row number in the prompts of the same shard. A text's own row number in its shard is its name:
+    pairs and rewards refer to it.
     """
-    kind = text_type(conversational)
-    return pa.schema([("prompt", kind), ("response", kind)])
+    return pa.schema([("prompt_row", pa.int32()), ("response", text_type(conversational))])
 
 
 def pairs_schema(rated: list[str]) -> pa.Schema:

@@ -2,7 +2,8 @@
 
     corpus-<hash8>/
       plan.json                     which rows go to which shard, decided once
-      texts/shard-00017.parquet     every distinct (prompt, response) of the shard once
+      prompts/shard-00017.parquet   every distinct prompt of the shard once
+      texts/shard-00017.parquet     every distinct response to each of them once
       pairs/shard-00017.parquet     the pairs, which name their texts by row number
       quarantine/shard-00017.jsonl  one object per bad row: reason, file, row
       shards/shard-00017.json       the marker, written last
@@ -168,7 +169,7 @@ def _result(report: Report, rules: RowRules, plan: ShardPlan, digest: str) -> St
 
 STAGE = Stage(
     name="corpus",
-    version=2,
+    version=3,
     upstream=(),
     settings=settings,
     run=run,

@@ -18,8 +18,9 @@ from pdray.corpus.rows import DROPPED, RowRules, canonical
 from pdray.errors import UserError
 from pdray.hashing import hash64
 from pdray.progress import Counter as ProgressCounter
-from pdray.schema import PAIRS, TEXTS, pairs_schema, texts_schema
+from pdray.schema import PAIRS, TEXTS, pairs_schema
 from pdray.shards import ShardedFolder, deadline, error_text, shard_name
+from pdray.texts import text_tables
 
 DUPLICATE = "duplicate pair_id"
 QUARANTINE = "quarantine"
@@ -110,7 +111,7 @@ def shard_tables(pairs: pa.Table, rules: RowRules, spans: np.ndarray) -> dict[st
         spans: see :class:`ShardTask`.
 
     Returns:
-        ``texts`` and ``pairs`` of :mod:`pdray.schema`.
+        ``prompts``, ``texts`` and ``pairs`` of :mod:`pdray.schema`.
     """
     prompts = pairs["prompt"].to_pylist()
     prompt_keys = [canonical(prompt) for prompt in prompts]
@@ -121,14 +122,15 @@ def shard_tables(pairs: pa.Table, rules: RowRules, spans: np.ndarray) -> dict[st
         keys[side] = list(zip(prompt_keys, map(canonical, responses), strict=True))
         texts.update(zip(keys[side], zip(prompts, responses, strict=True), strict=True))
     row_of = {key: row for row, key in enumerate(sorted(texts))}
-    columns = {"prompt": [texts[key][0] for key in row_of], "response": [texts[key][1] for key in row_of]}
     rated = sorted(rules.ratings)
     refers = {f"{side}_row": pa.array([row_of[key] for key in keys[side]], pa.int32()) for side in SIDES}
     conflict = {"conflict": conflict_column(pairs, rated, spans)} if rated else {}
     schema = pairs_schema(rated)
     found = {**{name: pairs[name] for name in schema.names if name in pairs.column_names}, **refers, **conflict}
+    distinct = [texts[key] for key in row_of]
+    prompts, responses = [text[0] for text in distinct], [text[1] for text in distinct]
     return {
-        TEXTS: pa.table(columns, schema=texts_schema(rules.conversational)),
+        **text_tables(prompts, responses, rules.conversational),
         PAIRS: pa.table([found[name] for name in schema.names], schema=schema),
     }
 

@@ -20,9 +20,9 @@ from pdray.engines.failures import as_matrix, score_around
 from pdray.engines.parity import compare, require_parity
 from pdray.engines.shards import PARITY, TextPass
 from pdray.errors import UserError
-from pdray.schema import TEXTS
 from pdray.shards import deadline, error_text
 from pdray.storage import node_copy
+from pdray.texts import read_texts
 
 ENCODED_AT_ONCE = 256  # texts
 LOAD_SECONDS = 1800.0
@@ -157,7 +157,7 @@ class ShardScorer:
     def _read(self, shard: int) -> tuple[pa.Table, np.ndarray]:
         text_pass = self._work.text_pass
         with deadline(text_pass.scores.step_timeout):
-            texts = text_pass.corpus.read(TEXTS, shard, ["prompt", "response"])
+            texts = read_texts(text_pass.corpus, shard)
             rows = np.arange(len(texts)) if text_pass.rows is None else text_pass.rows(shard, len(texts))
         return texts, rows
 

@@ -15,9 +15,9 @@ from pdray.engines.encode import ModelEncoder
 from pdray.engines.engine import EngineOptions, Rewards, load_reference
 from pdray.errors import UserError, user_errors
 from pdray.hashing import hash64
-from pdray.schema import TEXTS
 from pdray.shards import ShardedFolder
 from pdray.storage import StoragePath, node_copy
+from pdray.texts import read_texts
 from pdray.tokens import TokenRule
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def take_sample(corpus: ShardedFolder, rows: RowChooser | None, count: int) -> p
 
 
 def _sample_shard(corpus: ShardedFolder, rows: RowChooser | None, shard: int, count: int) -> pa.Table:
-    texts = corpus.read(TEXTS, shard, ["prompt", "response"])
+    texts = read_texts(corpus, shard)
     numbers = np.arange(len(texts)) if rows is None else rows(shard, len(texts))
     chosen = np.sort(numbers[np.argsort(hash64((f"{shard}/{row}" for row in numbers), SALT), kind="stable")[:count]])
     head = pa.table({"shard": pa.array([shard] * len(chosen), pa.int32()), "row": pa.array(chosen, pa.int32())})

@@ -12,8 +12,8 @@ import pyarrow as pa
 from pdray.errors import UserError
 from pdray.proxies.features import RowsOfPairs
 from pdray.runtime.tasks import run_tasks
-from pdray.schema import TEXTS
 from pdray.shards import Outcome, ShardedFolder, error_text
+from pdray.texts import read_texts
 from pdray.tokens import TextEncoder, TokenRule, count_unknown
 
 ENCODED = "encoded"
@@ -57,7 +57,7 @@ def encode_shard(job: EncodeJob, shard: int, rows: np.ndarray) -> Outcome:
 
     try:
         encoder = TextEncoder(load_tokenizer(job.base_model), job.rule)
-        texts = job.corpus.read(TEXTS, shard).take(pa.array(rows))
+        texts = read_texts(job.corpus, shard, rows)
         encoded = encoder.encode(texts["prompt"].to_pylist(), texts["response"].to_pylist())
         columns = [rows, encoded.ids, encoded.num_tokens, encoded.truncated]
         arrays = [pa.array(column, kind.type) for column, kind in zip(columns, SCHEMA, strict=True)]

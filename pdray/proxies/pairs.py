@@ -20,7 +20,7 @@ from pdray.config import ProxiesConfig
 from pdray.errors import UserError
 from pdray.hashing import hash64
 from pdray.runtime.tasks import run_tasks
-from pdray.schema import PAIRS, TEXTS
+from pdray.schema import PAIRS, PROMPTS, TEXTS
 from pdray.shards import ShardedFolder
 
 HASHES = 2**64
@@ -73,9 +73,7 @@ def prompt_hashes(prompts: pa.ChunkedArray, seed: int) -> np.ndarray:
     keys = prompts.to_pylist()
     if not pa.types.is_string(prompts.type):
         keys = [json.dumps(prompt, sort_keys=True, ensure_ascii=False) for prompt in keys]
-    number = {key: index for index, key in enumerate(dict.fromkeys(keys))}
-    distinct = hash64(number, f"{seed}/held-out")
-    return distinct[np.array([number[key] for key in keys], np.int64)]
+    return hash64(keys, f"{seed}/held-out")
 
 
 def candidates(corpus: ShardedFolder, shard: int, asks: dict[str, Ask], seed: int) -> pa.Table:
@@ -87,10 +85,11 @@ def candidates(corpus: ShardedFolder, shard: int, asks: dict[str, Ask], seed: in
     """
     pairs = corpus.read(PAIRS, shard, ["pair_id", "aspect", "chosen_row", "rejected_row"])
     pairs = pairs.filter(pc.is_in(pairs["aspect"], pa.array(list(asks), pa.string())))
-    prompts = corpus.read(TEXTS, shard, ["prompt"])["prompt"].take(pairs["chosen_row"])
+    hashes = prompt_hashes(corpus.read(PROMPTS, shard)["prompt"], seed)
+    prompt_row = corpus.read(TEXTS, shard, ["prompt_row"])["prompt_row"].to_numpy()
     pairs = (
         pairs.append_column("shard", pa.array(np.full(len(pairs), shard), pa.int32()))
-        .append_column("prompt_hash", pa.array(prompt_hashes(prompts, seed)))
+        .append_column("prompt_hash", pa.array(hashes[prompt_row[pairs["chosen_row"].to_numpy()]]))
         .append_column("pair_hash", pa.array(hash64(pairs["pair_id"].to_pylist(), f"{seed}/pairs")))
     )
     return pa.concat_tables([_smallest(_allowed(pairs, aspect, ask), ask) for aspect, ask in asks.items()])

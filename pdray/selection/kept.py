@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from pdray.errors import UserError
 from pdray.runtime.tasks import SHARD_SECONDS
-from pdray.schema import KEPT, PAIRS, TEXTS, kept_schema, selection_schema, text_type
+from pdray.schema import KEPT, PAIRS, PROMPTS, TEXTS, kept_schema, selection_schema, text_type
 from pdray.selection.cut import Cut
 from pdray.selection.order import Margins, Ordering
 from pdray.selection.radix import NOT_FINITE, ordered_bits
@@ -82,44 +82,53 @@ class KeptWriter:
 
     def _text(self, shard: int, ids: pa.Array, pairs: pa.Table) -> pa.Table:
         chosen, rejected = pairs["chosen_row"].to_numpy(), pairs["rejected_row"].to_numpy()
-        rows = {"prompt": np.unique(chosen), "response": np.unique(np.concatenate([chosen, rejected]))}
-        texts = read_rows(self.order.source.corpus, shard, rows, text_type(self.conversational))
+        corpus = self.order.source.corpus
+        prompt_row = corpus.read(TEXTS, shard, ["prompt_row"])["prompt_row"].to_numpy()
+        if len(pairs) and max(chosen.max(), rejected.max()) >= len(prompt_row):
+            raise UserError(_lacks_rows(corpus, TEXTS, shard))
+        kind = text_type(self.conversational)
+        (prompts,) = read_places(corpus, shard, PROMPTS, "prompt", [prompt_row[chosen]], kind)
+        responses = read_places(corpus, shard, TEXTS, "response", [chosen, rejected], kind)
+        return pa.table([ids, prompts, *responses, pairs["aspect"]], schema=kept_schema(self.conversational))
 
-        def placed(column: str, wanted: np.ndarray) -> pa.Array:
-            return texts[column].take(pa.array(np.searchsorted(rows[column], wanted)))
 
-        columns = [placed("prompt", chosen), placed("response", chosen), placed("response", rejected)]
-        return pa.table([ids, *columns, pairs["aspect"]], schema=kept_schema(self.conversational))
-
-
-def read_rows(corpus: ShardedFolder, shard: int, rows: dict[str, np.ndarray], kind: pa.DataType) -> dict[str, pa.Array]:
-    """Some texts of a shard.
+def read_places(
+    corpus: ShardedFolder, shard: int, table: str, column: str, places: list[np.ndarray], kind: pa.DataType
+) -> list[pa.Array]:
+    """A column of a shard at some row numbers.
 
     Read in small batches, of which only what is asked for is kept: the rest never leaves the processor's cache, and a
     worker holds no more than it writes.
 
     Args:
-        corpus: has ``texts``.
+        corpus: has the table.
         shard: its number.
-        rows: column -> its row numbers, ascending.
-        kind: type of the texts.
+        table: its name.
+        column: of prompts or responses.
+        places: lists of row numbers, in any order.
+        kind: type of the column.
 
     Returns:
-        column -> its texts in the order of the rows.
+        an array for each list, in its order.
 
     Raises:
-        UserError: the table is gone, damaged or shorter than the rows ask for.
+        UserError: the table is gone, damaged or shorter than the row numbers ask for.
     """
-    found: dict[str, list[pa.Array]] = {name: [pa.array([], kind)] for name in rows}
+    wanted = np.unique(np.concatenate(places))
+    found: list[pa.Array] = [pa.array([], kind)]
     start = 0
-    for batch in corpus.batches(TEXTS, shard, list(rows), BATCH_ROWS):
-        for name, wanted in rows.items():
-            low, high = np.searchsorted(wanted, [start, start + len(batch)])
-            found[name].append(batch[name].take(pa.array(wanted[low:high] - start)))
+    for batch in corpus.batches(table, shard, [column], BATCH_ROWS):
+        low, high = np.searchsorted(wanted, [start, start + len(batch)])
+        found.append(batch[column].take(pa.array(wanted[low:high] - start)))
         start += len(batch)
-    if any(len(wanted) and wanted[-1] >= start for wanted in rows.values()):
-        raise UserError(f"{corpus.table(TEXTS, shard)} lacks rows that pairs name; run again, and it is made anew")
-    return {name: pa.concat_arrays(parts) for name, parts in found.items()}
+    if len(wanted) and wanted[-1] >= start:
+        raise UserError(_lacks_rows(corpus, table, shard))
+    whole = pa.concat_arrays(found)
+    return [whole.take(pa.array(np.searchsorted(wanted, rows))) for rows in places]
+
+
+def _lacks_rows(corpus: ShardedFolder, table: str, shard: int) -> str:
+    return f"{corpus.table(table, shard)} lacks rows that pairs name; run again, and it is made anew"
 
 
 def selection_table(

@@ -12,6 +12,7 @@ from pdray.corpus.rows import canonical
 from pdray.hashing import hash64
 from pdray.shards import ShardedFolder
 from pdray.storage import StoragePath
+from pdray.texts import read_texts
 from tests.stages import FINGERPRINT
 
 
@@ -44,7 +45,7 @@ def pairs_with_text(folder, result):
     shards = sharded(folder, result.output.num_shards)
     tables = []
     for shard in range(result.output.num_shards):
-        texts, pairs = (shards.read(name, shard) for name in ("texts", "pairs"))
+        texts, pairs = read_texts(shards, shard), shards.read("pairs", shard)
         chosen, rejected = (texts.take(pairs[f"{side}_row"]) for side in ("chosen", "rejected"))
         assert chosen["prompt"].to_pylist() == rejected["prompt"].to_pylist()
         columns = {"prompt": chosen["prompt"], "chosen": chosen["response"], "rejected": rejected["response"]}

@@ -13,8 +13,9 @@ from pdray.corpus.duplicates import find_losers, placed_schema
 from pdray.corpus.rows import RowRules
 from pdray.corpus.write import ShardTask, write_shards
 from pdray.errors import UserError
-from pdray.schema import pairs_schema, texts_schema
+from pdray.schema import pairs_schema, prompts_schema, texts_schema
 from pdray.shards import ShardedFolder
+from pdray.texts import read_texts
 from tests.corpus.cases import checked, files_of, quarantined, rows, sharded
 
 RULES = RowRules({})
@@ -45,8 +46,11 @@ def test_texts_stand_once_sorted_and_pairs_name_them(tmp_path):
     ]
     shards, outcome = write(tmp_path, placed(data))
     assert outcome == [{"shard": 0, "error": None}]
-    texts, pairs = shards.read("texts", 0), shards.read("pairs", 0)
-    assert texts.schema.equals(texts_schema(False))
+    texts, pairs = read_texts(shards, 0), shards.read("pairs", 0)
+    assert shards.read("prompts", 0).to_pylist() == [{"prompt": "p"}, {"prompt": "q"}]
+    assert shards.read("prompts", 0).schema.equals(prompts_schema(False))
+    assert shards.read("texts", 0).schema.equals(texts_schema(False))
+    assert shards.read("texts", 0)["prompt_row"].to_pylist() == [0, 0, 1, 1, 1]
     assert pairs.schema.equals(pairs_schema([]))
     assert texts.to_pylist() == [
         {"prompt": prompt, "response": response} for prompt, response in ["pA", "pB", "qA", "qB", "qC"]
@@ -90,7 +94,7 @@ def test_rows_in_any_order_give_the_same_bytes(tmp_path):
         order = np.random.default_rng(attempt).permutation(len(data))
         write(tmp_path / str(attempt), [data[i] for i in order], RATED)
         found.append(files_of(tmp_path / str(attempt)))
-    assert len(found[0]) == 4
+    assert len(found[0]) == 5
     assert found[0] == found[1] == found[2]
 
 

@@ -19,6 +19,7 @@ from pdray.engines.pool import ActorSize, engine_options
 from pdray.engines.shards import TextPass
 from pdray.shards import ShardedFolder
 from pdray.storage import StoragePath
+from pdray.texts import read_texts
 from pdray.tokens import token_rule
 from tests.engines.doubles import BrokenEngine, RaisingEngine, SquashedEngine
 from tests.scoring.cases import make_texts, write_corpus
@@ -91,7 +92,7 @@ def make_work(
 
 
 def expected(work: Work) -> np.ndarray:
-    texts = work.text_pass.corpus.read("texts", 0)
+    texts = read_texts(work.text_pass.corpus, 0)
     folders = work.text_pass.models
     sample = texts.append_column("shard", [[0] * len(texts)])
     return _reference(sample, folders, [""] * len(folders), work.text_pass.rule, 0.5, work.options)
@@ -112,7 +113,7 @@ def test_all_outputs_of_all_models_in_order_and_in_several_slices(
     assert sum(counts.done) == 90
     assert len(counts.done) > 5
     marker = work.text_pass.target.done()[0]
-    encoded = ModelEncoder(models, work.text_pass.rule).encode(work.text_pass.corpus.read("texts", 0))
+    encoded = ModelEncoder(models, work.text_pass.rule).encode(read_texts(work.text_pass.corpus, 0))
     assert marker.ids_sum == 7
     assert marker.facts["tokens"] == outcome["tokens"] == encoded.tokens
     assert marker.facts["truncated"] == int(encoded.facts.truncated.sum()) > 0

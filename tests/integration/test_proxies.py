@@ -16,6 +16,7 @@ from pdray.scoring.features import read_head
 from pdray.shards import ShardedFolder
 from pdray.stages import StageResult, Upstream
 from pdray.storage import StoragePath
+from pdray.texts import read_texts
 from pdray.tokens import TextEncoder, TokenRule
 from tests.proxies.cases import ASPECTS, make_rows, sections, write_corpus
 from tests.stages import finished, join, run_stage
@@ -205,7 +206,7 @@ def test_heads_that_read_apart_and_their_scores(tmp_path: Path, corpus: Upstream
     engine = load_reference(str(tmp_path / model.path), EngineOptions("transformers", "float32", 32))
     encoder = ModelEncoder([tmp_path / model.path], TokenRule(32, 16))
     for shard in range(3):
-        texts = corpus.shards("corpus").read("texts", shard)
+        texts = read_texts(corpus.shards("corpus"), shard)
         rewards = ShardedFolder(StoragePath(str(tmp_path / "scores-test")), "test", 3).read("texts", shard)
         expected = engine.score(encoder.encode(texts).ids[0])
         for label, aspect in enumerate(ASPECTS):

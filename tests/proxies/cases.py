@@ -11,10 +11,11 @@ import pyarrow as pa
 
 from pdray.config import ProxiesConfig, ScoresConfig
 from pdray.hashing import hash64
-from pdray.schema import CorpusOutput, pairs_schema, texts_schema
+from pdray.schema import CorpusOutput, pairs_schema
 from pdray.shards import ShardedFolder
 from pdray.stages import Upstream
 from pdray.storage import StoragePath
+from pdray.texts import text_tables
 from tests.stages import FINGERPRINT, finished
 from tests.tiny import WORDS
 
@@ -66,7 +67,7 @@ def write_corpus(root: Path, rows: list[dict[str, Any]], num_shards: int = 3) ->
             for row in own
         ]
         tables = {
-            "texts": pa.table(columns, schema=texts_schema(conversational)),
+            **text_tables(columns["prompt"], columns["response"], conversational),
             "pairs": pa.Table.from_pylist(pairs, schema=pairs_schema([])),
         }
         shards.write(shard, tables, 0, {})

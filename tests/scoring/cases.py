@@ -13,11 +13,12 @@ import pyarrow as pa
 
 from pdray.config import ScoresConfig
 from pdray.engines.engine import EngineLoader, load_engine
-from pdray.schema import CorpusOutput, ProxiesOutput, RewardModel, pairs_schema, text_type, texts_schema
+from pdray.schema import CorpusOutput, ProxiesOutput, RewardModel, pairs_schema
 from pdray.scoring.stage import STAGE, run
 from pdray.shards import ShardedFolder
 from pdray.stages import StageResult, Upstream
 from pdray.storage import StoragePath
+from pdray.texts import text_tables
 from tests.stages import finished, run_stage
 from tests.tiny import WORDS
 
@@ -49,10 +50,8 @@ def write_corpus(root: Path, shards: list[list[tuple[Any, Any]]], conversational
     """The corpus stage, finished, with these texts in its shards and some pairs of neighbours."""
     folder = StoragePath(str(root / "corpus-test"))
     sharded = ShardedFolder(folder, "test", len(shards))
-    kind = text_type(conversational)
     num_pairs = 0
     for shard, texts in enumerate(shards):
-        columns = [pa.array([text[side] for text in texts], kind) for side in (0, 1)]
         rows = list(range(len(texts) - 1))
         pairs = {
             "pair_id": [f"{shard}-{row}" for row in rows],
@@ -64,7 +63,7 @@ def write_corpus(root: Path, shards: list[list[tuple[Any, Any]]], conversational
         }
         num_pairs += len(rows)
         tables = {
-            "texts": pa.table(columns, schema=texts_schema(conversational)),
+            **text_tables([prompt for prompt, _ in texts], [response for _, response in texts], conversational),
             "pairs": pa.table(pairs, schema=pairs_schema([])),
         }
         sharded.write(shard, tables, ids_sum=shard + 7, facts={})

@@ -19,13 +19,13 @@ from pdray.schema import (
     pairs_schema,
     scores_schema,
     text_type,
-    texts_schema,
 )
 from pdray.selection.stage import STAGE
 from pdray.selection.strategies import random_keys
 from pdray.shards import ShardedFolder
 from pdray.stages import StageResult, Upstream
 from pdray.storage import StoragePath
+from pdray.texts import text_tables
 from tests.stages import FINGERPRINT, finished, join, run_stage
 
 ASPECTS = ["a", "b", "c"]
@@ -106,7 +106,7 @@ def write_case(root: Path, case: Case, num_shards: int, seed: int = 0) -> Upstre
     for shard in range(num_shards):
         rows = sorted(np.flatnonzero(place == shard), key=lambda row: case.ids[row])
         texts, pairs, rewards = _shard_tables(case, [int(row) for row in rows])
-        corpus.write(shard, {TEXTS: texts, PAIRS: pairs}, 0, {})
+        corpus.write(shard, {**texts, PAIRS: pairs}, 0, {})
         scores.write(shard, {TEXTS: rewards}, 0, {})
     counts = np.bincount(case.own, minlength=kappa).tolist()
     rated = ASPECTS if case.conflict is not None else []
@@ -129,7 +129,7 @@ def write_case(root: Path, case: Case, num_shards: int, seed: int = 0) -> Upstre
     )
 
 
-def _shard_tables(case: Case, rows: list[int]) -> tuple[pa.Table, pa.Table, pa.Table]:
+def _shard_tables(case: Case, rows: list[int]) -> tuple[dict[str, pa.Table], pa.Table, pa.Table]:
     """Texts, pairs and scores; the two texts of a pair stand beside one another, the chosen one first or second."""
     swapped = [row % 2 for row in rows]
     texts: list[dict[str, Any]] = []
@@ -157,7 +157,7 @@ def _shard_tables(case: Case, rows: list[int]) -> tuple[pa.Table, pa.Table, pa.T
     scores = {f"reward.{aspect}": matrix[:, index] for index, aspect in enumerate(ASPECTS)}
     scores |= {"num_tokens": tokens, "truncated": [False] * len(tokens)}
     return (
-        pa.Table.from_pylist(texts, texts_schema(case.chat)),
+        text_tables([one["prompt"] for one in texts], [one["response"] for one in texts], case.chat),
         pa.table(pairs, pairs_schema(rated)),
         pa.table(scores, scores_schema(ASPECTS)),
     )
