@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pyarrow.fs as pafs
 
-ACCESS_KEY, SECRET_KEY = "pdray-tests", "pdray-tests-secret"
+ACCESS_KEY, SECRET_KEY = "pdray-tests", "pdray-tests-secret"  # pragma: allowlist secret
 BUCKET = "bucket"
 START_SECONDS = 120
 

@@ -33,9 +33,7 @@ def main() -> None:
     """Load, score the texts of all pairs, write rewards and figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--texts", type=Path, required=True)
-    parser.add_argument(
-        "--pairs", type=Path, required=True, help="parquet with chosen and rejected: text rows"
-    )
+    parser.add_argument("--pairs", type=Path, required=True, help="parquet with chosen and rejected: text rows")
     parser.add_argument("--model", required=True)
     parser.add_argument("--max-tokens", type=int, required=True)
     parser.add_argument("--rewards", type=Path, required=True, help="gets (texts, labels) float32")

@@ -29,7 +29,7 @@ def parse_yaml(text: str) -> Any:
         ValueError: it is not YAML, has a key twice, or refers to itself; on one line.
     """
     try:
-        value = yaml.load(text, _Loader)  # a SafeLoader
+        value = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     except (yaml.YAMLError, ValueError) as error:

@@ -77,7 +77,7 @@ def make_pairs(
     Returns:
         rows of the corpus schema with the true ratings of both responses.
     """
-    rng = random.Random(seed)
+    rng = random.Random(seed)  # noqa: S311 - a seeded world
     planted = [index < round(conflict_share * num_pairs) for index in range(num_pairs)]
     rng.shuffle(planted)
     return [_pair(rng, index, conflict) for index, conflict in enumerate(planted)]

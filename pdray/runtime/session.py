@@ -90,7 +90,7 @@ def private_folder() -> Iterator[str]:
     """
     parent = tempfile.gettempdir()
     if len(os.fsencode(parent)) > LONGEST_TMPDIR:
-        parent = "/tmp"
+        parent = "/tmp"  # noqa: S108 - the folder below is made 0700
     # The sockets of processes that are about to end may vanish while the folder is emptied.
     with tempfile.TemporaryDirectory(prefix="pdray-", dir=parent, ignore_cleanup_errors=True) as private:
         yield os.path.join(private, "ray")  # Ray opens its own folder to everybody
