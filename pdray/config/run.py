@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from pdray.config.alignment import AlignmentConfig
 from pdray.config.corpus import CorpusConfig
 from pdray.config.proxies import ProxiesConfig
 from pdray.config.scores import ScoresConfig
 from pdray.config.section import HOW, Count, Name, Section, Share
+from pdray.selection.strategies import names
 
 
 class ClusterConfig(Section):
@@ -25,11 +26,15 @@ class ClusterConfig(Section):
 class SelectionConfig(Section):
     """Which pairs are kept (METHOD: eq. 13-15 and the cut)."""
 
-    strategy: Literal["pd", "pd_high", "random"] = Field(
-        "pd", description="pd: most negative divergence; pd_high: most positive; random: seeded"
+    strategy: str = Field(
+        "pd",
+        description="what is kept: pd, pd_high, pd_mid, pd_ratings, random, all, longest, or an installed plugin's",
     )
     budget: Share = Field(0.3, description="λ, share of the pairs that is kept, in (0, 1]")
     gamma: Share = Field(0.9, description="γ, the quantile of |margin| that scales to 1")
+    weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
+        {}, description="aspect -> how much its margin counts in the divergence; 1, the paper's, where it is not named"
+    )
     rank: Literal["kept", "all", "none"] = Field(
         "kept", description="pairs whose rank is written, by a distributed sort: the kept ones, all, or none"
     )
@@ -38,6 +43,13 @@ class SelectionConfig(Section):
         description="how the cut is found, with the same result: radix passes, or a distributed sort of all pairs",
         json_schema_extra=HOW,
     )
+
+    @field_validator("strategy")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in names():
+            raise ValueError(f"is {name!r}, but the strategies here are {', '.join(names())}")
+        return name
 
 
 class RunConfig(Section):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from decimal import Decimal
 
 import numpy as np
@@ -54,20 +55,23 @@ def scale_margins(margins: np.ndarray, quantile: float) -> np.ndarray:
     return np.clip(values / quantile, -1.0, 1.0) if quantile > 0 else np.sign(values)
 
 
-def preference_divergence(scaled: np.ndarray, own: np.ndarray) -> np.ndarray:
+def preference_divergence(scaled: np.ndarray, own: np.ndarray, weights: Sequence[float] | None = None) -> np.ndarray:
     """PD, minus the sum of the other aspects' scaled margins (eq. 15); negative where they agree with the label.
 
     Args:
         scaled: (n, κ) float64 in [−1, 1].
         own: (n,) int, index of the aspect that labelled the pair; its column is not read.
+        weights: κ numbers ≥ 0 by which the margins count; None is 1 for each, the paper's. A margin of weight 0 is not
+            needed.
 
     Returns:
-        (n,) float64 in [−(κ−1), κ−1]; NaN where a needed margin is NaN.
+        (n,) float64, in [−(κ−1), κ−1] where all weights are 1; NaN where a needed margin is NaN.
     """
     total = np.zeros(len(scaled))
     # One column after the other: a sum along the row could round differently for another memory layout.
-    for index in range(scaled.shape[1]):
-        total -= np.where(own == index, 0.0, scaled[:, index])
+    for index, weight in enumerate(weights or [1.0] * scaled.shape[1]):
+        if weight:
+            total -= weight * np.where(own == index, 0.0, scaled[:, index])
     return total + 0.0  # never -0.0, which would print and sort beside 0.0
 
 

@@ -17,7 +17,7 @@ from pdray.schema import KEPT, PAIRS, PROMPTS, TEXTS, kept_schema, selection_sch
 from pdray.selection.cut import Cut
 from pdray.selection.order import Margins, Ordering
 from pdray.selection.radix import NOT_FINITE, ordered_bits
-from pdray.selection.strategies import random_keys
+from pdray.selection.strategies.random import random_keys
 from pdray.shards import Outcome, ShardedFolder, attempted
 
 BATCH_ROWS = 4096
@@ -67,6 +67,7 @@ class KeptWriter:
             "ids_digest": as_hex(digest),
             "cut_pd": float(at_cut[0]) if len(at_cut) else None,
             "kept_per_aspect": {one["values"]: one["counts"] for one in pc.value_counts(chosen["aspect"]).to_pylist()},
+            "longer": _longer(self.order.source.lengths(shard), kept),
         }
         if self.rated:
             drawn = random_keys(ids.to_pylist(), self.order.seed) < self.budget
@@ -156,6 +157,12 @@ def as_hex(digest: int) -> str:
     return f"{digest:064x}"
 
 
+def _longer(lengths: np.ndarray, kept: np.ndarray) -> dict[str, list[int]]:
+    """Pairs whose chosen response has more tokens than the rejected one, and pairs; of all and of the kept."""
+    longer = lengths[0] > lengths[1]
+    return {"all": [int(longer.sum()), len(longer)], "kept": [int(longer[kept].sum()), int(kept.sum())]}
+
+
 def _tally(conflict: pa.ChunkedArray, mask: np.ndarray) -> list[int]:
     """Conflicts, and pairs of which it is known."""
     known = conflict.filter(pa.array(mask)).drop_null()
@@ -165,8 +172,6 @@ def _tally(conflict: pa.ChunkedArray, mask: np.ndarray) -> list[int]:
 def add_facts(facts: list[dict[str, Any]]) -> dict[str, Any]:
     """The figures of all shards from those of each."""
     aspects = sorted({aspect for one in facts for aspect in one["kept_per_aspect"]})
-    tallies = [one["conflict"] for one in facts if "conflict" in one]
-    totals = {name: np.sum([tally[name] for tally in tallies], axis=0) for name in (tallies[0] if tallies else ())}
     return {
         "kept": sum(one["kept"] for one in facts),
         "finite": sum(one["finite"] for one in facts),
@@ -174,5 +179,12 @@ def add_facts(facts: list[dict[str, Any]]) -> dict[str, Any]:
         "cut_pd": next((one["cut_pd"] for one in facts if one["cut_pd"] is not None), None),
         "kept_per_aspect": {aspect: sum(one["kept_per_aspect"].get(aspect, 0) for one in facts) for aspect in aspects},
         # Shares among all finite pairs, the kept ones and a seeded draw of about the same size.
-        "conflict": {name: float(found / known) for name, (found, known) in totals.items() if known} or None,
+        "conflict": _shares([one["conflict"] for one in facts if "conflict" in one]),
+        "chosen_longer": _shares([one["longer"] for one in facts]),
     }
+
+
+def _shares(tallies: list[dict[str, list[int]]]) -> dict[str, float] | None:
+    """Name -> share of what was found among what is known, over all shards; None where nothing is known."""
+    totals = {name: np.sum([tally[name] for tally in tallies], axis=0) for name in (tallies[0] if tallies else ())}
+    return {name: float(found / known) for name, (found, known) in totals.items() if known} or None

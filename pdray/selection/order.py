@@ -14,9 +14,10 @@ import pyarrow.compute as pc
 
 from pdray.errors import UserError
 from pdray.schema import PAIRS, TEXTS
+from pdray.selection import strategies
 from pdray.selection.divergence import preference_divergence, reward_margins, scale_margins
 from pdray.selection.radix import ordered_bits, starts_with
-from pdray.selection.strategies import sort_key
+from pdray.selection.strategy import Table, sort_key
 from pdray.shards import ShardedFolder
 
 
@@ -51,6 +52,23 @@ class PairSource:
         """``pair_id`` of each pair of a shard, one string array."""
         return one_array(self.corpus.read(PAIRS, shard, ["pair_id"])["pair_id"])
 
+    def lengths(self, shard: int) -> np.ndarray:
+        """(2, n) int64, tokens of the chosen and rejected responses of a shard.
+
+        Raises:
+            UserError: a pair's text has no row among the scores.
+        """
+        pairs = self.corpus.read(PAIRS, shard, ["chosen_row", "rejected_row"])
+        tokens = self.scores.read(TEXTS, shard, ["num_tokens"])["num_tokens"].to_numpy()
+        lengths: np.ndarray = tokens[np.stack(self._rows(shard, pairs, len(tokens)))].astype(np.int64)
+        return lengths
+
+    def _rows(self, shard: int, pairs: pa.Table, texts: int) -> tuple[np.ndarray, np.ndarray]:
+        chosen, rejected = pairs["chosen_row"].to_numpy(), pairs["rejected_row"].to_numpy()
+        if len(pairs) and max(chosen.max(), rejected.max()) >= texts:
+            raise UserError(f"{self.scores.table(TEXTS, shard)} lacks rows that pairs name; run again to score them")
+        return chosen, rejected
+
     def margins(self, shard: int) -> Margins:
         """The margins of every pair of a shard.
 
@@ -59,18 +77,35 @@ class PairSource:
         """
         pairs = self.corpus.read(PAIRS, shard, ["aspect", "chosen_row", "rejected_row"])
         scores = self.scores.read(TEXTS, shard, [*(f"reward.{aspect}" for aspect in self.penalties), "num_tokens"])
-        chosen, rejected = pairs["chosen_row"].to_numpy(), pairs["rejected_row"].to_numpy()
-        if len(pairs) and max(chosen.max(), rejected.max()) >= len(scores):
-            raise UserError(f"{self.scores.table(TEXTS, shard)} lacks rows that pairs name; run again to score them")
+        chosen, rejected = self._rows(shard, pairs, len(scores))
         tokens = scores["num_tokens"].to_numpy()
         lengths = tokens[chosen] - tokens[rejected]
         values = [
             reward_margins(scores[f"reward.{aspect}"].to_numpy(), chosen, rejected, lengths, penalty)
             for aspect, penalty in self.penalties.items()
         ]
-        own = pc.index_in(pairs["aspect"], value_set=pa.array(list(self.penalties), pa.string()))
-        assert not own.null_count, f"shard {shard} has pairs of an aspect that was not scored"
-        return Margins(own.to_numpy().astype(np.int64), values)
+        return Margins(self.own(pairs["aspect"]), values)
+
+    def own(self, labels: pa.ChunkedArray) -> np.ndarray:
+        """(n,) int64, index of the aspect that labelled each pair."""
+        own = pc.index_in(labels, value_set=pa.array(list(self.penalties), pa.string()))
+        assert not own.null_count, "pairs of an aspect that was not scored"
+        indices: np.ndarray = own.to_numpy().astype(np.int64)
+        return indices
+
+
+@dataclass(frozen=True)
+class RatingSource(PairSource):
+    """The same pairs with their true ratings in place of rewards, without length penalty."""
+
+    def margins(self, shard: int) -> Margins:
+        """Differences of the true ratings, NaN where one is not known."""
+        names = [f"score_{side}.{aspect}" for aspect in self.penalties for side in ("chosen", "rejected")]
+        pairs = self.corpus.read(PAIRS, shard, ["aspect", *names])
+        ratings = [pairs[name].to_numpy().astype(np.float64) for name in names]
+        differences = zip(ratings[::2], ratings[1::2], strict=True)
+        values = [(chosen - rejected).astype(np.float32) for chosen, rejected in differences]
+        return Margins(self.own(pairs["aspect"]), values)
 
 
 @dataclass(frozen=True)
@@ -80,14 +115,18 @@ class Ordering:
     Attributes:
         source: the pairs.
         quantiles: aspect -> q of eq. 13, in the order of the penalties.
-        strategy: name of the key.
+        strategy: name of the key; see :mod:`pdray.selection.strategies`.
         seed: of random keys.
+        weights: per aspect, in the order of the penalties, by how much its margin counts; None is 1 for each.
+        median: of the divergence, for a strategy that asks for it.
     """
 
     source: PairSource
     quantiles: dict[str, float]
     strategy: str
     seed: int
+    weights: tuple[float, ...] | None = None
+    median: float = float("nan")
 
     @property
     def num_shards(self) -> int:
@@ -99,11 +138,18 @@ class Ordering:
         margins = self.source.margins(shard)
         quantiles = self.quantiles.values()
         scaled = [scale_margins(values, quantile) for values, quantile in zip(margins.values, quantiles, strict=True)]
-        return Margins(margins.own, scaled), preference_divergence(np.stack(scaled, axis=1), margins.own)
+        return Margins(margins.own, scaled), preference_divergence(np.stack(scaled, axis=1), margins.own, self.weights)
 
     def keys(self, shard: int, divergence: np.ndarray) -> np.ndarray:
         """(n,) float64, NaN where the divergence is."""
-        return sort_key(self.strategy, divergence, lambda: self.source.ids(shard).to_pylist(), self.seed)
+        table = Table(
+            divergence,
+            self.median,
+            self.seed,
+            lambda: self.source.ids(shard).to_pylist(),
+            lambda: self.source.lengths(shard),
+        )
+        return sort_key(strategies.find(self.strategy), table)
 
     def bits(self, shard: int) -> np.ndarray:
         """The key of each pair as (n,) uint64 that sort alike; see :func:`~pdray.selection.radix.ordered_bits`."""

@@ -48,6 +48,13 @@ def ordered_bits(values: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(values), bits ^ (negative | np.uint64(1 << 63)), NOT_FINITE)
 
 
+def float_of(bits: int) -> float:
+    """The value whose :func:`ordered_bits` these are."""
+    whole = np.array([bits], np.uint64)
+    plain = np.where(whole >> np.uint64(63), whole ^ np.uint64(1 << 63), ~whole)
+    return float(plain.view(np.float64)[0])
+
+
 def digit_counts(bits: np.ndarray, prefix: int, level: int) -> np.ndarray:
     """How often each next digit follows the digits found so far.
 

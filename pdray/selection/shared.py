@@ -24,10 +24,12 @@ class Shared:
     Attributes:
         quantiles: aspect -> q of eq. 13; NaN where an aspect has no finite margin.
         counts: (65536,) int64, pairs by the first digit of their key.
+        median: of the divergence; NaN where the strategy does not ask for it.
     """
 
     quantiles: dict[str, float]
     counts: np.ndarray
+    median: float = float("nan")
 
 
 def shared_path(run: StoragePath, key: str) -> StoragePath:
@@ -46,7 +48,8 @@ def read_shared(path: StoragePath, key: str) -> Shared | None:
         return None
     counts = np.zeros(DIGITS, np.int64)
     counts[value["digits"]] = value["counts"]
-    return Shared({aspect: float("nan") if q is None else q for aspect, q in value["quantiles"]}, counts)
+    quantiles = {aspect: float("nan") if q is None else q for aspect, q in value["quantiles"]}
+    return Shared(quantiles, counts, float("nan") if value["median"] is None else value["median"])
 
 
 def write_shared(path: StoragePath, key: str, shared: Shared) -> None:
@@ -58,5 +61,6 @@ def write_shared(path: StoragePath, key: str, shared: Shared) -> None:
         "quantiles": [[aspect, q if math.isfinite(q) else None] for aspect, q in shared.quantiles.items()],
         "digits": digits.tolist(),
         "counts": shared.counts[digits].tolist(),
+        "median": shared.median if math.isfinite(shared.median) else None,
     }
     path.write_json(value | {"digest": fingerprint(value)})

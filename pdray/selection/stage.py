@@ -9,27 +9,30 @@ selection-<hash8>/
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
 from pdray.config import RunConfig, fingerprinted
-from pdray.errors import UserError, user_errors
+from pdray.errors import UserError, reason, user_errors
 from pdray.runtime.tasks import outcomes, sum_over_shards
 from pdray.schema import PAIRS, TEXTS, CorpusOutput, SelectionOutput
 from pdray.selection.cut import CountKeys, Cut, radix_cut
 from pdray.selection.divergence import num_kept
 from pdray.selection.kept import KeptWriter, add_facts
-from pdray.selection.order import Ordering, PairSource
+from pdray.selection.order import Ordering, PairSource, RatingSource
 from pdray.selection.quantiles import absolute_quantiles
+from pdray.selection.radix import float_of
 from pdray.selection.ranks import cut_by_position, sorted_pairs, write_ranks
 from pdray.selection.shared import Shared, read_shared, shared_path, write_shared
+from pdray.selection.strategies import find
+from pdray.selection.strategy import Strategy
 from pdray.shards import VERIFY_THREADS, Marker, Outcome, ShardedFolder, run_rounds, shard_name
 from pdray.stages import Stage, StageContext, StageResult, Upstream
 from pdray.store import fingerprint
 
-VERSION = 2
+VERSION = 3
 
 
 def settings(config: RunConfig) -> dict[str, Any]:
@@ -38,16 +41,42 @@ def settings(config: RunConfig) -> dict[str, Any]:
 
 
 def check(config: RunConfig, upstream: Upstream) -> None:
-    """Refuse a budget that keeps nothing as soon as the number of pairs is known.
+    """Refuse, as soon as the corpus is known, a budget that keeps nothing and what the corpus does not have.
 
     Raises:
-        UserError: ⌊λN⌋ is 0.
+        UserError: ⌊λN⌋ is 0; the strategy looks at ratings that no pair has; a weight of an unknown aspect.
     """
-    if upstream.corpus is not None and num_kept(config.selection.budget, upstream.corpus.pairs) == 0:
+    corpus, selection = upstream.corpus, config.selection
+    if corpus is None:
+        return
+    if num_kept(selection.budget, corpus.pairs) == 0:
         raise UserError(
-            f"selection.budget {config.selection.budget} of {upstream.corpus.pairs:,} pairs keeps none; "
-            f"set it to at least {_smallest_budget(upstream.corpus.pairs)} or give more pairs"
+            f"selection.budget {selection.budget} of {corpus.pairs:,} pairs keeps none; "
+            f"set it to at least {_smallest_budget(corpus.pairs)} or give more pairs"
         )
+    lacking = sorted(set(corpus.aspects) - set(corpus.rated))
+    if lacking and find_strategy(selection.strategy).margins == "ratings":
+        raise UserError(
+            f"selection.strategy {selection.strategy} needs true ratings of every aspect, but the corpus has none of "
+            f"{', '.join(lacking)} (columns score_chosen.<aspect> and score_rejected.<aspect>); choose another strategy"
+        )
+    unknown = sorted(set(selection.weights) - set(corpus.aspects))
+    if unknown:
+        raise UserError(
+            f"selection.weights names {', '.join(unknown)}, but the corpus has the aspects {', '.join(corpus.aspects)}"
+        )
+
+
+def find_strategy(name: str) -> Strategy:
+    """The strategy that a config names.
+
+    Raises:
+        UserError: it stands in another package, which does not load.
+    """
+    try:
+        return find(name)
+    except Exception as error:  # code of another package may raise anything
+        raise UserError(f"selection.strategy {name} does not load: {reason(error)}") from None
 
 
 def _smallest_budget(rows: int) -> float:
@@ -65,15 +94,18 @@ def run(ctx: StageContext) -> StageResult:
     """
     corpus, selection = ctx.upstream.corpus, ctx.config.selection
     assert corpus is not None
+    strategy = find_strategy(selection.strategy)
     source = pair_source(ctx.upstream)
-    wanted = num_kept(selection.budget, corpus.pairs)
+    if strategy.margins == "ratings":
+        source = RatingSource(source.corpus, source.scores, source.penalties)
     shared = find_shared(ctx, source)
-    order = Ordering(source, shared.quantiles, selection.strategy, ctx.config.seed)
+    order = ordering(ctx, source, shared.quantiles, selection.strategy, shared.median)
     finite = int(shared.counts.sum())
-    if finite < wanted:
+    wanted = finite if strategy.keeps_all else num_kept(selection.budget, corpus.pairs)
+    if finite < max(wanted, 1):
         raise UserError(
             f"only {finite:,} of {corpus.pairs:,} pairs have a finite divergence but selection.budget asks for "
-            f"{wanted:,}; look at the proxies' rewards, or lower the budget"
+            f"{max(wanted, 1):,}; look at the proxies' rewards, or lower the budget"
         )
     cut = find_cut(ctx, order, wanted, shared)
     figures = write_shards(ctx, order, cut, corpus)
@@ -97,6 +129,7 @@ def run(ctx: StageContext) -> StageResult:
             "quantiles": {aspect: q if math.isfinite(q) else None for aspect, q in shared.quantiles.items()},
             "conflict": figures["conflict"],
             "kept_per_aspect": figures["kept_per_aspect"],
+            "chosen_longer": figures["chosen_longer"],
         },
         notes=[f"{not_finite:,} pairs have no finite divergence and were left out"] if not_finite else [],
     )
@@ -144,10 +177,31 @@ def find_shared(ctx: StageContext, source: PairSource) -> Shared:
     if shared is None:
         run_pass = partial(sum_over_shards, num_shards=source.corpus.num_shards, progress=ctx.progress)
         quantiles = absolute_quantiles(source, selection.gamma, partial(run_pass, what="quantiles"))
-        order = Ordering(source, quantiles, selection.strategy, ctx.config.seed)
-        shared = Shared(quantiles, run_pass(CountKeys(order, 0, 0), what="divergence").counts)
+        median = float("nan")
+        if find_strategy(selection.strategy).needs_median:
+            median = median_divergence(ordering(ctx, source, quantiles, "pd"), run_pass)
+        order = ordering(ctx, source, quantiles, selection.strategy, median)
+        shared = Shared(quantiles, run_pass(CountKeys(order, 0, 0), what="divergence").counts, median)
         write_shared(path, key, shared)
     return shared
+
+
+def ordering(
+    ctx: StageContext, source: PairSource, quantiles: dict[str, float], strategy: str, median: float = float("nan")
+) -> Ordering:
+    """How a strategy orders the pairs of this run."""
+    chosen = ctx.config.selection.weights
+    weights = tuple(chosen.get(aspect, 1.0) for aspect in source.penalties) if chosen else None
+    return Ordering(source, quantiles, strategy, ctx.config.seed, weights, median)
+
+
+def median_divergence(order: Ordering, run_pass: Callable[..., Any]) -> float:
+    """The lower median of the finite divergences, by radix passes; NaN where there are none."""
+    counts = run_pass(CountKeys(order, 0, 0), what="divergence").counts
+    finite = int(counts.sum())
+    if not finite:
+        return float("nan")
+    return float_of(radix_cut(order, (finite + 1) // 2, counts, partial(run_pass, what="median")).bits)
 
 
 def find_cut(ctx: StageContext, order: Ordering, wanted: int, shared: Shared) -> Cut:
@@ -180,6 +234,6 @@ STAGE = Stage(
     settings=settings,
     run=run,
     load=lambda value: SelectionOutput(**value),
-    shown=("strategy", "budget", "rows", "cut_pd", "ids_digest", "kept_per_aspect", "conflict"),
+    shown=("strategy", "budget", "rows", "cut_pd", "ids_digest", "kept_per_aspect", "chosen_longer", "conflict"),
     check=check,
 )

@@ -113,7 +113,9 @@ def test_a_corpus_without_ratings_has_no_conflict_shares(tmp_path):
     assert select(tmp_path, case, 2).metrics["conflict"] is None
 
 
-@pytest.mark.parametrize(("strategy", "num_shards"), [("pd", 1), ("pd", 5), ("pd_high", 3), ("random", 4)])
+@pytest.mark.parametrize(
+    ("strategy", "num_shards"), [("pd", 1), ("pd", 5), ("pd_high", 3), ("random", 4), ("pd_mid", 3), ("longest", 2)]
+)
 def test_a_sort_keeps_the_same_ids_and_gives_the_ranks(tmp_path, case, strategy, num_shards):
     expected = by_hand(case, strategy=strategy)
     for method, rank in (("radix", "kept"), ("sort", "all")):

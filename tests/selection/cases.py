@@ -21,7 +21,7 @@ from pdray.schema import (
     text_type,
 )
 from pdray.selection.stage import STAGE
-from pdray.selection.strategies import random_keys
+from pdray.selection.strategies.random import random_keys
 from pdray.shards import ShardedFolder
 from pdray.stages import StageResult, Upstream
 from pdray.storage import StoragePath
@@ -41,6 +41,7 @@ class Case:
         rewards: (n, 2, κ) float32, of the chosen and the rejected response.
         tokens: (n, 2) int32.
         conflict: (n,) bool, or None for a corpus without ratings.
+        ratings: (n, 2, κ) float64, true ratings of the chosen and the rejected response; None is 0 for all.
         penalty: ρ.
         chat: whether texts are messages.
     """
@@ -52,6 +53,7 @@ class Case:
     conflict: np.ndarray | None = None
     penalty: float = 0.01
     chat: bool = False
+    ratings: np.ndarray | None = None
 
 
 def random_case(seed: int = 5, rows: int = 3000, odd: float = 0.01, ids: list[str] | None = None) -> Case:
@@ -68,31 +70,59 @@ def random_case(seed: int = 5, rows: int = 3000, odd: float = 0.01, ids: list[st
     )
 
 
-def divergence(case: Case, gamma: float = 0.9) -> np.ndarray:
+def divergence(case: Case, gamma: float = 0.9, weights: dict[str, float] | None = None) -> np.ndarray:
     """PD of every pair, the plain way."""
     lengths = (case.tokens[:, 0] - case.tokens[:, 1]).astype(float)
+    with np.errstate(invalid="ignore"):
+        margins = case.rewards[:, 0].astype(float) - case.rewards[:, 1].astype(float)
+    return summed(case, margins - case.penalty * lengths[:, None], gamma, weights or {})
+
+
+def summed(case: Case, margins: np.ndarray, gamma: float, weights: dict[str, float]) -> np.ndarray:
+    """PD from (n, κ) margins."""
     total = np.zeros(len(case.ids))
-    for index in range(len(ASPECTS)):
-        chosen, rejected = case.rewards[:, 0, index].astype(float), case.rewards[:, 1, index].astype(float)
-        with np.errstate(invalid="ignore"):
-            margin = (chosen - rejected - case.penalty * lengths).astype(np.float32)
-        other = case.own != index
+    for index, aspect in enumerate(ASPECTS):
+        margin, other = margins[:, index].astype(np.float32), case.own != index
         sizes = np.sort(np.abs(margin[np.isfinite(margin) & other]))
         quantile = float(sizes[int(np.ceil(gamma * len(sizes))) - 1]) if len(sizes) else float("nan")
         values = np.where(np.isfinite(margin), margin, np.nan).astype(float)
         scaled = np.sign(values) if quantile == 0 else np.clip(values / quantile, -1, 1)
-        total -= np.where(other, scaled, 0.0)
+        weight = weights.get(aspect, 1.0)
+        total -= np.where(other, weight * scaled, 0.0) if weight else 0.0
     return total
 
 
+def keys_of(strategy: str, case: Case, pd: np.ndarray, seed: int) -> np.ndarray:
+    """What each strategy sorts by, said once more."""
+    finite = np.sort(pd[np.isfinite(pd)])
+    if strategy == "random":
+        return np.array(random_keys(case.ids, seed))
+    return {
+        "pd": pd,
+        "pd_ratings": pd,
+        "all": pd,
+        "pd_high": -pd,
+        "pd_mid": np.abs(pd - finite[(len(finite) + 1) // 2 - 1]),
+        "longest": -case.tokens[:, 0].astype(float),
+    }[strategy]
+
+
 def by_hand(
-    case: Case, budget: float = 0.3, gamma: float = 0.9, strategy: str = "pd", seed: int = 0
+    case: Case,
+    budget: float = 0.3,
+    gamma: float = 0.9,
+    strategy: str = "pd",
+    seed: int = 0,
+    weights: dict[str, float] | None = None,
 ) -> list[tuple[float, str, float]]:
     """Key, id and PD of the kept pairs in order: the whole method on one array."""
-    pd = divergence(case, gamma)
-    keys = {"pd": pd, "pd_high": -pd, "random": random_keys(case.ids, seed)}[strategy]
-    rows = zip(keys.tolist(), case.ids, pd.tolist(), strict=True)
-    return sorted(row for row in rows if np.isfinite(row[2]))[: int(round(budget * len(case.ids), 6))]
+    pd = divergence(case, gamma, weights)
+    if strategy == "pd_ratings":
+        assert case.ratings is not None
+        pd = summed(case, case.ratings[:, 0] - case.ratings[:, 1], gamma, weights or {})
+    rows = zip(keys_of(strategy, case, pd, seed).tolist(), case.ids, pd.tolist(), strict=True)
+    found = sorted(row for row in rows if np.isfinite(row[2]))
+    return found if strategy == "all" else found[: int(round(budget * len(case.ids), 6))]
 
 
 def write_case(root: Path, case: Case, num_shards: int, seed: int = 0) -> Upstream:
@@ -150,7 +180,10 @@ def _shard_tables(case: Case, rows: list[int]) -> tuple[dict[str, pa.Table], pa.
         "source": [None] * len(rows),
     }
     for aspect in rated:
-        pairs |= {f"score_{side}.{aspect}": [0.0] * len(rows) for side in SIDES}
+        column = ASPECTS.index(aspect)
+        for place, side in enumerate(SIDES):
+            known = case.ratings is not None
+            pairs[f"score_{side}.{aspect}"] = case.ratings[rows, place, column].tolist() if known else [0.0] * len(rows)
     if case.conflict is not None:
         pairs["conflict"] = case.conflict[rows].tolist()
     matrix = np.reshape(np.array(rewards, np.float32), (len(texts), len(ASPECTS)))

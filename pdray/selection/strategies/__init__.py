@@ -1,0 +1,40 @@
+"""The strategies by name: those of this folder, one file each, and those of installed packages."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pdray.selection.strategy import Strategy
+
+GROUP = "pdray.strategies"
+BUILT_IN = ("pd", "pd_high", "pd_mid", "pd_ratings", "random", "all", "longest")
+
+
+def names() -> list[str]:
+    """Every strategy that ``selection.strategy`` may name; nothing of other packages is imported."""
+    return [*BUILT_IN, *sorted(set(_added()) - set(BUILT_IN))]
+
+
+@functools.cache
+def find(name: str) -> Strategy:
+    """A strategy.
+
+    Raises:
+        TypeError: the entry point leads to something else.
+        KeyError: there is none of that name here.
+        Exception: whatever importing another package raises.
+    """
+    from pdray.selection.strategy import Strategy
+
+    found = importlib.import_module(f"{__name__}.{name}").STRATEGY if name in BUILT_IN else _added()[name].load()
+    if not isinstance(found, Strategy):
+        raise TypeError(f"the entry point {name!r} of {GROUP} leads to {type(found).__name__}, not to a Strategy")
+    return found
+
+
+def _added() -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=GROUP)}

@@ -1,0 +1,106 @@
+"""Strategies beside the plain form of each, and what each refuses."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pdray.config import SelectionConfig
+from pdray.errors import UserError
+from pdray.selection import strategies
+from tests.selection.cases import by_hand, random_case, read, select
+
+pytestmark = pytest.mark.usefixtures("ray_local")
+
+
+@pytest.fixture(scope="module")
+def case():
+    found = random_case(rows=900)
+    rng = np.random.default_rng(3)
+    found.ratings = rng.integers(1, 6, found.rewards.shape).astype(np.float64)
+    found.ratings[rng.random(found.ratings.shape) < 0.01] = np.nan
+    return found
+
+
+def kept_ids(root: Path) -> list[str]:
+    return sorted(read(root, "kept")["pair_id"].to_pylist())
+
+
+@pytest.mark.parametrize("strategy", strategies.BUILT_IN)
+def test_each_keeps_what_its_plain_form_keeps(tmp_path, case, strategy):
+    result = select(tmp_path, case, 4, strategy=strategy)
+    assert kept_ids(tmp_path) == sorted(pair_id for _, pair_id, _ in by_hand(case, strategy=strategy))
+    assert result.rows_out == len(kept_ids(tmp_path)) == result.rows_in - sum(result.dropped.values())
+
+
+def test_another_budget_of_a_strategy_with_a_median_reads_what_is_shared(tmp_path, case):
+    select(tmp_path, case, 3, strategy="pd_mid")
+    select(tmp_path, case, 3, strategy="pd_mid", budget=0.1)
+    assert kept_ids(tmp_path) == sorted(pair_id for _, pair_id, _ in by_hand(case, 0.1, strategy="pd_mid"))
+
+
+@pytest.mark.parametrize("weights", [{"a": 0.0}, {"a": 0.25, "c": 3.0}])
+def test_weights_of_aspects(tmp_path, case, weights):
+    select(tmp_path, case, 3, weights=weights)
+    expected = [pair_id for _, pair_id, _ in by_hand(case, weights=weights)]
+    assert kept_ids(tmp_path) == sorted(expected)
+    assert sorted(expected) != sorted(pair_id for _, pair_id, _ in by_hand(case))
+
+
+def test_share_of_longer_chosen_responses(tmp_path, case):
+    shares = select(tmp_path, case, 3).metrics["chosen_longer"]
+    longer = dict(zip(case.ids, (case.tokens[:, 0] > case.tokens[:, 1]).tolist(), strict=True))
+    ids = kept_ids(tmp_path)
+    assert shares == {"all": sum(longer.values()) / 900, "kept": sum(longer[pair_id] for pair_id in ids) / len(ids)}
+
+
+def test_what_the_corpus_does_not_have_is_refused(tmp_path):
+    case = random_case(rows=60)
+    with pytest.raises(UserError, match=r"selection\.weights names d, but the corpus has the aspects a, b, c"):
+        select(tmp_path, case, 2, weights={"d": 2.0})
+    case.conflict = None
+    with pytest.raises(
+        UserError, match=r"pd_ratings needs true ratings of every aspect, but .* none of a, b"
+    ):
+        select(tmp_path / "unrated", case, 2, strategy="pd_ratings")
+
+
+def test_an_unknown_strategy_is_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match=r"is 'best', but the strategies here are pd, pd_high, .*longest"):
+        SelectionConfig(strategy="best")
+
+
+@pytest.fixture
+def plugin(tmp_path, monkeypatch):
+    """Another package with an entry point, as pip would have installed it."""
+    site = tmp_path / "site"
+    info = site / "other-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: other\nVersion: 1.0\n")
+    points = "shortest = other_strategies:SHORTEST\nbroken = other_strategies:NOTHING\nodd = other_strategies:NUMBER\n"
+    (info / "entry_points.txt").write_text(f"[pdray.strategies]\n{points}")
+    (site / "other_strategies.py").write_text(
+        "from pdray.selection.strategy import Strategy\n"
+        "SHORTEST = Strategy(lambda table: table.lengths[0].astype(float), 'the shortest chosen responses')\n"
+        "NUMBER = 3\n"
+    )
+    monkeypatch.setattr(sys, "path", [str(site), *sys.path])
+    yield site
+    strategies.find.cache_clear()
+    sys.modules.pop("other_strategies", None)
+
+
+def test_a_strategy_of_another_package(plugin, tmp_path, case):
+    from pdray.selection.strategy import Table, sort_key
+
+    assert strategies.names()[-3:] == ["broken", "odd", "shortest"]
+    assert SelectionConfig(strategy="shortest").strategy == "shortest"
+    lengths = np.array([[3, 1, 2], [9, 9, 9]])
+    table = Table(np.array([0.0, np.nan, 1.0]), float("nan"), 0, list, lambda: lengths)
+    np.testing.assert_array_equal(sort_key(strategies.find("shortest"), table), [3.0, np.nan, 2.0])
+    for name, reason in {"broken": "NOTHING", "odd": "leads to int, not to a Strategy"}.items():
+        with pytest.raises(UserError, match=f"selection.strategy {name} does not load: .*{reason}"):
+            select(tmp_path / name, case, 2, strategy=name)
