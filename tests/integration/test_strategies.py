@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
-from pdray.config import SelectionConfig
+from pdray.config import RunConfig, SelectionConfig
 from pdray.errors import UserError
 from pdray.selection import strategies
-from tests.selection.cases import by_hand, random_case, read, select
+from pdray.selection.stage import STAGE
+from pdray.stages import Upstream
+from tests.selection.cases import by_hand, random_case, read, select, write_case
+from tests.stages import run_stage
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 
@@ -37,9 +42,14 @@ def test_each_keeps_what_its_plain_form_keeps(tmp_path, case, strategy):
 
 
 def test_another_budget_of_a_strategy_with_a_median_reads_what_is_shared(tmp_path, case):
-    select(tmp_path, case, 3, strategy="pd_mid")
-    select(tmp_path, case, 3, strategy="pd_mid", budget=0.1)
-    assert kept_ids(tmp_path) == sorted(pair_id for _, pair_id, _ in by_hand(case, 0.1, strategy="pd_mid"))
+    upstream = write_case(tmp_path, case, 3)
+    for name, budget in {"test": 0.3, "tenth": 0.1}.items():
+        chosen = SelectionConfig(strategy="pd_mid", budget=budget, rank="none")
+        run_stage(STAGE, tmp_path, name, upstream, selection=chosen)
+    assert len(list((tmp_path / "shared").iterdir())) == 1
+    assert sorted(read(tmp_path, "kept", "tenth")["pair_id"].to_pylist()) == sorted(
+        pair_id for _, pair_id, _ in by_hand(case, 0.1, strategy="pd_mid")
+    )
 
 
 @pytest.mark.parametrize("weights", [{"a": 0.0}, {"a": 0.25, "c": 3.0}])
@@ -60,12 +70,17 @@ def test_share_of_longer_chosen_responses(tmp_path, case):
 def test_what_the_corpus_does_not_have_is_refused(tmp_path):
     case = random_case(rows=60)
     with pytest.raises(UserError, match=r"selection\.weights names d, but the corpus has the aspects a, b, c"):
-        select(tmp_path, case, 2, weights={"d": 2.0})
+        refuse(write_case(tmp_path, case, 2), weights={"d": 2.0})
+    refuse(write_case(tmp_path, case, 2), strategy="pd_ratings", weights={"c": 2.0})
     case.conflict = None
-    with pytest.raises(
-        UserError, match=r"pd_ratings needs true ratings of every aspect, but .* none of a, b"
-    ):
-        select(tmp_path / "unrated", case, 2, strategy="pd_ratings")
+    with pytest.raises(UserError, match=r"pd_ratings needs true ratings of every aspect, but .* none of a, b"):
+        refuse(write_case(tmp_path / "unrated", case, 2), strategy="pd_ratings")
+
+
+def refuse(upstream: Upstream, **config: Any) -> None:
+    """The check that the pipeline makes as soon as the corpus is known."""
+    assert STAGE.check is not None
+    STAGE.check(cast(RunConfig, SimpleNamespace(selection=SelectionConfig(**config))), upstream)
 
 
 def test_an_unknown_strategy_is_refused_with_the_known_ones():
