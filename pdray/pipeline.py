@@ -15,6 +15,7 @@ from typing import Any
 from pdray.config import RunConfig
 from pdray.console import Console, logs_to_file
 from pdray.errors import EXIT_OK, UserError, check_together
+from pdray.models.folder import is_whole
 from pdray.schema import Output, check_types, model_folders, to_json
 from pdray.shards import ShardedFolder
 from pdray.stages import Stage, StageContext, StageResult, Upstream
@@ -96,8 +97,10 @@ def _found(store: RunStore, step: Step) -> Step:
     if missing:
         return replace(step, damage=f"{missing} of {num_shards} shards in {name} are missing or damaged")
     for folder in model_folders(output):
-        if not (store.root / folder / "config.json").exists():
+        if not is_whole(store.root / folder):
             return replace(step, damage=f"the model folder {folder} is missing or damaged")
+    if step.stage.damage and (damage := step.stage.damage(step.folder, manifest)):
+        return replace(step, damage=damage)
     return replace(step, manifest=manifest, output=output)
 
 

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pdray.errors import UserError
+from pdray.models.apart import has_head, is_apart
 from pdray.models.files import read_object
 from pdray.models.template import check_template
-from pdray.models.vocabulary import check_vocabulary
+from pdray.models.vocabulary import check_vocabulary, largest_token
 from pdray.models.weights import read_shapes
+from pdray.storage import StoragePath
 
 Kind = Literal["backbone", "reward", "policy"]
 REWARD_ENDING = "ForSequenceClassification"
@@ -42,6 +44,23 @@ def check_model_folder(setting: str, folder: str, kind: Kind, label: int | None 
         _refuse_code(name, tokenizer_config.name, read_object(name, tokenizer_config))
     check_vocabulary(name, folder, config, read_shapes(name, folder))
     check_template(name, folder)
+
+
+def is_whole(folder: StoragePath) -> bool:
+    """Whether a model folder that a stage wrote still has its config, its weights and its tokenizer.
+
+    Weights are looked at by name and shape; on object storage only whether there are any.
+    """
+    if not folder.is_local:
+        names = folder.sizes()
+        return "config.json" in names and any(name.endswith(".safetensors") for name in names)
+    try:
+        read_config("", folder.uri)
+        read_shapes("", folder.uri)
+        largest_token("", folder.uri)
+    except UserError:
+        return False
+    return not is_apart(folder.uri) or has_head(folder.uri)
 
 
 def read_config(name: str, folder: str) -> dict[str, Any]:
