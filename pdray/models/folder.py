@@ -15,6 +15,8 @@ from pdray.storage import StoragePath
 
 Kind = Literal["backbone", "reward", "policy"]
 REWARD_ENDING = "ForSequenceClassification"
+LAYERS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers")  # each has a weight of its own at least
+MOST_LABELS = 100_000
 POLICY_ENDINGS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 
 
@@ -42,7 +44,9 @@ def check_model_folder(setting: str, folder: str, kind: Kind, label: int | None 
     tokenizer_config = Path(folder) / "tokenizer_config.json"
     if tokenizer_config.exists():
         _refuse_code(name, tokenizer_config.name, read_object(name, tokenizer_config))
-    check_vocabulary(name, folder, config, read_shapes(name, folder))
+    shapes = read_shapes(name, folder)
+    _check_counts(name, config, len(shapes))
+    check_vocabulary(name, folder, config, shapes)
     check_template(name, folder)
 
 
@@ -115,6 +119,19 @@ def _check_labels(name: str, labels: int, label: int | None) -> None:
             f"{name}, whose head has {labels} labels, numbered from 0, but proxies.models.labels asks for label "
             f"{label}; correct the number, or name another model"
         )
+
+
+def _check_counts(name: str, config: dict[str, Any], num_tensors: int) -> None:
+    """Refuse counts that Transformers would go up to before it looks at any weight, however large they are."""
+    inner = config.get("text_config")
+    for part in [config, *([inner] if isinstance(inner, dict) else [])]:
+        for key, most in [*((key, num_tensors) for key in LAYERS), ("num_labels", MOST_LABELS)]:
+            count = part.get(key)
+            if isinstance(count, int) and count > most:
+                raise UserError(
+                    f"{name}, whose config.json says {key} {count}, more than its {num_tensors} tensors can be; use "
+                    "the config.json that belongs to the weights"
+                )
 
 
 def _refuse_code(name: str, file: str, config: dict[str, Any]) -> None:

@@ -69,6 +69,15 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "config a list": (write("config.json", b"[]"), "no readable config.json"),
     "config binary": (write("config.json", b"\xff\xfe\x00"), "no readable config.json"),
     "no model type": (write("config.json", b'{"architectures": ["LlamaForCausalLM"]}'), "names no model_type"),
+    "endless layers": (
+        lambda folder: edit_json(folder, "config.json", num_hidden_layers=10**9),
+        r"config\.json says num_hidden_layers 1000000000, more than its \d+ tensors can be",
+    ),
+    "endless labels": (lambda folder: edit_json(folder, "config.json", num_labels=10**9), "says num_labels 1000000000"),
+    "endless token": (
+        lambda folder: edit_json(folder, "tokenizer.json", added_tokens=[{"id": float("inf")}]),
+        r"tokenizer\.json is damaged",
+    ),
     "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "holds no weights.*copy them there"),
     "pickled weights": (pickled, r"pickled \(pytorch_model\.bin\).*save_pretrained"),
     "cut weights": (cut, r"model\.safetensors is damaged or cut off.*copy it again"),
