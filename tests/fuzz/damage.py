@@ -115,7 +115,8 @@ def remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(NotADirectoryError):  # what it lay in went with an earlier damage
+            path.unlink(missing_ok=True)
 
 
 def _put(way: str, path: Path) -> None:
