@@ -56,7 +56,8 @@ def folder_identity(folder: str | Path) -> list[list[str]]:
 
 
 def _named(folder: Path, files: list[Path]) -> list[list[str]]:
-    names = [path.relative_to(folder).as_posix() for path in files]
+    # A name may be no UTF-8, of which no fingerprint is made.
+    names = [path.relative_to(folder).as_posix().encode("utf-8", "backslashreplace").decode("utf-8") for path in files]
     return [list(pair) for pair in zip(names, file_identities(files), strict=True)]
 
 

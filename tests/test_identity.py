@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
 from pdray import identity
 from pdray.identity import file_identities, file_identity, folder_identity, model_identity
+from pdray.store import fingerprint
 
 OLD = 1_600_000_000
 
@@ -81,3 +83,9 @@ def test_a_model_is_the_files_of_its_folder(tmp_path):
     ]
     put(tmp_path / "copy" / "a.json", "another")
     assert model_identity(tmp_path / "copy") != first
+
+
+def test_a_name_that_is_not_utf_8_has_an_identity(tmp_path: Path) -> None:
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.json")).touch()
+    assert fingerprint(model_identity(tmp_path)) == fingerprint(model_identity(tmp_path))
+    assert [name for name, _ in model_identity(tmp_path)] == ["\\udcff.json"]

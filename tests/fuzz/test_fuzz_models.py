@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from pdray.engines.engine import EngineOptions
 from pdray.engines.transformers_engine import TransformersEngine
 from pdray.errors import UserError
 from pdray.models.loading import check_weights, load_tokenizer_files, load_weights
-from tests.fuzz.case import LOAD_LIMIT, TALLY, check, memory_limit, time_limit
+from tests.fuzz.case import TALLY, check, memory_limit, time_limit
 from tests.fuzz.damage import Damage, damages, remove
 from tests.fuzz.world import World, cases
 
@@ -38,7 +39,7 @@ def test_model_folders(world: World, here: Path, use: str, harm: list[Damage]) -
     words = [word for change in USES[use] for word in ("--set", change.format(model=model))]
     if check("model folder", "run", str(world.config), "--dry-run", *words).code:
         return
-    with time_limit(LOAD_LIMIT), memory_limit():
+    with time_limit(), memory_limit():
         try:
             load(use, str(model))
             TALLY["model loaded", "whole"] += 1
@@ -55,8 +56,6 @@ def load(use: str, model: str) -> None:
     Raises:
         UserError: it is not whole.
     """
-    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
-
     load_tokenizer_files(model)
     if use == "helpful":
         rewards = TransformersEngine(model, EngineOptions("transformers", "float32", 32)).score([[2, 8, 3], [2, 3]])
