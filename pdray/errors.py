@@ -47,7 +47,7 @@ class RunFolderBusyError(UserError):
     exit_code = EXIT_BUSY
 
 
-def check_together(checks: Iterable[Callable[[], None]]) -> None:
+def check_together(checks: Iterable[Callable[[], object]]) -> None:
     """Run every check, also after one has refused.
 
     Raises:

@@ -62,7 +62,7 @@ def plan(config: RunConfig) -> list[Step]:
     """What a run consists of and which of it is already done. Starts nothing.
 
     Raises:
-        UserError: an input cannot be read, or a stage folder was made by another configuration.
+        UserError: an input or the run folder cannot be read, or a stage folder was made by another configuration.
     """
     store = RunStore(config.run)
     steps: list[Step] = []
@@ -72,7 +72,10 @@ def plan(config: RunConfig) -> list[Step]:
         upstream = {name: prints[name] for name in stage.upstream}
         prints[stage.name] = fingerprint([stage.name, stage.version, settings, upstream])
         folder = store.stage_folder(stage.name, prints[stage.name])
-        steps.append(_found(store, Step(stage, prints[stage.name], settings, folder)))
+        try:
+            steps.append(_found(store, Step(stage, prints[stage.name], settings, folder)))
+        except OSError as error:
+            raise UserError(f"{folder} cannot be read ({error}); mend that, or set run to another folder") from None
     return steps
 
 

@@ -72,10 +72,7 @@ class RunStore:
             DamagedError: there is one that cannot be read.
             UserError: the folder was finished by something with another fingerprint.
         """
-        try:
-            manifest = read_manifest(folder)
-        except OSError as error:
-            raise UserError(f"{folder} cannot be read ({error}); mend that, or set run to another folder") from None
+        manifest = read_manifest(folder)
         if manifest is not None and manifest["fingerprint"] != fingerprint:
             raise UserError(f"{folder} was made by another configuration; move it away or choose another run folder")
         return manifest

@@ -26,11 +26,18 @@ def summarise(run: str | Path) -> dict[str, Any]:
     folder, ``holds`` below that.
 
     Raises:
-        UserError: there is no run in the folder.
+        UserError: there is no run in the folder, or it cannot be read.
     """
     if not str(run):
         raise UserError("the run folder to show is an empty path; name it, as in: pdray show runs/mine")
     store = RunStore(run)
+    try:
+        return _summary(store)
+    except OSError as error:
+        raise UserError(f"the run folder {store.root} cannot be read ({error}); mend that and try again") from None
+
+
+def _summary(store: RunStore) -> dict[str, Any]:
     folders = store.read_state()["stages"]
     busy = store.is_locked()
     stages: dict[str, Any] = {}

@@ -279,3 +279,21 @@ def test_what_stands_in_the_place_of_the_logs_is_named(
         return
     with pytest.raises(UserError, match=rf"{name} should be a .* move it away: mv .*\.damaged"):
         run_pipeline(config(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "pairs/shard-00001.parquet"])
+def test_a_run_folder_that_does_not_answer_is_named(tmp_path: Path, name: str) -> None:
+    run_pipeline(config(tmp_path))
+    path = folder_of(tmp_path).local / name
+    size = path.stat().st_size
+    path.unlink()
+    path.symlink_to("/proc/self/mem")  # a regular file that cannot be read, whoever asks
+    if name == "manifest.json":
+        with pytest.raises(UserError, match=r"the run folder .* cannot be read .*nput/output error"):
+            summarise(tmp_path)
+        with pytest.raises(
+            UserError, match=r"corpus-\w+ cannot be read .*nput/output error.*set run to another folder"
+        ):
+            plan(config(tmp_path))
+    else:
+        assert size and "1 of 3 shards" in str(plan(config(tmp_path))[0].damage)

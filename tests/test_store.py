@@ -249,12 +249,3 @@ def test_figures_of_attempts_that_are_none_count_as_none(tmp_path: Path, number:
     assert read_spent(store.root) == 0
     (tmp_path / "attempts.json").write_text(f'{{"attempts": 3, "spent": {number}}}')
     assert store.begin(store.root) == 4
-
-
-def test_a_storage_that_does_not_answer_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(path: StoragePath) -> None:
-        raise OSError(5, "Input/output error", str(path))
-
-    monkeypatch.setattr(StoragePath, "info", refuse)
-    with pytest.raises(UserError, match=r"cannot be read .*set run to another folder"):
-        RunStore(tmp_path).complete(StoragePath(str(tmp_path)), "f")

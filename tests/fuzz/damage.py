@@ -41,7 +41,7 @@ NEIGHBOURS = (
     b"*",
     b" ",
 )
-PLACES = ("gone", "folder", "full folder", "pipe", "dangling link", "circle", "socket")
+PLACES = ("gone", "folder", "full folder", "pipe", "dangling link", "circle", "socket", "unreadable")
 
 
 @dataclass(frozen=True)
@@ -133,6 +133,8 @@ def _put(way: str, path: Path) -> None:
         path.symlink_to("nowhere")
     elif way == "circle":
         path.symlink_to(path.name)
+    elif way == "unreadable":
+        path.symlink_to("/proc/self/mem")
     elif way == "socket":
         os.mknod(path, 0o600 | 0o140000)
 
