@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import shutil
-from dataclasses import asdict
+import tempfile
 from pathlib import Path
+from typing import Any
 
 from hypothesis import strategies as st
 
-from pdray.lease import LEASE, Holder, _machine
+from pdray.lease import LEASE, Lease
+from pdray.storage import StoragePath
 from tests.fuzz.damage import PLACES, Damage, damages
 
+LARGEST_PID = 2**22
 # Harmed more often than the many files of models and logs: what commands read.
 OFTEN = re.compile(
     r"run\.json|lease\.json|.*/(manifest|attempts|plan)\.json|.*/shards/.*|[^/]*/(texts|pairs|kept|features|ranked)/.*"
@@ -26,8 +30,15 @@ NEEDED = re.compile(
 def copy_finished(finished: Path, target: Path) -> None:
     """A copy of a finished run, with the lease of a driver that was killed."""
     shutil.copytree(finished, target)
-    dead = Holder(owner="gone", machine=_machine(), pid=2**22 + 1, started=1, seen=1e9)
-    (target / LEASE).write_text(json.dumps(asdict(dead)))
+    (target / LEASE).write_text(dead_lease())
+
+
+@functools.cache
+def dead_lease() -> str:
+    """The lease of a process of this machine that has ended."""
+    with tempfile.TemporaryDirectory() as folder, Lease(StoragePath(folder)).hold():
+        held: dict[str, Any] = json.loads((Path(folder) / LEASE).read_text())
+    return json.dumps(held | {"pid": LARGEST_PID + 1})
 
 
 def harms(run: Path) -> st.SearchStrategy[list[Damage]]:

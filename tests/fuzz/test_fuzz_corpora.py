@@ -38,7 +38,7 @@ SETTINGS = st.lists(
 )
 
 
-@cases(450)
+@cases(300)
 @given(files=st.lists(corpus_files(), min_size=1, max_size=3), overrides=SETTINGS)
 def test_corpora(world: World, here: Path, files: list[CorpusFile], overrides: list[str]) -> None:
     for name in ("corpus", "out"):

@@ -28,7 +28,7 @@ FILES = ["config.json"] * 3 + ["tokenizer_config.json", "tokenizer.json"] * 2 + 
 
 
 @pytest.mark.parametrize("use", USES)
-@cases(110)
+@cases(70)
 @given(harm=st.lists(damages(FILES), min_size=1, max_size=2))
 def test_model_folders(world: World, here: Path, use: str, harm: list[Damage]) -> None:
     model = here / "model"

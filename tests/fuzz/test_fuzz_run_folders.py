@@ -15,7 +15,7 @@ from tests.fuzz.world import World, cases
 
 
 @pytest.mark.usefixtures("no_ray")
-@cases(250)
+@cases(150)
 @given(data=st.data(), json=st.booleans())
 def test_run_folders(world: World, finished: Path, here: Path, data: st.DataObject, json: bool) -> None:
     run = here / "run"
