@@ -19,7 +19,7 @@ import pyarrow.feather
 import pyarrow.parquet as pq
 from hypothesis import strategies as st
 
-from tests.fuzz.damage import Damage, damages
+from tests.fuzz.damage import Damage, damages, remove
 from tests.fuzz.values import texts, values
 from tests.fuzz.world import ASPECTS, pairs
 
@@ -97,9 +97,10 @@ class CorpusFile:
     damage: Damage | None
 
     def write(self, folder: Path) -> None:
-        """Write it, over a file of the same name."""
+        """Write it, in place of what has its name."""
         path = Path(os.fsdecode(os.fsencode(str(folder)) + b"/" + self.name.encode("utf-8", "surrogateescape")))
         path.parent.mkdir(parents=True, exist_ok=True)
+        remove(path)  # an earlier file of this name may have become a pipe
         path.write_bytes(KINDS[self.kind](self))
         if self.damage:
             self.damage.apply(folder)
