@@ -171,7 +171,7 @@ def test_a_dry_run_tells_what_is_wrong_in_config_and_files_at_once(
         "corpus": {"path": str(tmp_path / "pairs.jsonl")},
         "proxies": {"base_model": str(tmp_path / "base")},
         "selection": {"budget": 7},
-        "alignment": {"policy": str(tmp_path / "policy")},
+        "alignment": {"policy": str(tmp_path / "policy"), "max_tokens": 64},
     }
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(settings))
     capsys.readouterr()
