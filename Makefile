@@ -5,6 +5,8 @@ PYTHON ?= python3.11
 EXTRA ?= $(or $(patsubst .venv/.installed-%,%,$(firstword $(wildcard .venv/.installed-*))),cpu)
 # For example: make test ARGS="tests/integration -k submit"
 ARGS ?=
+# Of the cases of make fuzz.
+SEED := $(or $(SEED),$(shell date +%s))
 
 # Digests look like keys to the plugin for hexadecimal numbers; the lines are examples of what pdray refuses.
 NO_SECRETS := --disable-plugin HexHighEntropyString --exclude-lines ':SEC/?RET@|user:password@'
@@ -16,7 +18,7 @@ TORCH := $(shell sed -n 's/.*"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
 CHECKED := pdray jobs cluster tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench lint format clean distclean
+.PHONY: help setup demo test fuzz bench lint format clean distclean
 
 help:  ## what there is to make
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -47,6 +49,10 @@ demo: setup  ## the whole pipeline on an embedded corpus, about six minutes on t
 
 test: lint  ## linters and all tests
 	$(BIN)/python -m pytest $(ARGS)
+
+fuzz: setup  ## the fuzz suite in its long form, drawn anew each time; about an hour on two cores
+	@echo "again with: make fuzz SEED=$(SEED)"
+	PDRAY_FUZZ=long $(BIN)/python -m pytest tests/fuzz --hypothesis-seed=$(SEED) $(ARGS)
 
 bench: setup  ## small benchmarks beside their baselines, under 15 minutes
 	$(BIN)/python -m benchmarks.bench

@@ -8,9 +8,10 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 from pdray import __version__
-from pdray.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, Stopped, UserError, reason
+from pdray.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, Stopped, UserError, printable, reason
 from pdray.signals import stopped_by_signals
 
 STAGES = ("corpus", "proxies", "scores", "selection", "alignment")
@@ -33,9 +34,17 @@ exit codes:
 """
 
 
+class Parser(argparse.ArgumentParser):
+    """Says on one line what is wrong, whatever the words of the command line hold."""
+
+    def error(self, message: str) -> NoReturn:
+        """See :meth:`argparse.ArgumentParser.error`."""
+        super().error(printable(message))
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="pdray",
         description="Select preference data by preference divergence, on Ray: corpus, proxies, scores, selection, DPO.",
         epilog=EPILOG,
@@ -97,8 +106,8 @@ def main(argv: list[str] | None = None) -> int:
         sys.stdout.flush()  # here, where a reader that has gone is noticed, and not when Python ends
         return code
     except UserError as error:
-        for sentence in str(error).splitlines():
-            print(f"pdray: {sentence}", file=sys.stderr)
+        for sentence in error.sentences:
+            print(f"pdray: {printable(sentence)}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt as stop:
         with contextlib.suppress(OSError):  # a terminal that was closed hears nothing more
@@ -109,7 +118,7 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK if args.command in ("init", "show", "version") else EXIT_FAILED
     except Exception as error:
-        print(f"pdray: failed: {reason(error)}", file=sys.stderr)
+        print(f"pdray: failed: {printable(reason(error))}", file=sys.stderr)
         _point_to_log(args)
         return EXIT_FAILED
 
@@ -151,22 +160,16 @@ def _dispatch(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from pdray.config import load_config
-
-    config = load_config(args.config, args.overrides)
     until = "selection" if args.command == "select" else args.until
-    from pdray.pipeline import check_all, plan, run_pipeline, up_to
+    if args.dry_run:
+        from pdray.dryrun import dry_run
 
-    if not args.dry_run:
-        return run_pipeline(config, until)
-    import yaml
+        print(dry_run(args.config, args.overrides, until))
+        return EXIT_OK
+    from pdray.config import load_config
+    from pdray.pipeline import run_pipeline
 
-    steps = up_to(plan(config), until)
-    check_all(config, steps)
-    print(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
-    for step in steps:
-        print(f"{step.stage.name:<10} {'done' if step.manifest else 'to run':<7} {step.folder}")
-    return EXIT_OK
+    return run_pipeline(load_config(args.config, args.overrides), until)
 
 
 def _point_to_log(args: argparse.Namespace) -> None:
@@ -189,7 +192,7 @@ def _log_of(args: argparse.Namespace) -> Path | None:
     if args.command in ("run", "select"):
         from pdray.config import load_config
 
-        with contextlib.suppress(UserError):
+        with contextlib.suppress(Exception):  # what it was is being told already
             run = load_config(args.config, args.overrides).run
     log = Path(run or ".") / "logs" / "latest" / "ray.log"
     return log if run and not is_remote(run) and log.is_file() else None

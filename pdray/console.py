@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
+from pdray.errors import UserError
 from pdray.filesystems import owner_only
 
 PIPED_INTERVAL = 10.0  # seconds between progress lines in a file
@@ -56,6 +58,10 @@ class Console:
             self._drawn = False
 
 
+def _mv(path: Path) -> str:
+    return f"mv {shlex.quote(str(path))} {shlex.quote(f'{path}.damaged')}"
+
+
 @contextlib.contextmanager
 def logs_to_file(logs: Path) -> Iterator[Console]:
     """Send everything that this process and its libraries print to ``<logs>/<time>/ray.log``.
@@ -65,10 +71,17 @@ def logs_to_file(logs: Path) -> Iterator[Console]:
 
     Yields:
         the console that still reaches the user.
+
+    Raises:
+        UserError: something else stands in the place of the folder or of the link.
     """
     folder = logs / time.strftime("%Y%m%d-%H%M%S")
-    folder.mkdir(parents=True, exist_ok=True)
     latest = logs / "latest"
+    if (logs.exists() or logs.is_symlink()) and not logs.is_dir():
+        raise UserError(f"{logs} should be a folder, but something else stands there; move it away: {_mv(logs)}")
+    if latest.is_dir() and not latest.is_symlink():
+        raise UserError(f"{latest} should be a link, but a folder stands there; move it away: {_mv(latest)}")
+    folder.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(FileNotFoundError):
         latest.unlink()
     with contextlib.suppress(FileExistsError):

@@ -12,6 +12,7 @@ EXIT_USER_ERROR = 2
 EXIT_BUSY = 3
 EXIT_INTERRUPTED = 130
 EXIT_SIGNAL = 128  # plus the number of the signal, as shells count
+MOST_SHOWN = 1500  # characters of a sentence
 
 
 class Stopped(KeyboardInterrupt):
@@ -27,9 +28,17 @@ class Stopped(KeyboardInterrupt):
 
 
 class UserError(ValueError):
-    """Something the user can mend. The message names the value, the rule and the cure."""
+    """Something the user can mend: one sentence or several, each with the value, the rule and the cure."""
 
     exit_code = EXIT_USER_ERROR
+
+    @property
+    def sentences(self) -> list[str]:
+        """What is wrong, one by one; a sentence may quote a line break."""
+        return [str(sentence) for sentence in self.args]
+
+    def __str__(self) -> str:
+        return "\n".join(self.sentences)
 
 
 class RunFolderBusyError(UserError):
@@ -38,7 +47,7 @@ class RunFolderBusyError(UserError):
     exit_code = EXIT_BUSY
 
 
-def check_together(checks: Iterable[Callable[[], None]]) -> None:
+def check_together(checks: Iterable[Callable[[], object]]) -> None:
     """Run every check, also after one has refused.
 
     Raises:
@@ -49,9 +58,17 @@ def check_together(checks: Iterable[Callable[[], None]]) -> None:
         try:
             check()
         except UserError as error:
-            refused += str(error).splitlines()
+            refused += error.sentences
     if refused:
-        raise UserError("\n".join(dict.fromkeys(refused)))
+        raise UserError(*dict.fromkeys(refused))
+
+
+def printable(text: str) -> str:
+    """A sentence as one line of a terminal: what it quotes may be long, or hold line breaks and control characters."""
+    shown = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+    if len(shown) <= MOST_SHOWN:
+        return shown
+    return f"{shown[: MOST_SHOWN // 2]} … {shown[-MOST_SHOWN // 2 :]}"
 
 
 def reason(error: BaseException) -> str:

@@ -96,6 +96,53 @@ def check_regular(path: str) -> None:
         raise OSError(errno.EINVAL, "not a file", path)
 
 
+def local_sizes(folder: str, recursive: bool) -> dict[str, int]:
+    """Bytes of every file in a local folder, by its path below it; empty where there is no folder.
+
+    pyarrow lists no folder in which any name is not UTF-8, or any link leads in a circle; these are none of pdray's.
+
+    Raises:
+        OSError: the storage does not answer.
+    """
+    found = {}
+    base = folder.rstrip("/")
+    for parent, folders, names in os.walk(base, onerror=_refuse_unless_absent, followlinks=True):
+        for name in filter(_is_utf8, names):
+            path = os.path.join(parent, name)
+            try:
+                state = os.stat(path)
+            except OSError as error:
+                _refuse_unless_absent(error)
+                continue
+            if stat.S_ISREG(state.st_mode):
+                found[path[len(base) + 1 :]] = state.st_size
+        folders[:] = filter(_is_utf8, folders) if recursive else []
+    return found
+
+
+def local_folders(folder: str) -> list[str]:
+    """Names of the folders in a local folder, sorted; as :func:`local_sizes` lists files."""
+    for _, folders, _ in os.walk(folder, onerror=_refuse_unless_absent):
+        return sorted(filter(_is_utf8, folders))
+    return []
+
+
+ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+
+
+def _refuse_unless_absent(error: OSError) -> None:
+    if error.errno not in ABSENT:
+        raise error
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def partial_of(target: Path) -> Path:
     """Where a file is written until it is whole; another place every time, found again by :func:`clean_partials`."""
     return target.with_name(f".{target.name}.{uuid.uuid4().hex[:12]}")

@@ -16,6 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from pdray.errors import UserError
+
 MAX_CACHED = 20_000
 HASH_THREADS = 8
 # A file this young may change again without its times changing: they are only as fine as the disk keeps them.
@@ -26,7 +28,7 @@ def file_identities(paths: Iterable[str | Path]) -> list[str]:
     """sha256 of the bytes of each file, hexadecimal.
 
     Raises:
-        OSError: a file cannot be read.
+        UserError: a file cannot be read.
     """
     absolute = [os.path.abspath(path) for path in paths]
     cache = _read_cache()
@@ -56,17 +58,23 @@ def folder_identity(folder: str | Path) -> list[list[str]]:
 
 
 def _named(folder: Path, files: list[Path]) -> list[list[str]]:
-    names = [path.relative_to(folder).as_posix() for path in files]
+    # A name may be no UTF-8, of which no fingerprint is made.
+    names = [path.relative_to(folder).as_posix().encode("utf-8", "backslashreplace").decode("utf-8") for path in files]
     return [list(pair) for pair in zip(names, file_identities(files), strict=True)]
 
 
 def _identity(path: str, known: list[Any] | None) -> list[Any]:
     """Bytes, time of the last change of content and of anything, and the digest."""
-    before = _state(path)
-    if known is not None and known[:-1] == before:
-        return known
-    with open(path, "rb") as file:
-        return [*before, hashlib.file_digest(file, "sha256").hexdigest()]
+    try:
+        before = _state(path)
+        if known is not None and known[:-1] == before:
+            return known
+        with open(path, "rb") as file:
+            return [*before, hashlib.file_digest(file, "sha256").hexdigest()]
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read ({error.strerror or error}); open it to the user of this process, or leave it out"
+        ) from None
 
 
 def _state(path: str) -> list[int]:

@@ -250,12 +250,13 @@ def _parse(value: Any) -> Holder:
     """
     try:
         holder = Holder(**value)
-    except TypeError:
+        seen = float(holder.seen)
+    except (TypeError, OverflowError):
         raise ValueError("no lease") from None
     texts, numbers = (holder.owner, holder.machine), (holder.pid, holder.started, holder.epoch, holder.beat)
     if not all(isinstance(text, str) for text in texts) or not all(isinstance(number, int) for number in numbers):
         raise ValueError("no lease")
-    return replace(holder, seen=float(holder.seen))
+    return replace(holder, seen=seen)
 
 
 def _machine() -> str:

@@ -15,6 +15,7 @@ from typing import Any
 from pdray.config import RunConfig
 from pdray.console import Console, logs_to_file
 from pdray.errors import EXIT_OK, UserError, check_together
+from pdray.models.folder import is_whole
 from pdray.schema import Output, check_types, model_folders, to_json
 from pdray.shards import ShardedFolder
 from pdray.stages import Stage, StageContext, StageResult, Upstream
@@ -61,7 +62,7 @@ def plan(config: RunConfig) -> list[Step]:
     """What a run consists of and which of it is already done. Starts nothing.
 
     Raises:
-        UserError: an input cannot be read, or a stage folder was made by another configuration.
+        UserError: an input or the run folder cannot be read, or a stage folder was made by another configuration.
     """
     store = RunStore(config.run)
     steps: list[Step] = []
@@ -71,7 +72,10 @@ def plan(config: RunConfig) -> list[Step]:
         upstream = {name: prints[name] for name in stage.upstream}
         prints[stage.name] = fingerprint([stage.name, stage.version, settings, upstream])
         folder = store.stage_folder(stage.name, prints[stage.name])
-        steps.append(_found(store, Step(stage, prints[stage.name], settings, folder)))
+        try:
+            steps.append(_found(store, Step(stage, prints[stage.name], settings, folder)))
+        except OSError as error:
+            raise UserError(f"{folder} cannot be read ({error}); mend that, or set run to another folder") from None
     return steps
 
 
@@ -96,8 +100,10 @@ def _found(store: RunStore, step: Step) -> Step:
     if missing:
         return replace(step, damage=f"{missing} of {num_shards} shards in {name} are missing or damaged")
     for folder in model_folders(output):
-        if not (store.root / folder / "config.json").exists():
+        if not is_whole(store.root / folder):
             return replace(step, damage=f"the model folder {folder} is missing or damaged")
+    if step.stage.damage and (damage := step.stage.damage(step.folder, manifest)):
+        return replace(step, damage=damage)
     return replace(step, manifest=manifest, output=output)
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import hashlib
+import re
 import sys
 import threading
 import time
@@ -30,6 +31,7 @@ from pdray.storage import StoragePath
 ROUNDS = 3
 LOST = "its worker was lost"
 MARKERS = "shards"
+MARKER_FILE = re.compile(MARKERS + r"/shard-([0-9]{5,})\.json")
 INPUTS_KEY = b"pdray.inputs"
 VERIFY_THREADS = 16
 BUFFER_BYTES = 4 << 20
@@ -173,7 +175,9 @@ class ShardedFolder:
             marker = self.read_marker(shard)
             return marker if marker is not None and self._is_whole(marker, sizes) else None
 
-        present = [shard for shard in range(self.num_shards) if f"{MARKERS}/{shard_name(shard)}.json" in sizes]
+        # From the files, not from the number of shards, which a damaged manifest may say to be without end.
+        found = (MARKER_FILE.fullmatch(name) for name in sizes)
+        present = sorted(shard for one in found if one and (shard := int(one[1])) < self.num_shards)
         with ThreadPoolExecutor(VERIFY_THREADS) as pool:
             return {marker.shard: marker for marker in pool.map(verified, present) if marker is not None}
 

@@ -99,6 +99,8 @@ class Stage:
         load: its output from the JSON in the manifest.
         shown: what ``pdray show --json`` takes from its metrics.
         check: refuses what the config and the outputs of finished stages (by name) show to be impossible.
+        damage: what is no longer whole in the finished stage's folder, given its manifest, of all that neither a shard
+            nor a model folder tells; None where everything is.
     """
 
     name: str
@@ -109,3 +111,4 @@ class Stage:
     load: Callable[[dict[str, Any]], Output]
     shown: tuple[str, ...] = ()
     check: Callable[[RunConfig, Upstream], None] | None = None
+    damage: Callable[[StoragePath, dict[str, Any]], str | None] | None = None

@@ -24,7 +24,17 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from pdray.errors import UserError
-from pdray.filesystems import check_regular, opened, owner_only, partial_of, read_regular, told, write_private
+from pdray.filesystems import (
+    check_regular,
+    local_folders,
+    local_sizes,
+    opened,
+    owner_only,
+    partial_of,
+    read_regular,
+    told,
+    write_private,
+)
 from pdray.paths import is_remote
 
 # LZ4 is read faster than Snappy and is smaller; checksums let a flipped bit be an error and never a number.
@@ -115,6 +125,8 @@ class StoragePath:
 
     def sizes(self, recursive: bool = False) -> dict[str, int]:
         """Bytes of every file in this folder, by its path below the folder; empty where there is no folder."""
+        if self.is_local:
+            return local_sizes(self.uri, recursive)
         base = self.path.rstrip("/")
         with told(self.uri):
             found = self.filesystem.get_file_info(pafs.FileSelector(base, recursive=recursive, allow_not_found=True))
@@ -122,6 +134,8 @@ class StoragePath:
 
     def folders(self) -> list[str]:
         """Names of the folders in this folder, sorted."""
+        if self.is_local:
+            return local_folders(self.uri)
         with told(self.uri):
             found = self.filesystem.get_file_info(pafs.FileSelector(self.path, allow_not_found=True))
         return sorted(one.base_name for one in found if one.type == pafs.FileType.Directory)

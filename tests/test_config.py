@@ -323,3 +323,49 @@ def test_everything_that_is_wrong_is_said_at_once():
     assert len(str(refused.value).splitlines()) == 4
     with pytest.raises(UserError, match="at least 1 character"):
         build_config(wrong | {"proxies": {"base_model": ""}})
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ('corpus.hub_config="\\ud800"', "corpus.hub_config is .* half a character; write another text"),
+        ('run="a\\0b"', "run is .* holds NUL"),
+        ("scores.engine_args={a: .nan}", "scores.engine_args.a is nan, but has to be a finite number"),
+        ("scores.engine_args={a: 2001-01-01}", "scores.engine_args.a is a date of YAML; put quotes around it"),
+        ("scores.engine_args={a: !!binary gID/}", "scores.engine_args.a is a bytes of YAML"),
+        (f"scores.engine_args={{a: 0x{'f' * 5000}}}", "scores.engine_args.a is a number of more than 64 bits"),
+        (f"scores.engine_args={'[' * 60}{']' * 60}", "is not a YAML value"),
+        (f"{'a.' * 2000}b=1", "goes deeper than 50 sections"),
+        ("str=1", "str is not a setting"),
+        ("=1", "has no value"),
+        (
+            "alignment.deepspeed={zero_optimization: {offload_optimizer: cpu}}",
+            "offload_optimizer is 'cpu' but must be a",
+        ),
+        (f"alignment.policy={'a' * 5000}", "which holds no config.json"),
+    ],
+)
+def test_values_that_no_run_folder_keeps_are_named(settings, override, words):
+    with pytest.raises(UserError, match=words):
+        build_config(settings, [override])
+
+
+@pytest.mark.parametrize("name", ["/proc/self/mem", "x" * 5000])
+def test_a_config_file_that_cannot_be_read_is_named(name):
+    with pytest.raises(UserError, match=r"cannot be read .*name another file|no config file at"):
+        load_config(name)
+
+
+def test_rules_between_settings_are_told_beside_settings_that_are_wrong(settings):
+    wrong = [
+        "alignment.beta=x",
+        "alignment.deepspeed={zero_optimization: {offload_param: {device: cpu}}}",
+        "=1",
+        "seed=-1",
+    ]
+    with pytest.raises(UserError) as caught:
+        build_config(settings, [*wrong, "corpus.path=s3://KEY:SECRET@b/x", "proxies.base_model=nowhere"])
+    told = caught.value.sentences
+    assert len(told) == 6
+    assert any("offload_param needs zero_stage 3" in sentence for sentence in told)
+    assert not any("exactly one of path" in sentence or "SECRET" in sentence for sentence in told)

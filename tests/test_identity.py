@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
 from pdray import identity
+from pdray.errors import UserError
 from pdray.identity import file_identities, file_identity, folder_identity, model_identity
+from pdray.store import fingerprint
 
 OLD = 1_600_000_000
 
@@ -81,3 +84,15 @@ def test_a_model_is_the_files_of_its_folder(tmp_path):
     ]
     put(tmp_path / "copy" / "a.json", "another")
     assert model_identity(tmp_path / "copy") != first
+
+
+def test_a_name_that_is_not_utf_8_has_an_identity(tmp_path: Path) -> None:
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.json")).touch()
+    assert fingerprint(model_identity(tmp_path)) == fingerprint(model_identity(tmp_path))
+    assert [name for name, _ in model_identity(tmp_path)] == ["\\udcff.json"]
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").symlink_to("/proc/self/mem")
+    with pytest.raises(UserError, match=r"x\.jsonl cannot be read \(Input/output error\); open it"):
+        file_identity(tmp_path / "x.jsonl")

@@ -236,7 +236,19 @@ def test_an_error_of_the_block_is_not_the_leases(local: StoragePath) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{", "[]", "null", '"x"', "{}", '{"owner": 1}', "\x00\x01", json.dumps({**asdict(ELSEWHERE), "pid": "x"})],
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        '"x"',
+        "{}",
+        '{"owner": 1}',
+        "\x00\x01",
+        json.dumps({**asdict(ELSEWHERE), "pid": "x"}),
+        json.dumps({**asdict(ELSEWHERE), "seen": []}),
+        json.dumps({**asdict(ELSEWHERE), "seen": 10**400}),
+    ],
 )
 def test_a_lease_of_rubbish_holds_nothing(local: StoragePath, text: str) -> None:
     (local / LEASE).write_bytes(text.encode())

@@ -10,8 +10,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
+from safetensors.numpy import save
 
 from pdray import pipeline
 from pdray.errors import UserError
@@ -44,7 +46,9 @@ def _corpus(ctx: StageContext) -> StageResult:
 def _alignment(ctx: StageContext) -> StageResult:
     """Stands in for a stage that does not."""
     rows = sum(len(ctx.upstream.shards("corpus").read("pairs", shard)) for shard in range(SHARDS))
-    (ctx.folder / "policy" / "config.json").write_bytes(b"{}")
+    (ctx.folder / "policy" / "config.json").write_bytes(b'{"model_type": "llama"}')
+    (ctx.folder / "policy" / "model.safetensors").write_bytes(save({"w": np.zeros(2, np.float32)}))
+    (ctx.folder / "policy" / "vocab.txt").write_bytes(b"a\n")
     return StageResult(AlignmentOutput(f"{ctx.folder.name}/policy"), rows, rows)
 
 
@@ -238,3 +242,58 @@ def test_another_seed_is_another_folder(tmp_path: Path) -> None:
     run_pipeline(config(tmp_path))
     run_pipeline(config(tmp_path, seed=1))
     assert len(list(tmp_path.glob("corpus-*"))) == 2
+
+
+@pytest.mark.parametrize("lost", ["model.safetensors", "vocab.txt"])
+def test_a_model_that_lost_a_part_is_made_again(
+    folder: StoragePath, capfd: pytest.CaptureFixture[str], lost: str
+) -> None:
+    if lost == "vocab.txt" and not folder.is_local:
+        pytest.skip("on object storage weights alone are looked for")
+    run_pipeline(config(folder))
+    policy = folder_of(folder, "alignment") / "policy"
+    (policy / lost).delete()
+    run_pipeline(config(folder))
+    assert f"the model folder {policy.parent.name}/policy is missing or damaged" in capfd.readouterr().out
+    assert (policy / lost).exists()
+
+
+def test_a_manifest_that_speaks_of_endless_shards_ends(tmp_path: Path) -> None:
+    run_pipeline(config(tmp_path))
+    manifest = folder_of(tmp_path).local / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"num_shards": 3,', f'"num_shards": {10**12},'))
+    assert (plan(config(tmp_path))[0].damage or "").startswith(f"{10**12} of {10**12} shards")
+
+
+@pytest.mark.parametrize("name", ["logs", "logs/latest"])
+@pytest.mark.parametrize(
+    "make", [os.mkfifo, Path.touch, lambda path: path.mkdir(parents=True), lambda path: path.symlink_to("logs")]
+)
+def test_what_stands_in_the_place_of_the_logs_is_named(
+    tmp_path: Path, name: str, make: Callable[[Path], object]
+) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    make(tmp_path / name)
+    if (name == "logs") == (tmp_path / name).is_dir():
+        run_pipeline(config(tmp_path))
+        return
+    with pytest.raises(UserError, match=rf"{name} should be a .* move it away: mv .*\.damaged"):
+        run_pipeline(config(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "pairs/shard-00001.parquet"])
+def test_a_run_folder_that_does_not_answer_is_named(tmp_path: Path, name: str) -> None:
+    run_pipeline(config(tmp_path))
+    path = folder_of(tmp_path).local / name
+    size = path.stat().st_size
+    path.unlink()
+    path.symlink_to("/proc/self/mem")  # a regular file that cannot be read, whoever asks
+    if name == "manifest.json":
+        with pytest.raises(UserError, match=r"the run folder .* cannot be read .*nput/output error"):
+            summarise(tmp_path)
+        with pytest.raises(
+            UserError, match=r"corpus-\w+ cannot be read .*nput/output error.*set run to another folder"
+        ):
+            plan(config(tmp_path))
+    else:
+        assert size and "1 of 3 shards" in str(plan(config(tmp_path))[0].damage)

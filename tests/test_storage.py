@@ -307,3 +307,16 @@ def test_a_place_for_copies_that_is_someone_elses_is_refused(
     (tmp_path / f"pdray-models-{os.getuid()}").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(UserError, match="belongs to another user; remove it or set TMPDIR"):
         node_copy(StoragePath(s3_server.uri("models/a")), "0" * 64)
+
+
+def test_names_that_are_none_of_ours_hide_no_file(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "b").write_text("xy")
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/a/\xff")).touch()
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff")).mkdir()
+    (tmp_path / "circle").symlink_to("circle")
+    os.mkfifo(tmp_path / "pipe")
+    root = StoragePath(str(tmp_path))
+    assert root.sizes(recursive=True) == {"a/b": 2}
+    assert (root.sizes(), root.folders()) == ({}, ["a"])
+    assert [(root / name).sizes(recursive=True) for name in ("circle", "pipe", "nowhere")] == [{}, {}, {}]

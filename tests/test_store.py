@@ -16,7 +16,7 @@ import pytest
 from pdray.console import logs_to_file
 from pdray.errors import RunFolderBusyError, UserError
 from pdray.storage import StoragePath
-from pdray.store import DamagedError, RunStore, fingerprint, read_attempts, read_manifest
+from pdray.store import DamagedError, RunStore, fingerprint, read_attempts, read_manifest, read_spent
 from tests.s3 import S3Server
 
 PRINT = "abcdef01" + "0" * 56
@@ -233,3 +233,19 @@ def test_another_users_run_is_said_to_be_closed(tmp_path: Path, monkeypatch: pyt
 def test_fingerprint_depends_on_values_not_on_order() -> None:
     assert fingerprint({"a": 1, "b": [1, 2]}) == fingerprint({"b": [1, 2], "a": 1})
     assert fingerprint({"a": 1}) != fingerprint({"a": 1.5})
+
+
+@pytest.mark.parametrize("name", ["..", "/etc", "corpus-1/x", "a\\u0000b", "\\ud800", ""])
+def test_state_with_folders_elsewhere_is_damaged(tmp_path: Path, name: str) -> None:
+    (tmp_path / "run.json").write_text(f'{{"stages": {{"corpus": "{name}"}}}}')
+    with pytest.raises(UserError, match=r"run\.json is damaged"):
+        RunStore(tmp_path).read_state()
+
+
+@pytest.mark.parametrize("number", ["NaN", "1e999", "-1", str(10**400), "1e300"])
+def test_figures_of_attempts_that_are_none_count_as_none(tmp_path: Path, number: str) -> None:
+    store = RunStore(tmp_path)
+    (tmp_path / "attempts.json").write_text(f'{{"attempts": {number}, "spent": {number}}}')
+    assert read_spent(store.root) == 0
+    (tmp_path / "attempts.json").write_text(f'{{"attempts": 3, "spent": {number}}}')
+    assert store.begin(store.root) == 4

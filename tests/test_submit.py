@@ -112,7 +112,7 @@ def test_refusals_are_told_apart(server: SimpleNamespace, status: int, words: st
 
 def test_an_address_must_be_a_url_that_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="'head:8265' but must be the head's jobs API"):
-        module._check_cluster("head:8265", {})
+        module.submit("run.yaml", [], "head:8265", follow=False)
     with pytest.raises(UserError, match="nothing answers at --address"):
         module._check_cluster("http://127.0.0.1:1", {})
 
@@ -278,3 +278,37 @@ def test_a_folder_with_a_similar_name_is_another_cluster(tmp_path: Path) -> None
 def test_asking_for_a_cluster_makes_no_folder(tmp_path: Path) -> None:
     assert local("status", tmp_path / "none").returncode == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://user:SECRET@head:8265",
+        "http://SECRET@head:8265",
+        "http://head:8265/?token=SECRET",
+        "http://head:8265#SECRET",
+        "user:SECRET@head:8265",
+        "http://user%3ASECRET%2540head:8265",
+    ],
+)
+def test_an_address_with_a_secret_is_refused_and_not_repeated(address: str) -> None:
+    with pytest.raises(UserError, match=r"--address holds .*RAY_AUTH_TOKEN") as refusal:
+        module.submit("run.yaml", [], address, follow=False)
+    assert "SECRET" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("address", ["http://[::1", "http://.", "http://a b", "http://127.0.0.1:99999"])
+def test_an_address_that_is_none_is_named(address: str) -> None:
+    with pytest.raises(UserError, match="nothing answers at --address"):
+        module._check_cluster(address, {})
+
+
+def test_a_token_that_no_header_holds_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
+    with pytest.raises(UserError, match="no token in"):
+        module._headers()
+    for token in ("schlüssel", "a\nb"):
+        monkeypatch.setenv("RAY_AUTH_TOKEN", token)
+        with pytest.raises(UserError, match="no token in"):
+            module._headers()

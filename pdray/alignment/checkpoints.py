@@ -12,6 +12,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from pdray.models.weights import read_shapes
 from pdray.storage import StoragePath
 
 MARKER = "complete.json"
@@ -35,12 +36,15 @@ def mark(checkpoint: Path, facts: dict[str, Any]) -> None:
 
 
 def read_mark(checkpoint: Path) -> dict[str, Any] | None:
-    """The facts of a complete checkpoint, or None."""
+    """The facts of a complete checkpoint; None where there is none, or where its marker, log or weights are damaged."""
     try:
-        facts: dict[str, Any] = json.loads((checkpoint / MARKER).read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
+        facts: dict[str, Any] = StoragePath(str(checkpoint / MARKER)).read_json()
+        steps = facts["step"], facts["max_steps"]
+        read_history(checkpoint)
+        read_shapes(checkpoint.name, str(checkpoint))
+    except (OSError, ValueError, TypeError, KeyError):
         return None
-    return facts
+    return facts if all(isinstance(step, int) for step in steps) else None
 
 
 def latest(folder: Path) -> Path | None:
@@ -64,9 +68,14 @@ def remove_incomplete(folder: Path) -> None:
 
 
 def read_history(checkpoint: Path) -> list[dict[str, Any]]:
-    """The trainer's log up to a checkpoint, from the first step of the first attempt on."""
-    state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-    history: list[dict[str, Any]] = state["log_history"]
+    """The trainer's log up to a checkpoint, from the first step of the first attempt on.
+
+    Raises:
+        OSError, ValueError, TypeError, KeyError: it is damaged.
+    """
+    history: list[dict[str, Any]] = StoragePath(str(checkpoint / "trainer_state.json")).read_json()["log_history"]
+    if not isinstance(history, list) or not all(isinstance(entry, dict) for entry in history):
+        raise ValueError("a log is a list of entries")
     return history
 
 

@@ -21,6 +21,7 @@ import pyarrow as pa
 
 from pdray.alignment.encode import EncodedPair, PairEncoder, PairRule
 from pdray.errors import UserError, user_errors
+from pdray.filesystems import check_regular
 from pdray.hashing import hash64
 from pdray.models.loading import load_tokenizer_files
 from pdray.progress import Progress
@@ -178,12 +179,22 @@ def _ordered(target: ShardedFolder, markers: dict[int, Marker], used: list[int],
     import ray
 
     path = target.folder / f"order-{target.digest(markers)[:8]}.arrow"
-    if not path.exists():
+    if not is_order(path, pairs):
         # Some bytes for every pair: not in the driver, but no more than one task holds with ease.
         for _, ref in finished(write_order, [(target, used, pairs, path)]):
             with user_errors():
                 ray.get(ref)
     return path
+
+
+def is_order(path: StoragePath, pairs: int) -> bool:
+    """Whether a whole table :data:`~pdray.schema.ORDER` of so many pairs stands there; it is mapped, not read."""
+    try:
+        check_regular(path.uri)
+        with pa.memory_map(path.uri) as source, pa.ipc.open_stream(source) as stream:
+            return bool(stream.schema == ORDER and sum(batch.num_rows for batch in stream) == pairs)
+    except (OSError, pa.ArrowException):
+        return False
 
 
 def write_order(target: ShardedFolder, used: list[int], pairs: int, path: StoragePath) -> None:

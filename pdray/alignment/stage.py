@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from pdray.alignment import checkpoints, data
@@ -12,6 +13,7 @@ from pdray.alignment.launch import check_resources, fit
 from pdray.alignment.reference import ReferenceStore
 from pdray.alignment.worker import TrainingJob
 from pdray.config import AlignmentConfig, RunConfig, fingerprinted
+from pdray.errors import check_together
 from pdray.identity import model_identity
 from pdray.models.folder import check_model_folder
 from pdray.models.positions import check_positions
@@ -38,9 +40,13 @@ def check(config: RunConfig, upstream: Upstream) -> None:
         UserError: with the cure.
     """
     alignment = _section(config)
-    deepspeed_config(alignment)
-    check_model_folder("alignment.policy", alignment.policy, "policy")
-    check_positions("alignment.max_tokens", alignment.max_tokens, alignment.policy)
+    check_together(
+        [
+            partial(deepspeed_config, alignment),
+            partial(check_model_folder, "alignment.policy", alignment.policy, "policy"),
+            partial(check_positions, "alignment.max_tokens", alignment.max_tokens, alignment.policy),
+        ]
+    )
     if upstream.corpus is not None:
         num_pairs = num_kept(config.selection.budget, upstream.corpus.pairs)
         data.check_enough(num_pairs - data.num_held_out(num_pairs, alignment), alignment)

@@ -68,6 +68,11 @@ class AlignmentConfig(Section):
         zero = self.deepspeed.get("zero_optimization", {})
         if not isinstance(zero, dict):
             raise ValueError("deepspeed.zero_optimization must be a mapping of DeepSpeed settings")
+        for name in ("offload_param", "offload_optimizer"):
+            if not isinstance(zero.get(name), dict | None):
+                raise ValueError(
+                    f"deepspeed.zero_optimization.{name} is {zero[name]!r} but must be a mapping, as in {{device: cpu}}"
+                )
         if zero.get("stage", self.zero_stage) != self.zero_stage:
             raise ValueError(
                 f"zero_stage is {self.zero_stage} but deepspeed.zero_optimization.stage is {zero['stage']}; "

@@ -5,16 +5,19 @@ from __future__ import annotations
 import contextlib
 import copy
 import difflib
+import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from pdray.config.proxies import MODEL_EACH, MULTI_HEAD, MultiHeadModel
+from pdray.config.corpus import CorpusConfig
+from pdray.config.proxies import MODEL_EACH, MULTI_HEAD, MultiHeadModel, ProxiesConfig
 from pdray.config.run import RunConfig
 from pdray.config.section import Section, section_of
-from pdray.config.text import parse_yaml
+from pdray.config.text import MOST_LEVELS, Place, odd_values, parse_yaml
 from pdray.errors import UserError
 from pdray.paths import DATA_SUFFIXES, absolute, expand, holds_secret, is_remote, takes_in, without_secret
 
@@ -41,53 +44,134 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> RunConf
 
 
 def _read_text(path: str) -> str:
-    if is_remote(path):  # as `pdray submit` writes it beside a run on object storage
-        from pdray.storage import StoragePath
+    from pdray.storage import StoragePath  # `pdray submit` writes it beside a run on object storage
 
-        with contextlib.suppress(FileNotFoundError):
+    try:
+        if is_remote(path) or os.path.isfile(path):
             return StoragePath(path).read_bytes().decode("utf-8")
-    elif Path(path).is_file():
-        return Path(path).read_text(encoding="utf-8")
-    raise UserError(f"no config file at {path}; write one with: pdray init > run.yaml")
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror or error}); mend that or name another file") from None
+    raise UserError(f"no config file at {path or 'an empty path'}; write one with: pdray init > run.yaml")
 
 
 def build_config(data: dict[str, Any], overrides: list[str] | None = None) -> RunConfig:
-    """Validate a mapping as :func:`load_config` does, without reading a file."""
+    """Validate a mapping as :func:`load_config` does, without reading a file.
+
+    Raises:
+        ConfigError: with everything that is wrong.
+    """
     data = copy.deepcopy(data)
+    wrong: list[str] = []
     for override in overrides or []:
-        _apply_override(data, override)
-    _refuse_secrets(data)
+        try:
+            _apply_override(data, override)
+        except UserError as error:
+            wrong += error.sentences
+    odd = [*_secrets(data), *odd_values(data)]
+    wrong += [f"{_name(place)} {rule}" for place, rule in odd]
+    data = _without(data, [place for place, _ in odd])
+    config, broken = _validated(data, {str(place[-1]) for place, _ in odd})
+    wrong += broken
+    if config is not None:
+        config = _with_absolute_paths(config)
+        wrong += _paths_of_config(config)
+        if not wrong:
+            return config
+    wrong = list(dict.fromkeys(wrong if config else [*wrong, *_wrong_paths(*_paths_of(data))]))
+    raise ConfigError(*wrong, sections=_sections(data))
+
+
+class ConfigError(UserError):
+    """Everything that is wrong with a config.
+
+    Attributes:
+        sections: those of its parts that are right by themselves, by name; the paths in them are absolute.
+    """
+
+    def __init__(self, *sentences: str, sections: dict[str, Any] | None = None) -> None:
+        super().__init__(*sentences)
+        names = {re.split(r"[.: ]", sentence, maxsplit=1)[0] for sentence in sentences}
+        self.sections = {name: value for name, value in (sections or {}).items() if name not in names}
+
+    def rest(self) -> RunConfig:
+        """The right sections as a config, in which the others are missing or empty."""
+        values: dict[str, Any] = {"corpus": CorpusConfig.model_construct(), "proxies": ProxiesConfig.model_construct()}
+        return _with_absolute_paths(RunConfig.model_construct(**values | self.sections))
+
+
+def _sections(data: dict[str, Any]) -> dict[str, Any]:
+    """The sections that are right by themselves; one that may be left out only where it is there."""
+    right = {}
+    for name, field in RunConfig.model_fields.items():
+        section = section_of(field)
+        if section and (data.get(name) is not None or field.default is not None):
+            with contextlib.suppress(ValidationError):
+                right[name] = section.model_validate({} if data.get(name) is None else data[name])
+    return right
+
+
+def _validated(data: dict[str, Any], dropped: set[str]) -> tuple[RunConfig | None, list[str]]:
+    """The config, or None and what is wrong with it.
+
+    Args:
+        data: without some settings that are wrong already.
+        dropped: their names: what is said of these follows from their absence.
+    """
     try:
-        config = RunConfig.model_validate(data)
+        return RunConfig.model_validate(data), []
     except ValidationError as error:
-        sentences = [_sentence(item) for item in error.errors()] + _wrong_paths(*_paths_of(data))
-        raise UserError("\n".join(dict.fromkeys(sentences))) from None
-    config = _with_absolute_paths(config)
-    _check_paths(config)
-    return config
+        errors = error.errors()
+    sentences = [_sentence(one) for one in errors]
+    # Rules between settings are looked at where each of the settings is right by itself: so without the others.
+    places = [place for one in errors if len(place := _place(one)) > 1]
+    hidden: list[str] = []
+    try:
+        RunConfig.model_validate(_without(data, places))
+    except ValidationError as error:
+        hidden = [_sentence(one) for one in error.errors() if one["type"] == "value_error"]
+    gone = dropped | {str(place[-1]) for place in places}
+    return None, [
+        *(sentence for sentence in sentences if not _mentions(sentence, dropped)),
+        *(sentence for sentence in hidden if not _mentions(sentence, gone)),
+    ]
 
 
-def _refuse_secrets(data: dict[str, Any]) -> None:
-    if names := list(dict.fromkeys(_secrets("", data))):
-        raise UserError(
-            "\n".join(
-                f"{name} holds a key or password, which would stand in manifests and logs; take it out and give the "
-                "credentials by environment variables or a profile of the storage"
-                for name in names
-            )
+def _mentions(sentence: str, names: set[str]) -> bool:
+    return any(re.search(rf"(?<!\w){re.escape(name)}(?!\w)", sentence) for name in names)
+
+
+def _without(data: dict[str, Any], places: list[Place]) -> dict[str, Any]:
+    """The settings without some of them."""
+    data = copy.deepcopy(data)
+    for place in places:
+        section: Any = data
+        for key in place[:-1]:
+            section = section.get(key) if isinstance(section, dict) else None
+        if isinstance(section, dict):
+            section.pop(place[-1], None)
+    return data
+
+
+def _secrets(value: Any, place: Place = ()) -> Iterator[tuple[Place, str]]:
+    """Settings with a secret in them, each with a sentence as :func:`~pdray.config.text.odd_values` has it."""
+    if isinstance(value, dict):
+        for key, child in value.items():
+            yield from _secrets(child, (*place, key))
+    elif isinstance(value, list):
+        for child in value:
+            yield from _secrets(child, place)
+    elif isinstance(value, str) and holds_secret(value):
+        yield (
+            place,
+            "holds a key or password, which would stand in manifests and logs; take it out and give the credentials "
+            "by environment variables or a profile of the storage",
         )
 
 
-def _secrets(name: str, value: Any) -> Iterator[str]:
-    """Names of the settings with a secret in them."""
-    if isinstance(value, dict):
-        for key, child in value.items():
-            yield from _secrets(f"{name}.{key}".lstrip("."), child)
-    elif isinstance(value, list):
-        for child in value:
-            yield from _secrets(name, child)
-    elif isinstance(value, str) and holds_secret(value):
-        yield name
+def _name(place: Place) -> str:
+    return ".".join(str(part) for part in place)
 
 
 def _apply_override(data: dict[str, Any], override: str) -> None:
@@ -100,6 +184,8 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
     except ValueError:
         raise UserError(f"--set {shown} is not a YAML value; quote it, for example --set run='a b'") from None
     *parents, leaf = key.split(".")
+    if len(parents) > MOST_LEVELS:
+        raise UserError(f"--set {shown} goes deeper than {MOST_LEVELS} sections; shorten the key")
     for parent in parents:
         child = data.get(parent)
         if child is None:
@@ -126,9 +212,16 @@ def _is_branch(part: Any) -> bool:
     return part in names or (isinstance(part, str) and part.startswith("list["))
 
 
+def _place(error: Any) -> Place:
+    """Where an error is, by the user's own keys."""
+    *parents, last = error["loc"] or [MULTI_HEAD]
+    own = [last] if error["type"] == "extra_forbidden" or not _is_branch(last) else []
+    return (*(part for part in parents if not _is_branch(part)), *own)
+
+
 def _sentence(error: Any) -> str:
-    location = tuple(part for part in error["loc"] if not _is_branch(part))
-    name = ".".join(str(part) for part in location) or "the configuration"
+    location = _place(error)
+    name = _name(location) or "the configuration"
     section, field = _field_at(location)
     message = error["msg"].removeprefix("Value error, ").removeprefix("Input ").removeprefix("should ")
     cure = f" ({field.description})" if field is not None and field.description else ""
@@ -153,7 +246,7 @@ def _with_absolute_paths(config: RunConfig) -> RunConfig:
     base_model = absolute(proxies.base_model) if proxies.base_model else None
     patterns = [absolute(pattern) for pattern in config.corpus.patterns] or None
     hub = config.corpus.hub
-    hub = absolute(hub) if hub and Path(hub).is_dir() else hub  # as datasets does: a folder of that name comes first
+    hub = absolute(hub) if hub and os.path.isdir(hub) else hub  # as datasets does: a folder of that name comes first
     return config.model_copy(
         update={
             "run": absolute(config.run),
@@ -164,8 +257,8 @@ def _with_absolute_paths(config: RunConfig) -> RunConfig:
     )
 
 
-def _check_paths(config: RunConfig) -> None:
-    """Refuse paths that lead nowhere, or into each other; all of them at once."""
+def _paths_of_config(config: RunConfig) -> list[str]:
+    """A sentence for each path that leads nowhere or into another."""
     wrong = []
     if config.run.startswith("file:"):
         wrong.append(f"run is {config.run}, but a local run folder is a plain path; leave file:// out")
@@ -177,9 +270,7 @@ def _check_paths(config: RunConfig) -> None:
     models = config.proxies.folders
     if config.alignment:
         models["alignment.policy"] = config.alignment.policy
-    wrong += _wrong_paths(config.run, config.corpus.patterns, models)
-    if wrong:
-        raise UserError("\n".join(wrong))
+    return wrong + _wrong_paths(config.run, config.corpus.patterns, models)
 
 
 def _paths_of(data: dict[str, Any]) -> tuple[str, list[str], dict[str, str]]:
@@ -220,6 +311,6 @@ def _wrong_paths(run: str, patterns: list[str], folders: dict[str, str]) -> list
             ends = ", ".join(DATA_SUFFIXES)
             wrong.append(f"corpus.path matches no file: {pattern}; correct the path or the glob (of files {ends})")
     for name, path in folders.items():
-        if not (Path(path) / "config.json").is_file():
+        if not os.path.isfile(os.path.join(path, "config.json")):
             wrong.append(f"{name} is {path or 'empty'}, which holds no config.json; name a Hugging Face model folder")
     return wrong

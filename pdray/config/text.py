@@ -1,12 +1,18 @@
-"""YAML to plain values, without what would be silently lost or grow without end."""
+"""YAML to plain values, without what would be silently lost, grow without end, or stand in no JSON."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from typing import Any
 
 import yaml
 
 MOST_VALUES = 100_000
+MOST_LEVELS = 50
+LARGEST = 2**64
+
+Place = tuple[Any, ...]  # the keys that lead to a setting
 
 
 class _Loader(yaml.SafeLoader):
@@ -36,7 +42,56 @@ def parse_yaml(text: str) -> Any:
         raise ValueError(" ".join(str(error).split())) from None
     if _count(value, {}) > MOST_VALUES:
         raise ValueError(f"its references make more than {MOST_VALUES:,} values of it; write them out")
+    if _levels(value) > MOST_LEVELS:
+        raise ValueError(f"it is nested deeper than {MOST_LEVELS} levels")
     return value
+
+
+def odd_values(value: Any, place: Place = ()) -> Iterator[tuple[Place, str]]:
+    """Settings that a run folder cannot keep, each with a sentence without its beginning, the name of the setting.
+
+    YAML makes dates, sets and bytes as well, and NUL is the end of every path.
+    """
+    if isinstance(value, dict):
+        for key, child in value.items():
+            if isinstance(key, str) and not _is_plain(key):
+                yield (*place, key), "has a name with NUL or half a character in it; write another"
+            yield from odd_values(child, (*place, key))
+    elif isinstance(value, list):
+        for child in value:
+            yield from odd_values(child, place)
+    elif isinstance(value, str):
+        if not _is_plain(value):
+            yield place, f"is {value!r}, which holds NUL or half a character; write another text"
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            yield place, f"is {value}, but has to be a finite number; write one"
+    elif isinstance(value, int):
+        if abs(value) >= LARGEST:
+            yield place, "is a number of more than 64 bits; write a smaller one"
+    elif value is not None:
+        yield place, f"is a {type(value).__name__} of YAML; put quotes around it to write it as text"
+
+
+def _is_plain(text: str) -> bool:
+    try:
+        return b"\0" not in text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+
+
+def _levels(value: Any) -> int:
+    """How deep a value without references to itself is nested; beyond MOST_LEVELS no more is counted."""
+    deepest, level = 0, [value]
+    while level and deepest <= MOST_LEVELS:
+        deepest += 1
+        level = [
+            child
+            for one in level
+            if isinstance(one, dict | list)
+            for child in (one.values() if isinstance(one, dict) else one)
+        ]
+    return deepest
 
 
 def _count(value: Any, known: dict[int, int]) -> int:

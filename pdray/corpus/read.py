@@ -215,13 +215,13 @@ def _of_each(read: Callable[[pafs.FileSystem, str], T], filesystem: pafs.FileSys
     with ThreadPoolExecutor(PEEK_THREADS) as pool:
         for one in pool.map(attempt, files):
             if isinstance(one, UserError):
-                refused.append(str(one))
+                refused += one.sentences
             else:
                 found.append(one)
     if len(refused) > NAMED:
         refused = [*refused[:NAMED], f"{len(refused) - NAMED} more files of corpus.path cannot be read either"]
     if refused:
-        raise UserError("\n".join(refused))
+        raise UserError(*refused)
     return found
 
 

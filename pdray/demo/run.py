@@ -5,16 +5,18 @@ from __future__ import annotations
 import gzip
 import json
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from pdray.config import build_config
+from pdray.config import load_config
 from pdray.demo.corpus import CONFLICT_SHARE, make_pairs
 from pdray.errors import EXIT_OK
 from pdray.pipeline import run_pipeline
-from pdray.store import make_run_folder
+from pdray.storage import StoragePath
+from pdray.store import RunStore
 from pdray.summary import summarise
 
 SETTINGS: dict[str, Any] = {
@@ -44,13 +46,12 @@ def run_demo(folder: str, write_only: bool = False) -> int:
     """
     root = Path(folder).absolute()
     config_file = root / "inputs" / "run.yaml"
-    if not config_file.is_file():
+    if not os.path.isfile(config_file):
         _write_inputs(root)
     if write_only:
         print(f"wrote {config_file}; run it with: pdray run {config_file}")
         return EXIT_OK
-    settings = yaml.safe_load(config_file.read_text(encoding="utf-8"))
-    code = run_pipeline(build_config(settings))
+    code = run_pipeline(load_config(config_file))
     print("\n" + tell(summarise(root)))
     return code
 
@@ -60,8 +61,8 @@ def _write_inputs(root: Path) -> None:
 
     logging.getLogger("transformers").setLevel(logging.ERROR)
     inputs = root / "inputs"
-    make_run_folder(root)
-    inputs.mkdir(exist_ok=True)
+    RunStore(root).make()
+    StoragePath(str(inputs)).make_folder()
     pairs = make_pairs()
     corpus = inputs / "corpus.jsonl.gz"
     with gzip.GzipFile(corpus, "wb", mtime=0) as file:

@@ -154,7 +154,12 @@ def run_text_pass(text_pass: TextPass, progress: Progress, what: str) -> PassRes
         pool = Pool(text_pass, most, counter, progress.note)
         markers = _all_rounds(text_pass.target, pool, progress.note)
     result = PassResult(
-        markers, pool.seconds, pool.texts, pool.tokens, _parity(text_pass.target.folder), pool.num_actors
+        markers,
+        pool.seconds,
+        pool.texts,
+        pool.tokens,
+        read_parity(text_pass.target.folder, progress.note),
+        pool.num_actors,
     )
     _check_failed(result.failed, num_texts, text_pass.scores.max_failed)
     return result
@@ -196,6 +201,18 @@ def _check_failed(failed: list[tuple[int, int, str]], num_texts: int, most: floa
     )
 
 
-def _parity(folder: StoragePath) -> Figures | None:
+def read_parity(folder: StoragePath, note: Callable[[str], None]) -> Figures | None:
+    """The comparison with Transformers that stands in a stage folder; None where there is none, or it is damaged.
+
+    Args:
+        folder: of the stage.
+        note: tells the user that it is damaged.
+    """
     path = folder / PARITY
-    return measure(path.read_table()) if path.exists() else None
+    try:
+        return measure(path.read_table())
+    except FileNotFoundError:
+        return None
+    except (OSError, pa.ArrowException, KeyError, ValueError):
+        note(f"{path} is damaged, so how near the rewards come to those of Transformers is not known any more")
+        return None

@@ -43,6 +43,16 @@ def read_apart(folder: str | Path) -> tuple[Pooling, RewardHead | None]:
     return pooling, read_apart_head(folder)
 
 
+def has_head(folder: str | Path) -> bool:
+    """Whether a folder's definition and head can be read."""
+    from safetensors import SafetensorError
+
+    try:
+        return read_apart(folder)[1] is not None
+    except (OSError, ValueError, KeyError, TypeError, AssertionError, SafetensorError):
+        return False
+
+
 def read_apart_head(folder: str | Path) -> RewardHead | None:
     """The head of a folder; None where its outputs are the features."""
     from safetensors.numpy import load_file

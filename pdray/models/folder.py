@@ -6,13 +6,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pdray.errors import UserError
+from pdray.models.apart import has_head, is_apart
 from pdray.models.files import read_object
 from pdray.models.template import check_template
-from pdray.models.vocabulary import check_vocabulary
+from pdray.models.vocabulary import check_vocabulary, largest_token
 from pdray.models.weights import read_shapes
+from pdray.storage import StoragePath
 
 Kind = Literal["backbone", "reward", "policy"]
 REWARD_ENDING = "ForSequenceClassification"
+LAYERS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers")  # each has a weight of its own at least
+MOST_LABELS = 100_000
 POLICY_ENDINGS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 
 
@@ -40,8 +44,27 @@ def check_model_folder(setting: str, folder: str, kind: Kind, label: int | None 
     tokenizer_config = Path(folder) / "tokenizer_config.json"
     if tokenizer_config.exists():
         _refuse_code(name, tokenizer_config.name, read_object(name, tokenizer_config))
-    check_vocabulary(name, folder, config, read_shapes(name, folder))
+    shapes = read_shapes(name, folder)
+    _check_counts(name, config, len(shapes))
+    check_vocabulary(name, folder, config, shapes)
     check_template(name, folder)
+
+
+def is_whole(folder: StoragePath) -> bool:
+    """Whether a model folder that a stage wrote still has its config, its weights and its tokenizer.
+
+    Weights are looked at by name and shape; on object storage only whether there are any.
+    """
+    if not folder.is_local:
+        names = folder.sizes()
+        return "config.json" in names and any(name.endswith(".safetensors") for name in names)
+    try:
+        read_config("", folder.uri)
+        read_shapes("", folder.uri)
+        largest_token("", folder.uri)
+    except UserError:
+        return False
+    return not is_apart(folder.uri) or has_head(folder.uri)
 
 
 def read_config(name: str, folder: str) -> dict[str, Any]:
@@ -96,6 +119,19 @@ def _check_labels(name: str, labels: int, label: int | None) -> None:
             f"{name}, whose head has {labels} labels, numbered from 0, but proxies.models.labels asks for label "
             f"{label}; correct the number, or name another model"
         )
+
+
+def _check_counts(name: str, config: dict[str, Any], num_tensors: int) -> None:
+    """Refuse counts that Transformers would go up to before it looks at any weight, however large they are."""
+    inner = config.get("text_config")
+    for part in [config, *([inner] if isinstance(inner, dict) else [])]:
+        for key, most in [*((key, num_tensors) for key in LAYERS), ("num_labels", MOST_LABELS)]:
+            count = part.get(key)
+            if isinstance(count, int) and count > most:
+                raise UserError(
+                    f"{name}, whose config.json says {key} {count}, more than its {num_tensors} tensors can be; use "
+                    "the config.json that belongs to the weights"
+                )
 
 
 def _refuse_code(name: str, file: str, config: dict[str, Any]) -> None:

@@ -127,7 +127,11 @@ def _first(tensors: set[str]) -> str:
 def _said_plainly(name: str) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, KeyError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # of any type: what is wrong in the files shows in any part of the libraries
+        if "OutOfMemory" in type(error).__name__:
+            raise
         reason = " ".join(str(error).split())
         raise UserError(
             f"{name}: Transformers cannot load it ({type(error).__name__}: {reason}); name a folder that it has saved"

@@ -46,14 +46,17 @@ def build(name: str, folder: str | Path) -> None:
     if (target / "config.json").is_file() and (target / "model.safetensors").is_file():
         print(f"{target} already holds a model; nothing to do")
         return
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+    if os.path.lexists(target) and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"{target} holds something that is no model folder; name an empty or a new folder")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
-        partial = Path(scratch) / "model"
-        partial.mkdir()
-        MODELS[name](partial)
-        os.replace(partial, target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
+            partial = Path(scratch) / "model"
+            partial.mkdir()
+            MODELS[name](partial)
+            os.replace(partial, target)
+    except OSError as error:
+        raise UserError(f"cannot write a model to {target} ({error.strerror or error}); name another folder") from None
     print(f"{name} is in {target}")
 
 

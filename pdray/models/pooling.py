@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from pdray.errors import UserError
-from pdray.models.folder import read_object
+from pdray.models.files import read_object
 
 Pooling = Literal["mean", "cls", "last"]
 FILE = Path("1_Pooling") / "config.json"

@@ -101,7 +101,7 @@ def largest_token(name: str, folder: str) -> int | None:
 def _read_ids(name: str, path: Path) -> list[int]:
     try:
         return [int(token) for token in READERS[path.name](path.read_text(encoding="utf-8"))]
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
         raise UserError(f"{name}, whose {path.name} is damaged: no tokenizer can be read from it; {CURE}") from None
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from pdray.config import MultiHeadModel, ProxiesConfig, RunConfig, ScoresConfig, fingerprinted
-from pdray.errors import UserError, user_errors
+from pdray.errors import UserError, check_together, user_errors
 from pdray.identity import model_identity
-from pdray.models.folder import check_model_folder
+from pdray.models.folder import Kind, check_model_folder
 from pdray.models.pooling import stated_pooling
 from pdray.models.positions import check_positions
 from pdray.proxies.quality import chance_notes, form_notes, reading_notes
@@ -51,15 +53,19 @@ def check(config: RunConfig, upstream: Upstream) -> None:
     """
     models = config.proxies.models
     label = max(models.labels.values()) if isinstance(models, MultiHeadModel) else None
+    kind: Kind = "backbone" if models is None else "reward"
+    checks: list[Callable[[], object]] = [partial(_apart_pooling, config.proxies)]
     for name, folder in config.proxies.folders.items():
-        check_model_folder(name, folder, "backbone" if models is None else "reward", label)
-        check_positions("scores.max_tokens", config.scores.max_tokens, folder)
-    _apart_pooling(config.proxies)
-    if models is not None and upstream.corpus is not None:
-        _check_aspects(config.proxies.model_aspects, upstream.corpus)
+        checks.append(partial(check_model_folder, name, folder, kind, label))
+        checks.append(partial(check_positions, "scores.max_tokens", config.scores.max_tokens, folder))
+    if models is not None:
+        checks.append(partial(_check_aspects, config.proxies.model_aspects, upstream.corpus))
+    check_together(checks)
 
 
-def _check_aspects(aspects: list[str], corpus: CorpusOutput) -> None:
+def _check_aspects(aspects: list[str], corpus: CorpusOutput | None) -> None:
+    if corpus is None:
+        return
     missing = sorted(set(corpus.aspects) - set(aspects))
     if missing:
         raise UserError(

@@ -14,6 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
+import pyarrow as pa
+
 from pdray.config import RunConfig, fingerprinted
 from pdray.errors import UserError, reason, user_errors
 from pdray.runtime.tasks import outcomes, sum_over_shards
@@ -24,12 +26,14 @@ from pdray.selection.kept import KeptWriter, add_facts
 from pdray.selection.order import Ordering, PairSource, RatingSource
 from pdray.selection.quantiles import absolute_quantiles
 from pdray.selection.radix import float_of
+from pdray.selection.ranks import FOLDER as RANKS
 from pdray.selection.ranks import cut_by_position, sorted_pairs, write_ranks
 from pdray.selection.shared import Shared, read_shared, shared_path, write_shared
 from pdray.selection.strategies import find
 from pdray.selection.strategy import Strategy
 from pdray.shards import VERIFY_THREADS, Marker, Outcome, ShardedFolder, run_rounds, shard_name
 from pdray.stages import Stage, StageContext, StageResult, Upstream
+from pdray.storage import StoragePath
 from pdray.store import fingerprint
 
 VERSION = 3
@@ -110,6 +114,7 @@ def run(ctx: StageContext) -> StageResult:
     cut = find_cut(ctx, order, wanted, shared)
     figures = write_shards(ctx, order, cut, corpus)
     assert (figures["kept"], figures["finite"]) == (wanted, finite), f"{figures} for {wanted} of {finite} pairs"
+    ranked = 0
     if selection.rank != "none":
         ranked = write_ranks(sorted_pairs(order, cut if selection.rank == "kept" else None), ctx.folder)
         assert ranked == (wanted if selection.rank == "kept" else finite), f"{ranked} ranks"
@@ -123,6 +128,7 @@ def run(ctx: StageContext) -> StageResult:
             "strategy": selection.strategy,
             "budget": selection.budget,
             "rows": wanted,
+            "ranked": ranked,
             "cut_pd": figures["cut_pd"],
             "ids_digest": figures["ids_digest"],
             # JSON has no NaN: the quantile of an aspect without a finite margin is null.
@@ -227,6 +233,20 @@ def write_shards(ctx: StageContext, order: Ordering, cut: Cut, corpus: CorpusOut
     return add_facts([markers[shard].facts for shard in range(corpus.num_shards)])
 
 
+def damage(folder: StoragePath, manifest: dict[str, Any]) -> str | None:
+    """What is wrong with the ranks, which no shard has: their parts should hold as many rows as were ranked."""
+    ranked = manifest["metrics"].get("ranked")
+    found = 0
+    for name in (folder / RANKS).sizes():
+        try:
+            with (folder / RANKS / name).open_parquet() as file:
+                found += file.metadata.num_rows
+        except (OSError, pa.ArrowException):
+            return f"{folder.name}/{RANKS}/{name} is damaged"
+    whole = not isinstance(ranked, int) or found == ranked
+    return None if whole else f"{folder.name}/{RANKS} holds {found:,} of {ranked:,} ranks"
+
+
 STAGE = Stage(
     name="selection",
     version=VERSION,
@@ -236,4 +256,5 @@ STAGE = Stage(
     load=lambda value: SelectionOutput(**value),
     shown=("strategy", "budget", "rows", "cut_pd", "ids_digest", "kept_per_aspect", "chosen_longer", "conflict"),
     check=check,
+    damage=damage,
 )

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from pdray.alignment import checkpoints
 
@@ -13,7 +15,8 @@ from pdray.alignment import checkpoints
 def _checkpoint(folder: Path, step: int, marked: bool = True, max_steps: int = 20) -> Path:
     path = folder / "checkpoints" / f"checkpoint-{step}"
     (path / f"global_step{step}").mkdir(parents=True)
-    for name in ("model.safetensors", "config.json", "tokenizer.json"):
+    (path / "model.safetensors").write_bytes(save({"step": np.array([step])}))
+    for name in ("config.json", "tokenizer.json"):
         (path / name).write_text(f"{name} {step}")
     for name in ("latest", "scheduler.pt", "rng_state_0.pth", "training_args.bin", "zero_to_fp32.py"):
         (path / name).touch()
@@ -41,6 +44,16 @@ def test_finished_only_at_the_last_step(tmp_path: Path) -> None:
     assert checkpoints.finished(tmp_path) is None
     checkpoints.mark(tmp_path / "checkpoints" / "checkpoint-20", {"step": 20, "max_steps": 20})
     assert checkpoints.finished(tmp_path) == tmp_path / "checkpoints" / "checkpoint-20"
+
+
+@pytest.mark.parametrize("name", ["complete.json", "trainer_state.json", "model.safetensors"])
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"log_history": 7, "step": "x"}'])
+def test_a_damaged_checkpoint_is_none(tmp_path: Path, name: str, text: str) -> None:
+    whole, damaged = _checkpoint(tmp_path, 18), _checkpoint(tmp_path, 20)
+    (damaged / name).write_text(text)
+    assert (checkpoints.finished(tmp_path), checkpoints.latest(tmp_path)) == (None, whole)
+    checkpoints.remove_incomplete(tmp_path)
+    assert not damaged.exists()
 
 
 def test_policy_holds_the_model_and_nothing_of_the_trainer(tmp_path: Path) -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 from pdray.alignment import data
-from pdray.alignment.inputs import INDEX, forget_damaged, tokens_path
+from pdray.alignment.inputs import INDEX, forget_damaged, is_order, tokens_path, write_order
 from pdray.errors import UserError
-from pdray.schema import KEPT, kept_schema
+from pdray.schema import INPUT, KEPT, kept_schema
 from pdray.shards import ShardedFolder, run_rounds
 from pdray.storage import StoragePath
 from tests import dpo_case, tiny
@@ -146,3 +147,20 @@ def test_too_few_pairs_for_one_step() -> None:
 def test_no_more_pairs_are_trained_on_than_the_steps_come_to(max_steps: int | None, trained: int) -> None:
     settings = alignment(POLICY, max_steps=max_steps, held_out=0.1, gradient_accumulation=2)
     assert data.num_trained(40, settings) == trained
+
+
+def test_an_order_that_is_not_whole_is_none(tmp_path: Path) -> None:
+    shards = ShardedFolder(StoragePath(str(tmp_path)), "test", 1)
+    table = pa.table({name: [1, 2, 3] for name in INPUT.names}, schema=INPUT)
+    shards.write(0, {INDEX: table}, 0, {})
+    path = shards.folder / "order.arrow"
+    assert not is_order(path, 3)
+    write_order(shards, [0], 3, path)
+    assert (is_order(path, 3), is_order(path, 4)) == (True, False)
+    data = path.read_bytes()
+    for end in (0, 20, len(data) // 2, len(data) - 200):
+        path.write_bytes(data[:end])
+        assert not is_order(path, 3), end
+    path.delete()
+    os.mkfifo(path.local)
+    assert not is_order(path, 3)

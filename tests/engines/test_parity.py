@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pdray.config import ScoresConfig
 from pdray.engines.parity import Figures, compare, measure, rank_correlation, require_parity
+from pdray.engines.shards import read_parity
 from pdray.errors import UserError, user_errors
+from pdray.storage import StoragePath
 
 PROMPTS = ["What is right?", "Who knows?", "Why?", "When?"]
 
@@ -89,3 +94,13 @@ def test_a_users_error_comes_out_of_its_wrappings() -> None:
             raise RuntimeError("task failed") from cause
     with pytest.raises(KeyError), user_errors():
         raise KeyError("ours")
+
+
+@pytest.mark.parametrize("make", [Path.touch, Path.mkdir, lambda path: pq.write_table(pa.table({"a": [1]}), path)])
+def test_a_damaged_comparison_is_told_and_stops_nothing(tmp_path: Path, make: Callable[[Path], object]) -> None:
+    notes: list[str] = []
+    assert read_parity(StoragePath(str(tmp_path)), notes.append) is None
+    assert notes == []
+    make(tmp_path / "parity.parquet")
+    assert read_parity(StoragePath(str(tmp_path)), notes.append) is None
+    assert len(notes) == 1 and "parity.parquet is damaged" in notes[0]

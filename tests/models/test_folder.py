@@ -7,12 +7,17 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import yaml
 
+from pdray.config import ProxiesConfig, ScoresConfig
 from pdray.errors import UserError
 from pdray.models.folder import Kind, check_model_folder
+from pdray.proxies.stage import check
+from pdray.stages import Upstream
 from tests.models.cases import drop_tokenizer, drop_weights, edit_json, shard
 from tests.tiny import tiny_bert, tiny_llama_lm, tiny_llama_reward
 
@@ -69,6 +74,15 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "config a list": (write("config.json", b"[]"), "no readable config.json"),
     "config binary": (write("config.json", b"\xff\xfe\x00"), "no readable config.json"),
     "no model type": (write("config.json", b'{"architectures": ["LlamaForCausalLM"]}'), "names no model_type"),
+    "endless layers": (
+        lambda folder: edit_json(folder, "config.json", num_hidden_layers=10**9),
+        r"config\.json says num_hidden_layers 1000000000, more than its \d+ tensors can be",
+    ),
+    "endless labels": (lambda folder: edit_json(folder, "config.json", num_labels=10**9), "says num_labels 1000000000"),
+    "endless token": (
+        lambda folder: edit_json(folder, "tokenizer.json", added_tokens=[{"id": float("inf")}]),
+        r"tokenizer\.json is damaged",
+    ),
     "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "holds no weights.*copy them there"),
     "pickled weights": (pickled, r"pickled \(pytorch_model\.bin\).*save_pretrained"),
     "cut weights": (cut, r"model\.safetensors is damaged or cut off.*copy it again"),
@@ -163,3 +177,14 @@ def test_a_run_without_a_tokenizer_ends_before_it_begins(small_run_config: Path,
     assert f"{model}, which holds no tokenizer" in done.stderr
     run = Path(yaml.safe_load(small_run_config.read_text())["run"])
     assert not list(run.glob("*/manifest.json"))
+
+
+def test_every_model_folder_that_is_wrong_is_named_in_one_round(tmp_path: Path) -> None:
+    for name in ("one", "other"):
+        drop_tokenizer(tiny_bert(tmp_path / name))
+    models = {name: str(tmp_path / name) for name in ("one", "other")}
+    config: Any = SimpleNamespace(proxies=ProxiesConfig(models=models), scores=ScoresConfig(max_tokens=129))
+    with pytest.raises(UserError) as refusal:
+        check(config, Upstream())
+    told = refusal.value.sentences
+    assert [sum(word in one for one in told) for word in ("no tokenizer", "at most 128 tokens")] == [2, 2]

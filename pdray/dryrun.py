@@ -1,0 +1,62 @@
+"""What ``--dry-run`` prints: the resolved config and the stages, or all that is wrong at once. Starts nothing."""
+
+from __future__ import annotations
+
+import yaml
+
+from pdray.config import ConfigError, RunConfig, load_config
+from pdray.errors import UserError, check_together
+from pdray.pipeline import check_all, load_stages, plan, up_to
+from pdray.stages import Upstream
+
+# What a stage's check reads while no stage is finished.
+READS = {
+    "corpus": ("corpus",),
+    "proxies": ("proxies", "scores"),
+    "scores": ("proxies", "scores"),
+    "alignment": ("alignment",),
+}
+
+
+def dry_run(path: str, overrides: list[str], until: str | None = None) -> str:
+    """Check a run as far as that goes without starting it.
+
+    Args:
+        path: YAML file.
+        overrides: ``key=value`` settings.
+        until: name of the last stage; None for all.
+
+    Returns:
+        the resolved config as YAML, and a line for each stage.
+
+    Raises:
+        UserError: all that is wrong. Where settings are, the files of the sections without such a one are looked at
+            all the same; where the run folder is, those of all.
+    """
+    try:
+        config = load_config(path, overrides)
+    except ConfigError as error:
+        raise _with_more(error, error.rest(), set(error.sections)) from None
+    try:
+        steps = up_to(plan(config), until)
+    except UserError as error:
+        raise _with_more(error, config, set(type(config).model_fields)) from None
+    check_all(config, steps)
+    states = [f"{step.stage.name:<10} {'done' if step.manifest else 'to run':<7} {step.folder}" for step in steps]
+    resolved = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return "\n".join([resolved, *states])
+
+
+def _with_more(error: UserError, config: RunConfig, sections: set[str]) -> UserError:
+    """The error and what the stages refuse that read some sections alone."""
+
+    def told() -> None:
+        raise error
+
+    stages = [stage for stage in load_stages(config) if sections.issuperset(READS.get(stage.name, ()))]
+    checks = [check for stage in stages if (check := stage.check) is not None]
+    try:
+        check_together([told, *(lambda check=check: check(config, Upstream()) for check in checks)])
+    except UserError as whole:
+        return whole
+    raise AssertionError("one of them refuses")
