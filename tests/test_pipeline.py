@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import time
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +24,7 @@ from pdray.shards import Outcome, run_rounds
 from pdray.stages import Stage, StageContext, StageResult
 from pdray.storage import StoragePath
 from pdray.summary import summarise, table
+from pdray.watchdog import Watchdog
 
 SHARDS = 3
 WRITTEN: list[int] = []
@@ -238,3 +242,33 @@ def test_another_seed_is_another_folder(tmp_path: Path) -> None:
     run_pipeline(config(tmp_path))
     run_pipeline(config(tmp_path, seed=1))
     assert len(list(tmp_path.glob("corpus-*"))) == 2
+
+
+def slow_corpus(monkeypatch: pytest.MonkeyPatch, during: Callable[[], None]) -> None:
+    """Something happens while the corpus is made."""
+
+    def run(ctx: StageContext) -> StageResult:
+        during()
+        return _corpus(ctx)
+
+    monkeypatch.setattr(pipeline, "all_stages", lambda: [replace(STAGES[0], run=run), STAGES[1]])
+
+
+@pytest.mark.parametrize("jump", [-3 * 3600, 3 * 3600])
+def test_a_clock_that_jumps_does_not_change_the_seconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jump: int
+) -> None:
+    real = time.time
+    slow_corpus(monkeypatch, lambda: monkeypatch.setattr(time, "time", lambda: real() + jump))
+    assert run_pipeline(config(tmp_path / "run")) == 0
+    assert 0 <= summarise(str(tmp_path / "run"))["stages"]["corpus"]["seconds"] < 60
+
+
+def test_a_stage_that_stands_still_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("pdray.progress.Watchdog", partial(Watchdog, stall=0.1))
+    monkeypatch.setattr("pdray.watchdog.LOOK_SECONDS", 0.05)
+    slow_corpus(monkeypatch, lambda: time.sleep(0.5))
+    assert run_pipeline(config(tmp_path / "run")) == 0
+    assert "corpus     no progress for 0:00 (since " in capfd.readouterr().out
