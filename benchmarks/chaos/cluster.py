@@ -1,0 +1,159 @@
+"""Three nodes on two hosts: a head without CPUs and a worker here, a worker over there."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from benchmarks.chaos.isolation import Host
+
+START_SECONDS = 120.0
+GCS_PORT, JOBS_PORT = 6379, 8265
+ROOT = Path(__file__).resolve().parents[2]
+# Ray's own, which outlive a job by design.
+SERVICES = ("ray::IDLE", "ray::_StatsActor", "ray::JobSupervisor", "ray::SUPERVISOR")
+
+
+@dataclass
+class Node:
+    """One node: ``ray start --block`` and what it starts."""
+
+    name: str
+    host: Host
+    words: list[str]
+    process: subprocess.Popen[bytes] | None = None
+
+    def members(self) -> list[psutil.Process]:
+        """Its processes."""
+        return family(self.process.pid) if self.process else []
+
+    def kill(self, program: str) -> None:
+        """SIGKILL to one of its programs; ``ray start --block`` then ends the rest."""
+        (victim,) = [one for one in self.members() if title(one).partition(" ")[0].endswith(program)]
+        victim.kill()
+
+    @property
+    def is_up(self) -> bool:
+        """Whether it runs."""
+        return self.process is not None and self.process.poll() is None
+
+
+@dataclass
+class Cluster:
+    """The nodes.
+
+    Attributes:
+        scratch: for logs and sessions; its path is short.
+        hosts: this one and the other.
+    """
+
+    scratch: Path
+    hosts: tuple[Host, Host]
+    token: str = field(default_factory=lambda: secrets.token_hex(32))
+    nodes: list[Node] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        here, there = self.hosts
+        join = [f"--address={self.address}", "--num-cpus=1"]
+        jobs = [f"--dashboard-host={here.address}", f"--dashboard-port={JOBS_PORT}"]
+        head = ["--head", f"--port={GCS_PORT}", "--num-cpus=0", f"--temp-dir={self.scratch / 'ray'}", *jobs]
+        self.nodes = [Node("head", here, head), Node("worker-1", here, join), Node("worker-2", there, join)]
+
+    @property
+    def address(self) -> str:
+        """Of the GCS."""
+        return f"{self.hosts[0].address}:{GCS_PORT}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Of drivers and nodes."""
+        return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token, "PYTHONPATH": str(ROOT)}
+
+    def heal(self) -> None:
+        """Start the nodes that are down; all of them where the head is."""
+        if not self.nodes[0].is_up:
+            self.stop()
+        for node in self.nodes:
+            if not node.is_up:
+                self.start(node)
+
+    def start(self, node: Node) -> None:
+        """Start a node and wait for it.
+
+        Raises:
+            AssertionError: it did not come up.
+        """
+        log = self.scratch / f"{node.name}.log"
+        ray = str(Path(sys.executable).parent / "ray")
+        words = ["start", "--block", f"--node-ip-address={node.host.address}", "--object-store-memory=100000000"]
+        words += ["--min-worker-port=0", "--max-worker-port=0", "--disable-usage-stats", *node.words]
+        environment = {
+            **os.environ,
+            **self.environment,
+            "GLOO_SOCKET_IFNAME": node.host.interface,
+            "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
+        }
+        with open(log, "wb") as file:
+            node.process = subprocess.Popen(
+                [*node.host.prefix, ray, *words],
+                stdout=file,
+                stderr=file,
+                stdin=subprocess.DEVNULL,
+                env=environment,
+                cwd=ROOT,
+                start_new_session=True,
+            )
+        end = time.monotonic() + START_SECONDS
+        while b"Ray runtime started" not in log.read_bytes():
+            assert node.is_up and time.monotonic() < end, f"{node.name} did not start: {log.read_text()[-2000:]}"
+            time.sleep(0.2)
+
+    def stop(self) -> None:
+        """End every node."""
+        for node in self.nodes:
+            for member in node.members():
+                member.kill()
+            if node.process:
+                node.process.wait()
+                node.process = None
+
+    def node_of(self, process: psutil.Process) -> Node:
+        """The node that a process runs on."""
+        return next(node for node in self.nodes if process in node.members())
+
+
+def family(pid: int) -> list[psutil.Process]:
+    """A process and its descendants, those that have ended left out."""
+    try:
+        root = psutil.Process(pid)
+        return [one for one in (root, *root.children(recursive=True)) if is_alive(one)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Whether it is there and no zombie."""
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def title(process: psutil.Process) -> str:
+    """What a process calls itself; empty where it has ended."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
+def workers(processes: list[psutil.Process]) -> list[psutil.Process]:
+    """Ray's workers among some processes that are at work or were made for some."""
+    return [one for one in processes if title(one).startswith("ray::") and not title(one).startswith(SERVICES)]
