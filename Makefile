@@ -49,6 +49,7 @@ bench: setup  ## small benchmarks beside their baselines, under 15 minutes
 	$(BIN)/python -m benchmarks.bench
 
 chaos: setup  ## kills, cut networks, full disks, clocks that jump, on a cluster of three nodes: half an hour
+	$(BIN)/python -m pytest -m chaos
 	$(BIN)/python -m benchmarks.chaos --out benchmarks/results/chaos-2core.json $(ARGS)
 
 lint: setup  ## ruff and mypy

@@ -24,7 +24,7 @@ from typing import Any
 
 from benchmarks.chaos.cluster import Cluster
 from benchmarks.chaos.faults import fault_cases
-from benchmarks.chaos.isolation import adopt_orphans, enter, two_hosts
+from benchmarks.chaos.isolation import adopt_orphans, enter, three_hosts
 from benchmarks.chaos.kills import kill_cases
 from benchmarks.chaos.lab import Case, Lab, seconds_of
 from benchmarks.chaos.soak import soak
@@ -50,7 +50,7 @@ def main() -> int:
         hosts = None
         if args.soak or any(cases[name].needs_cluster for name in args.cases):
             enter("benchmarks.chaos", sys.argv[1:])
-            hosts = stack.enter_context(two_hosts())
+            hosts = stack.enter_context(three_hosts())
         adopt_orphans()
         folder = tempfile.TemporaryDirectory(prefix="chaos-", dir="/tmp", ignore_cleanup_errors=True)
         scratch = Path(stack.enter_context(folder))

@@ -1,4 +1,4 @@
-"""Three nodes on two hosts: a head without CPUs and a worker here, a worker over there."""
+"""Three nodes: a head without CPUs and a worker here, a worker behind the cable."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ START_SECONDS = 120.0
 GCS_PORT, JOBS_PORT = 6379, 8265
 ROOT = Path(__file__).resolve().parents[2]
 # Ray's own, which outlive a job by design.
-SERVICES = ("ray::IDLE", "ray::_StatsActor", "ray::JobSupervisor", "ray::SUPERVISOR")
+SERVICES = ("ray::IDLE", "ray::_StatsActor", "ray::_AutoscalingCoordinatorActor")
 
 
 @dataclass
@@ -36,13 +36,21 @@ class Node:
 
     def kill(self, program: str) -> None:
         """SIGKILL to one of its programs; ``ray start --block`` then ends the rest."""
-        (victim,) = [one for one in self.members() if title(one).partition(" ")[0].endswith(program)]
+        (victim,) = [one for one in self.members() if _program(one) == program]
         victim.kill()
 
     @property
     def is_up(self) -> bool:
         """Whether it runs."""
-        return self.process is not None and self.process.poll() is None
+        return any(_program(one) == "raylet" for one in self.members())
+
+    def end(self) -> None:
+        """SIGKILL to what is left of it."""
+        for member in self.members():
+            member.kill()
+        if self.process:
+            self.process.wait()
+        self.process = None
 
 
 @dataclass
@@ -51,20 +59,20 @@ class Cluster:
 
     Attributes:
         scratch: for logs and sessions; its path is short.
-        hosts: this one and the other.
+        hosts: of the head and of the workers.
     """
 
     scratch: Path
-    hosts: tuple[Host, Host]
+    hosts: tuple[Host, Host, Host]
     token: str = field(default_factory=lambda: secrets.token_hex(32))
     nodes: list[Node] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        here, there = self.hosts
+        head, near, far = self.hosts
         join = [f"--address={self.address}", "--num-cpus=1"]
-        jobs = [f"--dashboard-host={here.address}", f"--dashboard-port={JOBS_PORT}"]
-        head = ["--head", f"--port={GCS_PORT}", "--num-cpus=0", f"--temp-dir={self.scratch / 'ray'}", *jobs]
-        self.nodes = [Node("head", here, head), Node("worker-1", here, join), Node("worker-2", there, join)]
+        jobs = [f"--dashboard-host={head.address}", f"--dashboard-port={JOBS_PORT}"]
+        lead = ["--head", f"--port={GCS_PORT}", "--num-cpus=0", f"--temp-dir={self.scratch / 'ray'}", *jobs]
+        self.nodes = [Node("head", head, lead), Node("worker-1", near, join), Node("worker-2", far, join)]
 
     @property
     def address(self) -> str:
@@ -90,6 +98,7 @@ class Cluster:
         Raises:
             AssertionError: it did not come up.
         """
+        node.end()
         log = self.scratch / f"{node.name}.log"
         ray = str(Path(sys.executable).parent / "ray")
         words = ["start", "--block", f"--node-ip-address={node.host.address}", "--object-store-memory=100000000"]
@@ -112,17 +121,15 @@ class Cluster:
             )
         end = time.monotonic() + START_SECONDS
         while b"Ray runtime started" not in log.read_bytes():
-            assert node.is_up and time.monotonic() < end, f"{node.name} did not start: {log.read_text()[-2000:]}"
+            assert node.process.poll() is None and time.monotonic() < end, (
+                f"{node.name} did not start: {log.read_text()[-2000:]}"
+            )
             time.sleep(0.2)
 
     def stop(self) -> None:
         """End every node."""
         for node in self.nodes:
-            for member in node.members():
-                member.kill()
-            if node.process:
-                node.process.wait()
-                node.process = None
+            node.end()
 
     def node_of(self, process: psutil.Process) -> Node:
         """The node that a process runs on."""
@@ -144,6 +151,10 @@ def is_alive(process: psutil.Process) -> bool:
         return bool(process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
+
+
+def _program(process: psutil.Process) -> str:
+    return title(process).partition(" ")[0].rpartition("/")[2]
 
 
 def title(process: psutil.Process) -> str:

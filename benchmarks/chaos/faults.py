@@ -14,7 +14,8 @@ from benchmarks.chaos.cluster import JOBS_PORT
 from benchmarks.chaos.isolation import cut, mend, small_disk
 from benchmarks.chaos.kills import at_work, under_way
 from benchmarks.chaos.lab import Account, Case, Lab
-from benchmarks.chaos.runs import READY, SHORT, Driver, copy_before, manifest, wait_for
+from benchmarks.chaos.runs import READY, SHORT, Driver, copy_before, manifest, markers, stage_folder, wait_for
+from pdray.shards import MARKERS
 from pdray.storage import StoragePath
 
 FAKETIME = (
@@ -30,17 +31,37 @@ def fault_cases() -> dict[str, Case]:
         for stage in ("corpus", "scores", "selection", "alignment")
     }
     return disks | {
+        "lost-rows": Case("a file of scores cut short, a marker deleted", "scores", lost_rows),
         "network-15s": Case("network between two nodes cut for 15 s", "scores", partial(network, 15)),
         "network-120s": Case("network between two nodes cut for 120 s", "scores", partial(network, 120)),
         "frozen-worker": Case("SIGSTOP of a scoring actor for 20 s", "scores", frozen),
         "storage-tenth": Case("object storage refuses every tenth request", "corpus", partial(storage, every=10)),
-        "storage-slow": Case("object storage takes 0.2 s longer", "corpus", partial(storage, seconds=0.2)),
+        "storage-slow": Case("object storage takes 0.1 s longer", "corpus", partial(storage, seconds=0.1)),
         "storage-minute": Case("object storage refuses for a minute", "scores", partial(storage, outage=60.0)),
         "clock-forward": Case("clock jumps 3 hours forward", "scores", partial(clock, "+3h")),
         "clock-back": Case("clock jumps 3 hours back", "scores", partial(clock, "-3h")),
         "twice-jobs": Case("same job submitted twice", "scores", twice_as_jobs),
         "twice-local": Case("same run started twice at once", "corpus", twice_at_once),
     }
+
+
+def lost_rows(lab: Lab) -> dict[str, Any]:
+    """After the scores were finished, a disk or a hand has damaged two of their shards."""
+    account = Account(lab, READY, lab.fresh(READY, "selection", "lost"), "scores")
+    folder = stage_folder(account.run, "scores")
+    assert folder is not None
+    first, second = sorted(markers(account.run, "scores"))[:2]
+    account.struck()
+    del account.before[second]
+    table = folder.local / "texts" / f"{Path(first).stem}.parquet"
+    del account.before[first]
+    table.write_bytes(table.read_bytes()[:-100])
+    (folder / MARKERS / second).delete()
+    driver = lab.drive(READY, account.run.uri, "selection", on_cluster=False)
+    account.finish(driver, on_cluster=False)
+    told = f"2 of {len(account.before) + 2} shards in {folder.name} are missing or damaged"
+    assert told in driver.said(), driver.said()
+    return account.row()
 
 
 def network(seconds: float, lab: Lab) -> dict[str, Any]:

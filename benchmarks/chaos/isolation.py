@@ -18,7 +18,8 @@ from pathlib import Path
 
 INSIDE = "PDRAY_CHAOS_INSIDE"
 NAMESPACES = ["--user", "--map-root-user", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
-HERE, THERE = "10.9.0.1", "10.9.0.2"
+HEAD, NEAR, FAR = "10.9.0.1", "10.9.0.2", "10.9.0.3"
+NOWHERE = "10.9.0.254"  # Ray finds its own address by a route to the outside, which there has to be
 BRIDGE, PORT, REMOTE = "pdray0", "pdray1", "pdray2"
 PR_SET_CHILD_SUBREAPER = 36
 
@@ -59,8 +60,8 @@ class Host:
 
 
 @contextlib.contextmanager
-def two_hosts() -> Iterator[tuple[Host, Host]]:
-    """This network namespace, a second one, and a cable between them; see :func:`cut`."""
+def three_hosts() -> Iterator[tuple[Host, Host, Host]]:
+    """Two addresses in this network namespace, one in another, and a cable between the two; see :func:`cut`."""
     ip("link", "set", "lo", "up")
     holder = subprocess.Popen(["unshare", "--net", "sleep", "infinity"])
     try:
@@ -69,16 +70,19 @@ def two_hosts() -> Iterator[tuple[Host, Host]]:
             time.sleep(0.01)
         inside = ("nsenter", f"--net=/proc/{holder.pid}/ns/net")
         ip("link", "add", BRIDGE, "type", "bridge")
-        ip("addr", "add", f"{HERE}/24", "dev", BRIDGE)
         ip("link", "add", PORT, "type", "veth", "peer", "name", REMOTE)
         ip("link", "set", REMOTE, "netns", str(holder.pid))
         ip("link", "set", PORT, "master", BRIDGE)
+        for address in (HEAD, NEAR):
+            ip("addr", "add", f"{address}/24", "dev", BRIDGE)
+        ip("addr", "add", f"{FAR}/24", "dev", REMOTE, prefix=inside)
         for name in (BRIDGE, PORT):
             ip("link", "set", name, "up")
-        ip("addr", "add", f"{THERE}/24", "dev", REMOTE, prefix=inside)
         for name in ("lo", REMOTE):
             ip("link", "set", name, "up", prefix=inside)
-        yield Host(HERE, BRIDGE), Host(THERE, REMOTE, inside)
+        for prefix in ((), inside):
+            ip("route", "add", "default", "via", NOWHERE, prefix=prefix)
+        yield Host(HEAD, BRIDGE), Host(NEAR, BRIDGE), Host(FAR, REMOTE, inside)
     finally:
         holder.kill()
         holder.wait()

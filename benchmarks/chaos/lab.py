@@ -86,12 +86,16 @@ class Lab:
         end = time.monotonic() + SETTLE_SECONDS
         while (left := self._left_behind()) and time.monotonic() < end:
             time.sleep(0.5)
-        return left
+        names = [title(one)[:120] for one in left]
+        for one in left:  # they are counted, and must not disturb the next case
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
+        return names
 
-    def _left_behind(self) -> list[str]:
+    def _left_behind(self) -> list[psutil.Process]:
         of_nodes = [member for node in self.nodes for member in node.members()]
         idle = {one.pid for one in of_nodes} - {one.pid for one in workers(of_nodes)}
-        return [title(one)[:120] for one in self.processes() if one.pid not in idle]
+        return [one for one in self.processes() if one.pid not in idle]
 
 
 @dataclass(frozen=True)
