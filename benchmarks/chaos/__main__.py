@@ -43,6 +43,7 @@ def main() -> int:
     )
     parser.add_argument("--cases", nargs="+", choices=list(cases), default=list(cases), metavar="CASE")
     parser.add_argument("--pairs", type=int, default=400)
+    parser.add_argument("--limit", type=float, default=300.0, help="seconds of one command; longer counts as hanging")
     parser.add_argument("--soak", type=float, metavar="MINUTES", help="in place of the cases: a fault a minute")
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     args = parser.parse_args()
@@ -54,7 +55,7 @@ def main() -> int:
         adopt_orphans()
         folder = tempfile.TemporaryDirectory(prefix="chaos-", dir="/tmp", ignore_cleanup_errors=True)
         scratch = Path(stack.enter_context(folder))
-        lab = Lab(scratch, Cluster(scratch, hosts) if hosts else None, args.pairs)
+        lab = Lab(scratch, Cluster(scratch, hosts) if hosts else None, args.pairs, args.limit)
         lab.services |= {one.pid for one in lab.processes()}
         if lab.cluster:
             stack.callback(lab.cluster.stop)
@@ -71,7 +72,7 @@ def run_cases(lab: Lab, cases: dict[str, Case], out: Path) -> list[dict[str, Any
     for name, case in cases.items():
         rows.append(attempt(lab, name, case))
         print(json.dumps(rows[-1]), flush=True)
-        write_result(out, "chaos", {"pairs": lab.pairs}, rows)
+        write_result(out, "chaos", {"pairs": lab.pairs, "limit": lab.limit}, rows)
     return rows
 
 
@@ -82,7 +83,8 @@ def attempt(lab: Lab, name: str, case: Case) -> dict[str, Any]:
         try:
             row |= case.run(lab)
         except AssertionError as error:
-            row["failed"] = str(error)[:2000]
+            print(error, flush=True)
+            row["failed"] = str(error)[:300]
             for process in lab.processes():
                 process.kill()
             if lab.cluster:

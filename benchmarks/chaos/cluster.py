@@ -17,8 +17,10 @@ from benchmarks.chaos.isolation import Host
 START_SECONDS = 120.0
 GCS_PORT, JOBS_PORT = 6379, 8265
 ROOT = Path(__file__).resolve().parents[2]
-# Ray's own, which outlive a job by design.
-SERVICES = ("ray::IDLE", "ray::_StatsActor", "ray::_AutoscalingCoordinatorActor")
+# Ray's own: idle workers, the agents of each node, and actors of Ray Data that are detached from the job.
+AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
+DETACHED = ("ray::_StatsActor", "ray::_AutoscalingCoordinatorActor", "ray::ActorLocationTracker")
+SERVICES = ("ray::IDLE", *AGENTS, *DETACHED)
 
 
 @dataclass

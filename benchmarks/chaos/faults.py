@@ -174,7 +174,7 @@ def clock(jump: str, lab: Lab) -> dict[str, Any]:
     offset.write_text(f"{jump}\n")
     account.struck()
     second = lab.drive(READY, account.run.uri, "selection", on_cluster=False)
-    busy = second.end(60)
+    busy = second.end(lab.limit)
     account.finish(driver, on_cluster=False)
     row = account.row()
     seconds = [manifest(account.run, stage)["seconds"] for stage in ("scores", "selection")]
@@ -192,7 +192,7 @@ def twice_as_jobs(lab: Lab) -> dict[str, Any]:
     words = ["submit", str(lab.scratch / f"{SHORT}.yaml"), "--set", f"run={account.run.uri}", "--address", jobs]
     words.append("--follow")
     both = [Driver.start(words, lab.scratch / f"twice-{n}.log", lab.cluster.environment) for n in range(2)]
-    account.codes = sorted(driver.end() for driver in both)
+    account.codes = sorted(driver.end(lab.limit) for driver in both)
     assert account.codes == [0, 3], f"{account.codes}: {' | '.join(one.said()[-500:] for one in both)}"
     return account.row()
 
@@ -201,6 +201,6 @@ def twice_at_once(lab: Lab) -> dict[str, Any]:
     """Two drivers of one run folder at the same moment, each with a Ray of its own."""
     account = Account(lab, READY, lab.fresh(READY, "corpus", "twice"), "corpus")
     both = [lab.drive(READY, account.run.uri, "selection", on_cluster=False) for _ in range(2)]
-    account.codes = sorted(driver.end() for driver in both)
+    account.codes = sorted(driver.end(lab.limit) for driver in both)
     assert account.codes == [0, 3], f"{account.codes}: {both[0].said()[-1000:]}"
     return account.row()

@@ -27,12 +27,14 @@ class Lab:
         scratch: a folder with a short path.
         cluster: its nodes are started when they are first needed; None where all cases are on a Ray of their own.
         pairs: in the corpus.
+        limit: seconds of one command; longer counts as hanging.
         services: processes that outlive a case.
     """
 
     scratch: Path
     cluster: Cluster | None
     pairs: int
+    limit: float
     services: set[int] = field(default_factory=set)
     _number: int = 0
 
@@ -48,7 +50,9 @@ class Lab:
             if not (self.scratch / f"{kind}.yaml").exists():
                 runs.write_inputs(self.scratch, self.pairs)
             driver = self.drive(kind, str(run), "selection", on_cluster=False)
-            assert (code := driver.end()) == 0, f"the undisturbed run of {kind} ended with {code}: {driver.said()}"
+            assert (code := driver.end(self.limit)) == 0, (
+                f"the undisturbed run of {kind} ended with {code}: {driver.said()}"
+            )
         return run
 
     def fresh(self, kind: str, stage: str, name: str = "run") -> StoragePath:
@@ -86,7 +90,7 @@ class Lab:
         end = time.monotonic() + SETTLE_SECONDS
         while (left := self._left_behind()) and time.monotonic() < end:
             time.sleep(0.5)
-        names = [title(one)[:120] for one in left]
+        names = [title(one)[:120].strip() for one in left]
         for one in left:  # they are counted, and must not disturb the next case
             with contextlib.suppress(psutil.NoSuchProcess):
                 one.kill()
@@ -137,9 +141,9 @@ class Account:
         """The fault happens now: what is done counts as done."""
         self.before = runs.markers(self.run, self.stage)
 
-    def ended(self, driver: Driver, seconds: float = runs.RUN_SECONDS) -> int:
+    def ended(self, driver: Driver) -> int:
         """Wait for a driver and write its exit code down."""
-        self.codes.append(driver.end(seconds))
+        self.codes.append(driver.end(self.lab.limit))
         return self.codes[-1]
 
     def finish(self, driver: Driver | None, until: str = "selection", on_cluster: bool = True) -> None:

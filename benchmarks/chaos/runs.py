@@ -23,7 +23,7 @@ from pdray.storage import StoragePath
 STAGES = ("corpus", "proxies", "scores", "selection", "alignment")
 TEXTS_PER_SHARD = 40
 READY, SHORT, TRAINED, VLLM = "ready", "short", "trained", "vllm"
-RUN_SECONDS = 300.0  # of one command; longer counts as hanging
+WAIT_SECONDS = 1800.0  # for a moment in a run; the run's own end comes first
 
 
 def write_inputs(folder: Path, pairs: int) -> None:
@@ -102,7 +102,7 @@ class Driver:
             )
         return Driver(process, log)
 
-    def end(self, seconds: float = RUN_SECONDS) -> int:
+    def end(self, seconds: float) -> int:
         """Its exit code.
 
         Raises:
@@ -168,7 +168,7 @@ def copy_before(source: Path, target: Path, stage: str) -> None:
             shutil.copytree(folder, target / folder.name)
 
 
-def wait_for(what: str, found: Any, driver: Driver, seconds: float = RUN_SECONDS) -> Any:
+def wait_for(what: str, found: Any, driver: Driver, seconds: float = WAIT_SECONDS) -> Any:
     """Ask until there is an answer.
 
     Raises:
