@@ -184,14 +184,14 @@ def upstream_of(steps: list[Step]) -> Upstream:
 
 def _run_steps(config: RunConfig, steps: list[Step], console: Console) -> None:
     from pdray.probe import check_shared
-    from pdray.runtime import ray_session
+    from pdray.runtime import head_watched, ray_session
 
     for step in steps:
         if step.manifest is not None:
             console.say(f"{step.stage.name:<10} done before, reused")
         elif step.damage is not None:
             console.say(f"{step.stage.name:<10} {step.damage}; what is missing is made again")
-    with ray_session(config.cluster):
+    with ray_session(config.cluster), head_watched(console.say):
         check_shared(RunStore(config.run).root, console.say)
         for index, step in enumerate(steps):
             if step.manifest is None:

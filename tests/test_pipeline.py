@@ -73,6 +73,7 @@ def small_stages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "all_stages", lambda: STAGES)
     monkeypatch.setattr("pdray.summary.all_stages", lambda: STAGES)
     monkeypatch.setattr("pdray.runtime.ray_session", lambda cluster: contextlib.nullcontext())
+    monkeypatch.setattr("pdray.runtime.head_watched", lambda note: contextlib.nullcontext())
     monkeypatch.setattr("pdray.probe.check_shared", lambda run, note: None)
 
 

@@ -41,6 +41,7 @@ def kill(victim: str, stage: str, lab: Lab, kind: str = "") -> dict[str, Any]:
     wait_for(f"the middle of {stage}", lambda: under_way(account), driver)
     strike(lab, account, driver, victim)
     account.finish(driver, until)
+    assert victim != "head" or "does not answer" in driver.said(), driver.said()
     return account.row()
 
 
