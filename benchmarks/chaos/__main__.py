@@ -19,6 +19,7 @@ import contextlib
 import json
 import sys
 import tempfile
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -82,9 +83,9 @@ def attempt(lab: Lab, name: str, case: Case) -> dict[str, Any]:
     with seconds_of(row):
         try:
             row |= case.run(lab)
-        except AssertionError as error:
-            print(error, flush=True)
-            row["failed"] = str(error)[:300]
+        except Exception as error:  # a case that breaks must not take the others with it
+            traceback.print_exc()
+            row["failed"] = f"{type(error).__name__}: {error}"[:300]
             for process in lab.processes():
                 process.kill()
             if lab.cluster:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -114,10 +113,11 @@ def full_disk(stage: str, lab: Lab) -> dict[str, Any]:
 
 
 def fill(disk: Path) -> Path:
-    """Leave nothing of a disk."""
+    """Leave nothing of a disk, whoever else is writing to it."""
     ballast = disk / "ballast"
-    with open(ballast, "wb") as file:
-        file.write(bytes(os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize))
+    with contextlib.suppress(OSError), open(ballast, "wb", buffering=0) as file:
+        while file.write(bytes(65536)):
+            pass
     return ballast
 
 

@@ -37,7 +37,7 @@ def test_a_case_that_fails_becomes_a_row_and_does_not_stop_the_others(tmp_path: 
         raise AssertionError("the run hangs")
 
     row = attempt(Lab(tmp_path, None, 10, 1.0), "name", Case("kill", "scores", fail))
-    assert (row["failed"], row["held"], row["stage"]) == ("the run hangs", False, "scores")
+    assert (row["failed"], row["held"], row["stage"]) == ("AssertionError: the run hangs", False, "scores")
 
 
 def test_driver_worker_and_node_are_killed_in_every_stage() -> None:
