@@ -73,11 +73,11 @@ CHAOS: list[Column] = [
     ("fault", figure("fault")),
     ("in", figure("stage")),
     ("seconds", figure("seconds", 0)),
-    ("shards done", lambda row: f"{row['done_at_fault']} of {row['shards']}"),
+    ("shards done", lambda row: "FAILED" if "failed" in row else f"{row['done_at_fault']} of {row['shards']}"),
     ("made again", figure("again")),
-    ("exit codes", lambda row: ", ".join(map(str, row["exit_codes"]))),
+    ("exit codes", lambda row: ", ".join(map(str, row.get("exit_codes", [])))),
     ("attempts", figure("attempts")),
-    ("kept ids", lambda row: "identical" if row["ids_equal"] else "DIFFERENT"),
+    ("kept ids", lambda row: {True: "identical", False: "DIFFERENT", None: "–"}[row.get("ids_equal")]),
     ("orphans", figure("orphans")),
 ]
 SCALE: list[Column] = [
