@@ -131,8 +131,8 @@ def storage(lab: Lab, every: int = 0, seconds: float = 0.0, outage: float = 0.0)
         faults = FakeFaults(server.endpoint, every=every, seconds=seconds)
         with faults.proxy() as proxy:
             stage = "scores" if outage else "corpus"
-            account = Account(lab, READY, StoragePath(proxy.uri(f"runs/{place.name}")), stage)
-            driver = lab.drive(READY, account.run.uri, "selection", on_cluster=False)
+            account = Account(lab, SHORT, StoragePath(proxy.uri(f"runs/{place.name}")), stage)
+            driver = lab.drive(SHORT, account.run.uri, "selection", on_cluster=False)
             wait_for(f"the middle of {stage}", lambda: under_way(account), driver)
             account.struck()
             if outage:
