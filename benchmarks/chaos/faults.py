@@ -17,10 +17,7 @@ from benchmarks.chaos.runs import READY, SHORT, Driver, copy_before, manifest, m
 from pdray.shards import MARKERS
 from pdray.storage import StoragePath
 
-FAKETIME = (
-    "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1",
-    "/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1",
-)
+FAKETIME = "faketime/libfaketime.so.1"  # where Debian puts it, below /usr/lib/<machine>
 
 
 def fault_cases() -> dict[str, Case]:
