@@ -3,7 +3,7 @@
 PYTHON ?= python3.11
 # EXTRA=gpu takes the CUDA build of vLLM instead of the CPU one; what was set up once stays chosen.
 EXTRA ?= $(or $(patsubst .venv/.installed-%,%,$(firstword $(wildcard .venv/.installed-*))),cpu)
-# For example: make test ARGS="tests/integration -k submit"
+# For example: make test ARGS="tests/integration -k submit", or make chaos ARGS="--soak 30"
 ARGS ?=
 # Of the cases of make fuzz.
 SEED := $(or $(SEED),$(shell date +%s))
@@ -18,7 +18,7 @@ TORCH := $(shell sed -n 's/.*"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
 CHECKED := pdray jobs cluster tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fuzz bench lint format clean distclean
+.PHONY: help setup demo test fuzz bench chaos lint format clean distclean
 
 help:  ## what there is to make
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -56,6 +56,10 @@ fuzz: setup  ## the fuzz suite in its long form, drawn anew each time; about an 
 
 bench: setup  ## small benchmarks beside their baselines, under 15 minutes
 	$(BIN)/python -m benchmarks.bench
+
+chaos: setup  ## kills, cut networks, full disks, clocks that jump, on a cluster of three nodes: half an hour
+	$(BIN)/python -m pytest -m chaos
+	$(BIN)/python -m benchmarks.chaos --out benchmarks/results/chaos-2core.json $(ARGS)
 
 lint: setup  ## ruff, mypy, secrets in the tree, known faults of dependencies
 	$(BIN)/ruff check $(CHECKED)

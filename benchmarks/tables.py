@@ -69,6 +69,17 @@ RESUME: list[Column] = [
     ("rows repeated", figure("repeated_rows")),
     ("kept shards", lambda row: "identical" if row["kept_shards_identical"] else "DIFFERENT"),
 ]
+CHAOS: list[Column] = [
+    ("fault", figure("fault")),
+    ("in", figure("stage")),
+    ("seconds", figure("seconds", 0)),
+    ("shards done", lambda row: "FAILED" if "failed" in row else f"{row['done_at_fault']} of {row['shards']}"),
+    ("made again", figure("again")),
+    ("exit codes", lambda row: ", ".join(map(str, row.get("exit_codes", [])))),
+    ("attempts", figure("attempts")),
+    ("kept ids", lambda row: {True: "identical", False: "DIFFERENT", None: "–"}[row.get("ids_equal")]),
+    ("orphans", figure("orphans")),
+]
 SCALE: list[Column] = [
     ("pairs", figure("pairs", 0)),
     ("stage", figure("stage")),
@@ -82,6 +93,7 @@ TABLES: dict[str, tuple[str, list[Column]]] = {
     "selection-10m": ("selection-10m-2core.json", SELECTION),
     "scoring": ("scoring-minilm-2core.json", SCORING),
     "resume": ("resume-2core.json", RESUME),
+    "chaos": ("chaos-2core.json", CHAOS),
     "scale": ("scale-2core.json", SCALE),
 }
 

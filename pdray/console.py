@@ -62,6 +62,13 @@ def _mv(path: Path) -> str:
     return f"mv {shlex.quote(str(path))} {shlex.quote(f'{path}.damaged')}"
 
 
+def clock(seconds: float) -> str:
+    """Minutes and seconds, ``m:ss``, with hours where needed."""
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
+
+
 @contextlib.contextmanager
 def logs_to_file(logs: Path) -> Iterator[Console]:
     """Send everything that this process and its libraries print to ``<logs>/<time>/ray.log``.
@@ -99,8 +106,9 @@ def logs_to_file(logs: Path) -> Iterator[Console]:
         try:
             yield Console(out, err)
         finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
+            for stream in (sys.stdout, sys.stderr):
+                with contextlib.suppress(OSError):  # a log on a full disk must not hide why the run ended
+                    stream.flush()
             os.dup2(saved[0], 1)
             os.dup2(saved[1], 2)
             os.close(saved[0])

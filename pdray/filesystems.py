@@ -64,6 +64,17 @@ def told(uri: str) -> Iterator[None]:
         raise
 
 
+@contextlib.contextmanager
+def in_need_of_room(path: str | Path) -> Iterator[None]:
+    """Raise a disk or a quota that is full as a :class:`UserError`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UserError(f"no space is left for {path}; make room there and run again") from None
+
+
 def _words(text: str) -> str:
     """The storage's own words out of a message of pyarrow's."""
     return text.partition("AWS Error ")[2].partition(" (Request ID")[0].rstrip(".") or text

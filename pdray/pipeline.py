@@ -190,14 +190,14 @@ def upstream_of(steps: list[Step]) -> Upstream:
 
 def _run_steps(config: RunConfig, steps: list[Step], console: Console) -> None:
     from pdray.probe import check_shared
-    from pdray.runtime import ray_session
+    from pdray.runtime import head_watched, ray_session
 
     for step in steps:
         if step.manifest is not None:
             console.say(f"{step.stage.name:<10} done before, reused")
         elif step.damage is not None:
             console.say(f"{step.stage.name:<10} {step.damage}; what is missing is made again")
-    with ray_session(config.cluster):
+    with ray_session(config.cluster), head_watched(console.say):
         check_shared(RunStore(config.run).root, console.say)
         for index, step in enumerate(steps):
             if step.manifest is None:
@@ -222,17 +222,18 @@ def _run_step(config: RunConfig, step: Step, before: list[Step], console: Consol
         upstream=upstream_of([done[name] for name in step.stage.upstream]),
         progress=Progress(console, step.stage.name),
     )
-    start = time.time()
+    began, start = time.time(), time.monotonic()
     try:
-        result = step.stage.run(context)
+        with context.progress.watchdog.watching():
+            result = step.stage.run(context)
     except BaseException:
         with contextlib.suppress(OSError, UserError):  # the reason why the stage ended is worth more
-            store.end(step.folder, attempt, time.time() - start)
+            store.end(step.folder, attempt, time.monotonic() - start)
         raise
     accounted = result.rows_out + result.quarantined + sum(result.dropped.values())
     assert result.rows_in == accounted, f"{step.stage.name}: {result.rows_in} rows in, {accounted} accounted for"
-    manifest = _manifest(step, done, result, start) | {"attempts": attempt}
-    manifest["seconds"] = round(manifest["seconds"] + spent, 3)
+    manifest = _manifest(step, done, result, began) | {"attempts": attempt}
+    manifest["seconds"] = round(time.monotonic() - start + spent, 3)
     store.finish(step.folder, manifest)
     for note in result.notes:
         context.progress.note(note)
@@ -240,7 +241,7 @@ def _run_step(config: RunConfig, step: Step, before: list[Step], console: Consol
     return replace(step, manifest=manifest, output=result.output)
 
 
-def _manifest(step: Step, done: dict[str, Step], result: StageResult, start: float) -> dict[str, Any]:
+def _manifest(step: Step, done: dict[str, Step], result: StageResult, began: float) -> dict[str, Any]:
     return {
         "stage": step.stage.name,
         "version": step.stage.version,
@@ -248,8 +249,7 @@ def _manifest(step: Step, done: dict[str, Step], result: StageResult, start: flo
         "config": step.settings,
         "inputs": {name: done[name].fingerprint for name in step.stage.upstream},
         "packages": package_versions(),
-        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(start)),
-        "seconds": round(time.time() - start, 3),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)),
         "rows_in": result.rows_in,
         "rows_out": result.rows_out,
         "quarantined": result.quarantined,

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from pdray.console import Console
+from pdray.console import Console, clock
 from pdray.runtime import driver_node
+from pdray.watchdog import UnderWay, Watchdog
 
 POLL_SECONDS = 0.5
 SETTLE_SECONDS = 1.0
+ANSWER_SECONDS = 10.0  # of the counting actor, which is beside the driver
 
 
 # Name and unit.
@@ -26,6 +29,7 @@ class Counted:
         self.done = 0
         self.total: int | None = None
         self.part: Part | None = None
+        self.begun: dict[str, tuple[str, float]] | None = None
 
     def add(self, count: int) -> None:
         """So many more rows or steps are done."""
@@ -38,6 +42,19 @@ class Counted:
     def get(self) -> tuple[int, int | None, Part | None]:
         """Done, the total where it is known, and the part under way."""
         return self.done, self.total, self.part
+
+    def begin(self, label: str, who: str) -> None:
+        """Somebody is at a shard now; whoever was at it before has been lost."""
+        self.begun = {**(self.begun or {}), label: (who, time.monotonic())}
+
+    def end(self, label: str) -> None:
+        """A shard is done, or has failed."""
+        self.begun = {other: value for other, value in (self.begun or {}).items() if other != label}
+
+    def under_way(self) -> list[UnderWay] | None:
+        """The shards that were begun and not ended; None where nobody ever began one."""
+        now, begun = time.monotonic(), self.begun
+        return None if begun is None else [(label, who, now - since) for label, (who, since) in begun.items()]
 
 
 class Counter:
@@ -54,6 +71,15 @@ class Counter:
         """So many are done, of so many, in a part of the step that has its own name and unit."""
         self._actor.set.remote(done, total, part)
 
+    @contextlib.contextmanager
+    def working(self, label: str) -> Iterator[None]:
+        """This process is at a shard while the block runs; the watchdog names it when nothing goes on."""
+        self._actor.begin.remote(label, f"process {os.getpid()} on {os.uname().nodename}")
+        try:
+            yield
+        finally:
+            self._actor.end.remote(label)
+
 
 class Progress:
     """The driver's end.
@@ -66,6 +92,7 @@ class Progress:
     def __init__(self, console: Console, stage: str) -> None:
         self.console = console
         self.stage = stage
+        self.watchdog = Watchdog(self.note)
 
     @contextlib.contextmanager
     def counting(self, what: str, total: int | None = None, unit: str = "rows") -> Iterator[Counter]:
@@ -80,22 +107,20 @@ class Progress:
 
         actor = ray.remote(num_cpus=0, scheduling_strategy=driver_node())(Counted).remote()
 
-        def get() -> tuple[int, int | None, Part | None] | None:
+        def ask(method: Any) -> Any:
             try:
-                found: tuple[int, int | None, Part | None] = ray.get(actor.get.remote())
+                return ray.get(method.remote(), timeout=ANSWER_SECONDS)
             except ray.exceptions.RayError:
                 return None  # a line that cannot be drawn must not hide why the stage failed, nor fail it
-            return found
 
         def settle() -> None:
             """Counts that workers sent last may still be on their way."""
             end = time.monotonic() + SETTLE_SECONDS
-            with contextlib.suppress(ray.exceptions.RayError):
-                while total and ray.get(actor.get.remote())[0] < total and time.monotonic() < end:
-                    time.sleep(SETTLE_SECONDS / 20)
+            while total and (found := ask(actor.get)) and found[0] < total and time.monotonic() < end:
+                time.sleep(SETTLE_SECONDS / 20)
 
         try:
-            with self._drawing(what, total, unit, get):
+            with self._drawing(what, total, unit, lambda: ask(actor.get), lambda: ask(actor.under_way)):
                 yield Counter(actor)
                 settle()
         finally:
@@ -105,12 +130,17 @@ class Progress:
     def counting_here(self, what: str, total: int | None = None, unit: str = "rows") -> Iterator[Counted]:
         """The same for a step that the driver itself counts: no actor has to start, which takes a second."""
         counted = Counted()
-        with self._drawing(what, total, unit, counted.get):
+        with self._drawing(what, total, unit, counted.get, counted.under_way):
             yield counted
 
     @contextlib.contextmanager
     def _drawing(
-        self, what: str, total: int | None, unit: str, get: Callable[[], tuple[int, int | None, Part | None] | None]
+        self,
+        what: str,
+        total: int | None,
+        unit: str,
+        get: Callable[[], tuple[int, int | None, Part | None] | None],
+        under_way: Callable[[], list[UnderWay] | None],
     ) -> Iterator[None]:
         stop = threading.Event()
         begun: dict[Part, tuple[float, Pace]] = {(what, unit): (time.monotonic(), Pace())}
@@ -124,6 +154,7 @@ class Progress:
             name, counted = part or (what, unit)
             start, pace = begun.setdefault((name, counted), (now, Pace()))
             line = describe(done, reported or total, counted, now - start, pace.rate(done, now))
+            self.watchdog.saw(f"{name}: {line.partition(' · ')[0]}", (name, done), under_way)
             self.console.progress(f"{self.stage:<10} {name}: {line}", final)
 
         def poll() -> None:
@@ -138,6 +169,7 @@ class Progress:
             stop.set()
             thread.join()
             draw(final=True)
+            self.watchdog.saw(f"after {what}", (what, "ended"))
 
     def note(self, text: str) -> None:
         """A line that stays, for example why a stage was degraded."""
@@ -187,10 +219,3 @@ def describe(done: int, total: int | None, unit: str, seconds: float, rate: floa
     else:
         parts.append(f"{clock(seconds)} so far")
     return " · ".join(parts)
-
-
-def clock(seconds: float) -> str:
-    """Minutes and seconds, ``m:ss``, with hours where needed."""
-    minutes, second = divmod(round(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"

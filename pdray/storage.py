@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 from pdray.errors import UserError
 from pdray.filesystems import (
     check_regular,
+    in_need_of_room,
     local_folders,
     local_sizes,
     opened,
@@ -191,7 +192,8 @@ class StoragePath:
             return True
         partial = partial_of(Path(self.uri))
         try:
-            write_private(partial, data)
+            with in_need_of_room(self.uri):
+                write_private(partial, data)
             os.link(partial, self.uri)
         except FileExistsError:
             return False
@@ -205,7 +207,8 @@ class StoragePath:
 
     def _create(self, data: bytes) -> bool:
         try:
-            write_private(Path(self.uri), data)
+            with in_need_of_room(self.uri):
+                write_private(Path(self.uri), data)
         except FileExistsError:
             return False
         return True
@@ -298,7 +301,7 @@ class StoragePath:
         self.parent.make_folder()
         partial = partial_of(target)
         try:
-            with open(partial, "xb", opener=owner_only) as stream:
+            with in_need_of_room(target), open(partial, "xb", opener=owner_only) as stream:
                 yield stream
                 if durable:
                     stream.flush()
@@ -346,7 +349,7 @@ def node_copy(folder: StoragePath, digest: str) -> Path:
         return target
     partial = Path(tempfile.mkdtemp(dir=root))
     try:
-        with told(folder.uri):
+        with told(folder.uri), in_need_of_room(root):
             pafs.copy_files(
                 folder.path,
                 str(partial),

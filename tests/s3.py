@@ -129,6 +129,7 @@ class FakeFaults:
         every: of so many requests the last ones are answered 503 Slow Down; 0 refuses none.
         burst: how many of them, one after the other.
         seconds: that an answer is kept back.
+        until: of the monotonic clock, up to which every request is refused; see :meth:`refuse_for`.
         seen: requests so far.
         refused: of them.
     """
@@ -137,6 +138,7 @@ class FakeFaults:
     every: int = 0
     burst: int = 1
     seconds: float = 0.0
+    until: float = 0.0
     seen: int = 0
     refused: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -146,8 +148,13 @@ class FakeFaults:
         with self.lock:
             self.seen += 1
             refused = self.every > 0 and (self.seen - 1) % self.every >= self.every - self.burst
+            refused = refused or time.monotonic() < self.until
             self.refused += refused
         return refused
+
+    def refuse_for(self, seconds: float) -> None:
+        """Refuse everything for a while, from now on."""
+        self.until = time.monotonic() + seconds
 
     @contextlib.contextmanager
     def proxy(self) -> Iterator[S3Server]:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import time
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,6 +26,7 @@ from pdray.shards import Outcome, run_rounds
 from pdray.stages import Stage, StageContext, StageResult
 from pdray.storage import StoragePath
 from pdray.summary import summarise, table
+from pdray.watchdog import Watchdog
 
 SHARDS = 3
 WRITTEN: list[int] = []
@@ -73,6 +77,7 @@ def small_stages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "all_stages", lambda: STAGES)
     monkeypatch.setattr("pdray.summary.all_stages", lambda: STAGES)
     monkeypatch.setattr("pdray.runtime.ray_session", lambda cluster: contextlib.nullcontext())
+    monkeypatch.setattr("pdray.runtime.head_watched", lambda note: contextlib.nullcontext())
     monkeypatch.setattr("pdray.probe.check_shared", lambda run, note: None)
 
 
@@ -297,3 +302,33 @@ def test_a_run_folder_that_does_not_answer_is_named(tmp_path: Path, name: str) -
             plan(config(tmp_path))
     else:
         assert size and "1 of 3 shards" in str(plan(config(tmp_path))[0].damage)
+
+
+def slow_corpus(monkeypatch: pytest.MonkeyPatch, during: Callable[[], None]) -> None:
+    """Something happens while the corpus is made."""
+
+    def run(ctx: StageContext) -> StageResult:
+        during()
+        return _corpus(ctx)
+
+    monkeypatch.setattr(pipeline, "all_stages", lambda: [replace(STAGES[0], run=run), STAGES[1]])
+
+
+@pytest.mark.parametrize("jump", [-3 * 3600, 3 * 3600])
+def test_a_clock_that_jumps_does_not_change_the_seconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jump: int
+) -> None:
+    real = time.time
+    slow_corpus(monkeypatch, lambda: monkeypatch.setattr(time, "time", lambda: real() + jump))
+    assert run_pipeline(config(tmp_path / "run")) == 0
+    assert 0 <= summarise(str(tmp_path / "run"))["stages"]["corpus"]["seconds"] < 60
+
+
+def test_a_stage_that_stands_still_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("pdray.progress.Watchdog", partial(Watchdog, stall=0.1))
+    monkeypatch.setattr("pdray.watchdog.LOOK_SECONDS", 0.05)
+    slow_corpus(monkeypatch, lambda: time.sleep(0.5))
+    assert run_pipeline(config(tmp_path / "run")) == 0
+    assert "corpus     no progress for 0:00 (since " in capfd.readouterr().out

@@ -155,7 +155,7 @@ def prepare_input(encoder: ShardEncoder, progress: Progress) -> PairInput:
 
     def attempt(missing: Sequence[int]) -> Iterable[Outcome]:
         with progress.counting_here("tokens of the kept pairs", len(missing), "shards") as counter, user_errors():
-            for outcome in outcomes(encoder, missing):
+            for outcome in outcomes(encoder, missing, counter):
                 counter.add(1)
                 yield outcome
 

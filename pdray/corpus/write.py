@@ -60,7 +60,7 @@ def write_shards(rows: pa.Table, task: ShardTask) -> pa.Table:
     for shard in sorted(rows[SHARD].unique().to_pylist()):
         error = None
         try:
-            with deadline(SHARD_SECONDS):
+            with task.counter.working(f"shard {shard}"), deadline(SHARD_SECONDS):
                 _write(shard, rows.filter(pc.equal(rows[SHARD], shard)), task)
             task.counter.add(1)
         except UserError:

@@ -109,13 +109,13 @@ class ShardScorer:
 
         Returns:
             ``shard``; ``error`` and ``refusal``, a UserError's message, empty where there is none; ``texts`` and
-            ``tokens``; ``began`` and ``ended``, seconds since 1970 by this node's clock. Nothing is raised: Ray Data
-            would only count it.
+            ``tokens``; ``seconds`` of the texts, without loading. Nothing is raised: Ray Data would only count it.
         """
         shard = int(row["shard"])
-        outcome = {"shard": shard, "error": "", "refusal": "", "texts": 0, "tokens": 0, "began": 0.0, "ended": 0.0}
+        outcome = {"shard": shard, "error": "", "refusal": "", "texts": 0, "tokens": 0, "seconds": 0.0}
         try:
-            return outcome | self._write(shard)
+            with self._counter.working(f"shard {shard}"):
+                return outcome | self._write(shard)
         except UserError as error:
             return outcome | {"refusal": str(error)}
         except Exception as error:
@@ -133,14 +133,13 @@ class ShardScorer:
         texts, rows = self._read(shard)
         if len(rows):
             self._engines()
-        began = time.time()
+        began = time.monotonic()
         outputs, facts, spent, failed = self._score(shard, texts.take(rows), rows)
         tokens = sum(spent.tokens)
         with deadline(text_pass.scores.step_timeout):
             tables, more = text_pass.write(shard, rows, outputs, facts)
             marker = text_pass.corpus.read_marker(shard)
             assert marker is not None, "the corpus is whole"
-            ended = time.time()
             counts = {
                 "texts": len(rows),
                 "tokens": tokens,
@@ -148,11 +147,11 @@ class ShardScorer:
                 "model_seconds": [round(seconds, 3) for seconds in spent.seconds],
                 "truncated": int(facts.truncated.sum()),
                 "non_finite": int((~np.isfinite(outputs)).sum()),
-                "seconds": round(ended - began, 3),
+                "seconds": round(time.monotonic() - began, 3),
             }
             more["failed"] = sorted([*more.get("failed", []), *([int(row), failed[row]] for row in failed)])
             text_pass.target.write(shard, tables, marker.ids_sum, counts | more)
-        return {"texts": len(rows), "tokens": tokens, "began": began, "ended": time.time()}
+        return {"texts": len(rows), "tokens": tokens, "seconds": time.monotonic() - began}
 
     def _read(self, shard: int) -> tuple[pa.Table, np.ndarray]:
         text_pass = self._work.text_pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -127,7 +128,8 @@ class Pool:
                         raise UserError(row["refusal"])
                     if not row["error"]:
                         self.texts, self.tokens = self.texts + row["texts"], self.tokens + row["tokens"]
-                        began, ended = min(began, row["began"]), max(ended, row["ended"])
+                        ended = time.monotonic()  # nodes have clocks of their own, which may jump
+                        began = min(began, ended - row["seconds"])
                     yield Outcome(row["shard"], row["error"] or None)
             except ray.exceptions.RayError as error:
                 self._note(f"the round ended early: {' '.join(str(error).split())[:200]}")

@@ -1,5 +1,6 @@
 """Ray for every stage: the session, and one policy for what fits on it."""
 
+from pdray.runtime.head import head_watched
 from pdray.runtime.placement import Need, Places, find_places, places_for, worker_places
 from pdray.runtime.session import driver_node, keep_on_loopback, living_nodes, may_grow, private_folder, ray_session
 
@@ -8,6 +9,7 @@ __all__ = [
     "Places",
     "driver_node",
     "find_places",
+    "head_watched",
     "keep_on_loopback",
     "living_nodes",
     "may_grow",

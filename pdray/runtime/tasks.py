@@ -12,7 +12,7 @@ import numpy as np
 from pdray.errors import user_errors
 
 if TYPE_CHECKING:
-    from pdray.progress import Progress
+    from pdray.progress import Counted, Progress
 from pdray.shards import Outcome, deadline, error_text
 
 T = TypeVar("T")
@@ -38,7 +38,8 @@ def sum_over_shards(work: Callable[[int], T], num_shards: int, progress: Progres
 
     sums: list[T] = []
     with progress.counting_here(what, num_shards, "shards") as counter, user_errors():
-        for (_, group), ref in finished(_add_up, [(work, group) for group in shard_groups(num_shards)]):
+        calls = [(work, group) for group in shard_groups(num_shards)]
+        for (_, group), ref in finished(_add_up, calls, counter, lambda call: _named(call[1])):
             counter.add(len(group))
             sums = [reduce(operator.add, [*sums, ray.get(ref)])]
     return sums[0]
@@ -49,6 +50,10 @@ def shard_groups(num_shards: int) -> list[list[int]]:
     return [group.tolist() for group in np.array_split(np.arange(num_shards), min(num_shards, num_tasks()))]
 
 
+def _named(shards: list[int]) -> str:
+    return f"shards {shards[0]} to {shards[-1]}" if len(shards) > 1 else f"shard {shards[0]}"
+
+
 def num_tasks() -> int:
     """Tasks that keep the cluster busy to the end without costing much themselves."""
     import ray
@@ -56,12 +61,23 @@ def num_tasks() -> int:
     return max(1, TASKS_PER_CPU * int(ray.cluster_resources().get("CPU", 1)))
 
 
-def finished(function: Callable[..., Any], calls: Iterable[tuple[Any, ...]]) -> Iterator[tuple[tuple[Any, ...], Any]]:
+def finished(
+    function: Callable[..., Any],
+    calls: Iterable[tuple[Any, ...]],
+    counter: Counted | None = None,
+    label: Callable[[tuple[Any, ...]], str] = str,
+) -> Iterator[tuple[tuple[Any, ...], Any]]:
     """Run a function as Ray tasks and give each call with the reference to its result as it ends.
 
     A bounded number is under way; what is left when the caller stops early is cancelled. A task whose worker is lost,
     or that storage failed, is run again at most :data:`RETRIES` times. A task has one CPU, so that linear algebra adds
     up in the same order on every machine.
+
+    Args:
+        function: of a module.
+        calls: its arguments.
+        counter: is told what is under way, for the watchdog.
+        label: names a call there.
     """
     import ray
 
@@ -70,13 +86,18 @@ def finished(function: Callable[..., Any], calls: Iterable[tuple[Any, ...]]) -> 
 
     def next_ready() -> tuple[tuple[Any, ...], Any]:
         ready, _ = ray.wait(list(running), num_returns=1)
-        return running.pop(ready[0]), ready[0]
+        call = running.pop(ready[0])
+        if counter is not None:
+            counter.end(label(call))
+        return call, ready[0]
 
     try:
         for call in calls:
             if len(running) >= num_tasks():
                 yield next_ready()
             running[task.remote(function, *call)] = call
+            if counter is not None:
+                counter.begin(label(call), "a Ray task")
         while running:
             yield next_ready()
     finally:
@@ -105,11 +126,12 @@ def run_tasks(function: Callable[..., T], jobs: Iterable[tuple[Any, ...]], secon
         yield number, ray.get(ref)
 
 
-def outcomes(function: Callable[[int], Outcome], shards: Sequence[int]) -> Iterator[Outcome]:
+def outcomes(function: Callable[[int], Outcome], shards: Sequence[int], counter: Counted) -> Iterator[Outcome]:
     """Run a function over shards, one task each; a shard whose worker is lost for good is one that failed."""
     import ray
 
-    for (shard,), ref in finished(function, [(shard,) for shard in shards]):
+    calls = [(shard,) for shard in shards]
+    for (shard,), ref in finished(function, calls, counter, lambda call: f"shard {call[0]}"):
         try:
             yield ray.get(ref)
         except ray.exceptions.RayTaskError:

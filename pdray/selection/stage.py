@@ -225,7 +225,7 @@ def write_shards(ctx: StageContext, order: Ordering, cut: Cut, corpus: CorpusOut
 
     def attempt(missing: Sequence[int]) -> Iterable[Outcome]:
         with ctx.progress.counting_here("text of the kept pairs", len(missing), "shards") as counter, user_errors():
-            for outcome in outcomes(writer, missing):
+            for outcome in outcomes(writer, missing, counter):
                 counter.add(1)
                 yield outcome
 

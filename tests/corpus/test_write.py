@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from types import SimpleNamespace
 
@@ -20,7 +21,7 @@ from tests.corpus.cases import checked, files_of, quarantined, rows, sharded
 
 RULES = RowRules({})
 RATED = RowRules({}, ratings={"a": ("x", "y"), "b": ("x", "y")})
-COUNTER = SimpleNamespace(add=lambda count: None)
+COUNTER = SimpleNamespace(add=lambda count: None, working=contextlib.nullcontext)
 
 
 def write(folder, data, rules=RULES, num_shards=1):

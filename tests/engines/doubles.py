@@ -66,6 +66,22 @@ class HangingEngine(TransformersEngine):
         return super().score(token_ids)
 
 
+class HangingOnceEngine(TransformersEngine):
+    """Never comes back from one call in the middle of the pass; the file beside the model says that it happened."""
+
+    def __init__(self, model_path: str, options: EngineOptions) -> None:
+        super().__init__(model_path, options)
+        self.calls = 0
+        self.mark = Path(model_path).parent / "hung"
+
+    def score(self, token_ids: TokenIds) -> Rewards:
+        self.calls += 1
+        if self.calls > 2 and not self.mark.exists():
+            self.mark.touch()
+            time.sleep(10_000)
+        return super().score(token_ids)
+
+
 class MortalEngine(TransformersEngine):
     """Takes its process down once, in the middle of the pass; the file beside the model says that it did."""
 

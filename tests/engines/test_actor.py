@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +39,10 @@ class Counts:
 
     def add(self, count: int) -> None:
         self.done.append(count)
+
+    @contextlib.contextmanager
+    def working(self, label: str) -> Iterator[None]:
+        yield
 
 
 class TableWriter:
@@ -175,3 +182,15 @@ def test_an_engine_unlike_transformers_is_refused_before_any_shard(tmp_path: Pat
     assert work.text_pass.target.done() == {}
     parity = (work.text_pass.target.folder / "parity.parquet").read_table()
     np.testing.assert_allclose(parity["reward"], 1 / (1 + np.exp(-parity["reference"].to_numpy())), atol=1e-4)
+
+
+def test_a_clock_that_jumps_back_gives_no_negative_seconds(
+    tmp_path: Path, models: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    back = itertools.count(1e9, -3600)
+    monkeypatch.setattr("time.time", lambda: next(back))
+    work = make_work(tmp_path, models)
+    outcome = ShardScorer(work, Counts())({"shard": 0})
+    assert (outcome["error"], outcome["refusal"]) == ("", "")
+    assert 0 < outcome["seconds"] < 600
+    assert 0 < work.text_pass.target.done()[0].facts["seconds"] < 600

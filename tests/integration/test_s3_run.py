@@ -68,20 +68,6 @@ def test_a_run_on_object_storage(s3_server: S3Server, config: Path, tmp_path: Pa
         again = pdray("run", str(config), "--set", f"run={run}", cwd=place)
         assert again.stdout.startswith("nothing to do"), again.stderr
 
-        # One shard is lost: it alone is made again, and the stages after it are reused.
-        kept = StoragePath(run) / stages["selection"]["folder"] / "kept"
-        (kept / next(iter(kept.sizes()))).delete()
-        mended = pdray("run", str(config), "--set", f"run={run}", cwd=place)
-        assert mended.returncode == 0, mended.stderr
-        assert "missing or damaged; what is missing is made again" in mended.stdout
-        assert mended.stdout.count("done before, reused") == 3
-
-    # The same pairs come out of a local run.
-    local = pdray("run", str(config), "--set", f"run={tmp_path / 'local'}", cwd=place)
-    assert local.returncode == 0, local.stderr
-    here = json.loads(pdray("show", str(tmp_path / "local"), "--json", cwd=place).stdout)["stages"]
-    assert kept_ids(str(tmp_path / "local"), here) == ids
-
 
 def test_keys_that_are_refused_are_a_sentence(
     s3_server: S3Server, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -27,6 +27,7 @@ from tests.engines.doubles import (
     BrokenEngine,
     CountingEngine,
     HangingEngine,
+    HangingOnceEngine,
     KillingEngine,
     MortalEngine,
     RaisingEngine,
@@ -239,7 +240,8 @@ POISONED_SHARDS = [POISONED[:8], POISONED[8:]]
     ("engine", "reason", "timeout"),
     [
         (KillingEngine, "its process ended or hung whenever it was scored", 600),
-        (HangingEngine, "its process ended or hung whenever it was scored", 10),
+        # Every round and every half waits for the deadline; that a hanging engine is ended at all is tested below.
+        pytest.param(HangingEngine, "its process ended or hung whenever it was scored", 10, marks=pytest.mark.chaos),
     ],
 )
 def test_the_one_text_that_breaks_an_engine_is_found_and_listed(
@@ -254,6 +256,13 @@ def test_the_one_text_that_breaks_an_engine_is_found_and_listed(
     assert (result.metrics["failed"], result.metrics["failed_texts"]) == (1, [[0, 5, reason]])
     assert result.metrics["non_finite"] == 3
     assert any("1 texts could not be scored and have no reward (shard 0 row 5: " in note for note in result.notes)
+
+
+def test_an_engine_that_hangs_is_ended_and_its_shard_made_again(tmp_path: Path, bert: RewardModel) -> None:
+    result, shards = score(tmp_path, upstream_of(tmp_path, bert), load=HangingOnceEngine, step_timeout=10)
+    assert (Path(bert.path).parent / "hung").exists()
+    assert result.metrics["failed"] == 0
+    np.testing.assert_allclose(rewards_of(shards, "tone"), plain_rewards(Path(bert.path), TEXTS)[:, 2], atol=1e-4)
 
 
 def test_more_broken_texts_than_allowed_are_refused(tmp_path: Path, bert: RewardModel) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from pdray.console import Console
 from pdray.errors import UserError
-from pdray.progress import Progress
+from pdray.progress import Counted, Progress
 from pdray.runtime import tasks
 from pdray.shards import Outcome
 
@@ -44,11 +44,13 @@ def test_a_shard_whose_worker_dies_is_one_that_failed(ray_local, monkeypatch):
             os._exit(1)
         return Outcome(shard)
 
-    found = {outcome.shard: outcome.error for outcome in tasks.outcomes(attempt, [0, 1, 2])}
+    counted = Counted()
+    found = {outcome.shard: outcome.error for outcome in tasks.outcomes(attempt, [0, 1, 2], counted)}
     assert sorted(found) == [0, 1, 2]
     assert found[0] is None
     assert found[2] is None
     assert "WorkerCrashed" in found[1]
+    assert counted.under_way() == []
 
 
 def test_storage_that_fails_now_and_then_is_asked_again(ray_local, tmp_path):

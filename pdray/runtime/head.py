@@ -1,0 +1,61 @@
+"""A head that is lost is said: Ray ends a driver a minute later, from its own threads and without a word."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Callable, Iterator
+
+EVERY_SECONDS = 5.0
+SILENCES = 3  # in a row, before it is spoken of: a busy head may miss one
+
+
+@contextlib.contextmanager
+def head_watched(note: Callable[[str], None]) -> Iterator[None]:
+    """Watch the head of the Ray that this process is connected to while the block runs.
+
+    Args:
+        note: tells the user.
+    """
+    import ray
+
+    with watched(ray.get_runtime_context().gcs_address, note):
+        yield
+
+
+@contextlib.contextmanager
+def watched(address: str, note: Callable[[str], None], every: float = EVERY_SECONDS) -> Iterator[None]:
+    """Watch a host and port; see :func:`head_watched`."""
+    host, _, port = address.rpartition(":")
+    stop = threading.Event()
+
+    def answers() -> bool:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=every).close()
+        except OSError:
+            return False
+        return True
+
+    def watch() -> None:
+        silences = 0
+        while not stop.wait(every):
+            if answers():
+                if silences >= SILENCES:
+                    note(f"the head of the Ray cluster at {address} answers again")
+                silences = 0
+                continue
+            silences += 1
+            if silences == SILENCES:
+                note(
+                    f"the head of the Ray cluster at {address} does not answer, and Ray ends this process a minute "
+                    "after it was lost; start the cluster again, then the same command goes on where it stopped"
+                )
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(every)

@@ -1,0 +1,46 @@
+"""When a case of the chaos suite holds, and that every stage meets every kill."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.chaos.__main__ import attempt, holds
+from benchmarks.chaos.faults import fault_cases
+from benchmarks.chaos.kills import kill_cases
+from benchmarks.chaos.lab import Case, Lab
+from benchmarks.chaos.runs import STAGES
+
+GOOD = {"ids_equal": True, "orphans": 0, "again": 2}
+
+
+@pytest.mark.parametrize(
+    ("change", "held"),
+    [
+        ({}, True),
+        ({"ids_equal": False}, False),
+        ({"orphans": 1}, False),
+        ({"again": 3}, False),
+        ({"failed": "x"}, False),
+    ],
+)
+def test_a_case_holds_with_the_same_ids_no_orphans_and_a_shard_again_for_each_engine(
+    change: dict[str, Any], held: bool
+) -> None:
+    assert holds(GOOD | change) is held
+
+
+def test_a_case_that_fails_becomes_a_row_and_does_not_stop_the_others(tmp_path: Path) -> None:
+    def fail(lab: Lab) -> dict[str, Any]:
+        raise AssertionError("the run hangs")
+
+    row = attempt(Lab(tmp_path, None, 10, 1.0), "name", Case("kill", "scores", fail))
+    assert (row["failed"], row["held"], row["stage"]) == ("AssertionError: the run hangs", False, "scores")
+
+
+def test_driver_worker_and_node_are_killed_in_every_stage() -> None:
+    cases = kill_cases()
+    assert {f"{victim}-{stage}" for victim in ("driver", "worker", "node") for stage in STAGES} <= set(cases)
+    assert not set(cases) & set(fault_cases())
