@@ -14,6 +14,7 @@ from pdray.alignment.deepspeed import deepspeed_config
 from pdray.alignment.environment import prepare_worker
 from pdray.alignment.inputs import PairInput, policy_tokenizer
 from pdray.alignment.reference import ReferenceStore, complete
+from pdray.alignment.weights_only import check_checkpoint
 from pdray.config import AlignmentConfig
 from pdray.errors import UserError
 from pdray.models.loading import WEIGHTS, check_weights
@@ -202,12 +203,23 @@ def _train(trainer: DPOTrainer, job: TrainingJob, facts: dict[str, Any], resume:
 
 
 def _agree_on_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint that all ranks resume from, as rank 0 sees the storage."""
+    """The checkpoint that all ranks resume from, as rank 0 sees the storage.
+
+    Raises:
+        UserError: on every rank, where it must not be read.
+    """
     import torch.distributed as dist
 
-    choice: list[Path | None] = [None]
+    choice: list[Path | UserError | None] = [None]
     if dist.get_rank() == 0:
         checkpoints.remove_incomplete(folder)
-        choice[0] = checkpoints.latest(folder)
+        found = choice[0] = checkpoints.latest(folder)
+        try:
+            if found:
+                check_checkpoint(found)
+        except UserError as error:
+            choice[0] = error
     dist.broadcast_object_list(choice, src=0)
+    if isinstance(choice[0], UserError):
+        raise choice[0]
     return choice[0]
