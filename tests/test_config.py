@@ -56,6 +56,10 @@ def test_alignment_may_be_left_out(settings):
             "alignment.num_workers=3",
             ["pairs_per_step 16 is no multiple of num_workers 3 × batch_size 1", "set it to 18"],
         ),
+        (
+            "alignment.gradient_accumulation=8",
+            ["gradient_accumulation is not a setting any more", "set pairs_per_step"],
+        ),
         ("alignment.min_workers=3", ["min_workers 3 is more than num_workers 2", "lower it"]),
         ("alignment.report_to=[tensorbored]", ["alignment.report_to", "'tensorbored'", "'tensorboard', 'wandb'"]),
         ("alignment.lora={rank: 8}", ["alignment.lora.rank is not a setting", "known keys: r, alpha"]),

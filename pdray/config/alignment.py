@@ -76,6 +76,16 @@ class AlignmentConfig(Section):
         json_schema_extra=HOW,
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _old_name(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "gradient_accumulation" in data:
+            raise ValueError(
+                "gradient_accumulation is not a setting any more, because it follows from the workers; set "
+                "pairs_per_step to num_workers × batch_size × gradient_accumulation"
+            )
+        return data
+
     @field_validator("gpus_per_worker")
     @classmethod
     def _whole_gpu(cls, gpus: float) -> float:
