@@ -77,11 +77,26 @@ SCALE: list[Column] = [
     ("largest process, MiB", figure("largest_process_mib", 0)),
     ("object store, MiB", figure("object_store_mib", 0)),
 ]
+ALIGNMENT_INPUT: list[Column] = [
+    ("pairs", figure("pairs", 0)),
+    ("seconds", figure("seconds", 1)),
+    ("pairs/s", figure("pairs_per_second", 0)),
+    ("peak memory of all processes, GiB", figure("peak_memory_gib", 2)),
+    ("seconds to read every pair", figure("read_seconds", 1)),
+]
+ALIGNMENT: list[Column] = [
+    ("contender", figure("contender")),
+    ("seconds a step", figure("step_seconds", 1)),
+    ("seconds in all", figure("seconds", 0)),
+    ("largest process, MiB", figure("worker_mib", 0)),
+]
 TABLES: dict[str, tuple[str, list[Column]]] = {
     "selection": ("selection-1m-2core.json", SELECTION),
     "selection-10m": ("selection-10m-2core.json", SELECTION),
     "scoring": ("scoring-minilm-2core.json", SCORING),
     "resume": ("resume-2core.json", RESUME),
+    "alignment-input": ("alignment-input-2core.json", ALIGNMENT_INPUT),
+    "alignment": ("alignment-2core.json", ALIGNMENT),
     "scale": ("scale-2core.json", SCALE),
 }
 
