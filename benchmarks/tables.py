@@ -19,6 +19,8 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 BLOCK = re.compile(r"(<!-- table (?P<name>[\w-]+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 
+MISSING = "–"
+
 Row = dict[str, Any]
 Column = tuple[str, Callable[[Row], Any]]
 
@@ -28,7 +30,7 @@ def figure(name: str, digits: int | None = None) -> Callable[[Row], Any]:
 
     def value(row: Row) -> Any:
         found = row.get(name)
-        return "–" if found is None else f"{found:,.{digits}f}" if digits is not None else found
+        return MISSING if found is None else f"{found:,.{digits}f}" if digits is not None else found
 
     return value
 
@@ -112,10 +114,12 @@ def load(name: str) -> list[Row]:
 
 
 def table(name: str) -> str:
-    """A table in Markdown."""
+    """A table in Markdown; a figure that no row has gets no column."""
     file, columns = TABLES[name]
+    rows = load(file)
+    columns = [(title, value) for title, value in columns if any(value(row) != MISSING for row in rows)]
     lines = [[title for title, _ in columns], ["---"] * len(columns)]
-    lines += [[str(value(row)) for _, value in columns] for row in load(file)]
+    lines += [[str(value(row)) for _, value in columns] for row in rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
