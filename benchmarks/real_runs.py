@@ -26,7 +26,7 @@ from pdray.hashing import hash64
 from pdray.summary import summarise
 
 # 13 steps of 2 workers x 4 pairs are 104 pairs of DPO.
-DPO = {"max_steps": 13, "batch_size": 1, "gradient_accumulation": 4, "held_out": 0.01, "learning_rate": 1e-5}
+DPO = {"max_steps": 13, "batch_size": 1, "pairs_per_step": 8, "held_out": 0.01, "learning_rate": 1e-5}
 HEAD = {"train": "head"}
 SCORES = {"engine": "vllm", "cpu_cache_gib": 0.5}
 RUNS: dict[str, dict[str, Any]] = {

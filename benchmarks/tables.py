@@ -19,6 +19,8 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 BLOCK = re.compile(r"(<!-- table (?P<name>[\w-]+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 
+MISSING = "–"
+
 Row = dict[str, Any]
 Column = tuple[str, Callable[[Row], Any]]
 
@@ -28,7 +30,7 @@ def figure(name: str, digits: int | None = None) -> Callable[[Row], Any]:
 
     def value(row: Row) -> Any:
         found = row.get(name)
-        return "–" if found is None else f"{found:,.{digits}f}" if digits is not None else found
+        return MISSING if found is None else f"{found:,.{digits}f}" if digits is not None else found
 
     return value
 
@@ -88,12 +90,27 @@ SCALE: list[Column] = [
     ("largest process, MiB", figure("largest_process_mib", 0)),
     ("object store, MiB", figure("object_store_mib", 0)),
 ]
+ALIGNMENT_INPUT: list[Column] = [
+    ("pairs", figure("pairs", 0)),
+    ("seconds", figure("seconds", 1)),
+    ("pairs/s", figure("pairs_per_second", 0)),
+    ("peak memory of all processes, GiB", figure("peak_memory_gib", 2)),
+    ("seconds to read every pair", figure("read_seconds", 1)),
+]
+ALIGNMENT: list[Column] = [
+    ("contender", figure("contender")),
+    ("seconds a step", figure("step_seconds", 1)),
+    ("seconds in all", figure("seconds", 0)),
+    ("largest process, MiB", figure("worker_mib", 0)),
+]
 TABLES: dict[str, tuple[str, list[Column]]] = {
     "selection": ("selection-1m-2core.json", SELECTION),
     "selection-10m": ("selection-10m-2core.json", SELECTION),
     "scoring": ("scoring-minilm-2core.json", SCORING),
     "resume": ("resume-2core.json", RESUME),
     "chaos": ("chaos-2core.json", CHAOS),
+    "alignment-input": ("alignment-input-2core.json", ALIGNMENT_INPUT),
+    "alignment": ("alignment-2core.json", ALIGNMENT),
     "scale": ("scale-2core.json", SCALE),
 }
 
@@ -109,10 +126,12 @@ def load(name: str) -> list[Row]:
 
 
 def table(name: str) -> str:
-    """A table in Markdown."""
+    """A table in Markdown; a figure that no row has gets no column."""
     file, columns = TABLES[name]
+    rows = load(file)
+    columns = [(title, value) for title, value in columns if any(value(row) != MISSING for row in rows)]
     lines = [[title for title, _ in columns], ["---"] * len(columns)]
-    lines += [[str(value(row)) for _, value in columns] for row in load(file)]
+    lines += [[str(value(row)) for _, value in columns] for row in rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 

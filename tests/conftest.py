@@ -71,7 +71,7 @@ def small_run_config(tmp_path: Path) -> Path:
             "max_tokens": 128,
             "max_steps": 2,
             "batch_size": 4,
-            "gradient_accumulation": 1,
+            "pairs_per_step": 8,
         },
     }
     path = tmp_path / "run.yaml"

@@ -32,7 +32,7 @@ class SilentCounter:
 
 def alignment(policy: Path, **options: Any) -> AlignmentConfig:
     """Settings under which a tiny policy moves within a few steps."""
-    defaults = {"learning_rate": 1e-3, "gradient_accumulation": 2, "held_out": 0.1, "save_steps": 2, "max_tokens": 64}
+    defaults = {"learning_rate": 1e-3, "pairs_per_step": 4, "held_out": 0.1, "save_steps": 2, "max_tokens": 64}
     return AlignmentConfig(policy=str(policy), **{**defaults, **options})
 
 

@@ -51,7 +51,18 @@ def test_alignment_may_be_left_out(settings):
         ("corpus.kind=triples", ["corpus.kind is 'triples'", "'pairs' or 'rated'"]),
         ("proxies.base_model=nowhere", ["proxies.base_model", "config.json", "model folder"]),
         ("proxies.models={a: x}", ["proxies", "exactly one of base_model"]),
-        ("alignment.num_workers=1", ["alignment.num_workers is 1", "greater than or equal to 2"]),
+        ("alignment.num_workers=0", ["alignment.num_workers is 0", "greater than or equal to 1"]),
+        (
+            "alignment.num_workers=3",
+            ["pairs_per_step 16 is no multiple of num_workers 3 × batch_size 1", "set it to 18"],
+        ),
+        (
+            "alignment.gradient_accumulation=8",
+            ["gradient_accumulation is not a setting any more", "set pairs_per_step"],
+        ),
+        ("alignment.min_workers=3", ["min_workers 3 is more than num_workers 2", "lower it"]),
+        ("alignment.report_to=[tensorbored]", ["alignment.report_to", "'tensorbored'", "'tensorboard', 'wandb'"]),
+        ("alignment.lora={rank: 8}", ["alignment.lora.rank is not a setting", "known keys: r, alpha"]),
         ("alignment.zero_stage=4", ["alignment.zero_stage is 4", "0, 1, 2 or 3"]),
         ("alignment.deepspeed={zero_optimization: {stage: 3}}", ["zero_stage is 2", "set zero_stage alone"]),
         (

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ POLICY = "policy"
 HISTORY = "training.jsonl"
 
 # What the trainer keeps in a checkpoint beside the model folder itself.
-TRAINER_FILES = {"latest", "trainer_state.json", "training_args.bin", MARKER}
+TRAINER_FILES = {"latest", "latest_universal", "trainer_state.json", "training_args.bin", "README.md", MARKER}
 TRAINER_SUFFIXES = {".pt", ".pth", ".py"}
 
 
@@ -47,10 +48,15 @@ def read_mark(checkpoint: Path) -> dict[str, Any] | None:
     return facts if all(isinstance(step, int) for step in steps) else None
 
 
+def step_of(checkpoint: Path) -> int:
+    """Optimizer steps that were made before it was saved."""
+    return int(checkpoint.name.rpartition("-")[2])
+
+
 def latest(folder: Path) -> Path | None:
     """The complete checkpoint with the most steps under a stage folder, or None."""
     complete = [path for path in _checkpoints(folder) if read_mark(path)]
-    return max(complete, key=_step, default=None)
+    return max(complete, key=step_of, default=None)
 
 
 def finished(folder: Path) -> Path | None:
@@ -86,18 +92,34 @@ def write_history(folder: Path, history: list[dict[str, Any]]) -> None:
     os.replace(partial, folder / HISTORY)
 
 
-def publish_policy(checkpoint: Path, folder: Path) -> Path:
-    """Make ``policy/`` from the model files of a checkpoint: hard links where the storage has them.
+def link_model(checkpoint: Path, policy: Path) -> None:
+    """The model files of a checkpoint in another folder: hard links where the storage has them."""
+    for file in model_files(checkpoint):
+        _link(file, policy / file.name)
 
-    The folder appears under its name only when it is whole.
+
+def model_files(checkpoint: Path) -> list[Path]:
+    """The files of a checkpoint that are a model's and not the trainer's."""
+    return [
+        file
+        for file in sorted(checkpoint.iterdir())
+        if file.is_file() and file.name not in TRAINER_FILES and file.suffix not in TRAINER_SUFFIXES
+    ]
+
+
+def publish_policy(checkpoint: Path, folder: Path, write: Callable[[Path, Path], None] = link_model) -> Path:
+    """Make ``policy/`` from a checkpoint; the folder appears under its name only when it is whole.
+
+    Args:
+        checkpoint: of the last step.
+        folder: the stage folder.
+        write: told of the checkpoint and an empty folder, which it fills.
     """
     policy, partial = folder / POLICY, folder / f".{POLICY}.partial"
     for old in (policy, partial):
         shutil.rmtree(old, ignore_errors=True)
     partial.mkdir()
-    for file in checkpoint.iterdir():
-        if file.is_file() and file.name not in TRAINER_FILES and file.suffix not in TRAINER_SUFFIXES:
-            _link(file, partial / file.name)
+    write(checkpoint, partial)
     partial.rename(policy)
     return policy
 
@@ -111,7 +133,3 @@ def _link(source: Path, target: Path) -> None:
 
 def _checkpoints(folder: Path) -> list[Path]:
     return [path for path in (folder / CHECKPOINTS).glob("checkpoint-*") if path.is_dir()]
-
-
-def _step(checkpoint: Path) -> int:
-    return int(checkpoint.name.rpartition("-")[2])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -13,24 +14,34 @@ from pdray.errors import UserError
 
 
 def num_held_out(num_pairs: int, alignment: AlignmentConfig) -> int:
-    """Pairs to hold out: ⌊held_out · num_pairs⌋, cut to whole evaluation batches on every worker.
+    """Pairs to hold out: ⌊held_out · num_pairs⌋, the first ones of the seeded order.
 
-    A batch that is not full would be filled with repeated pairs, and the accuracy would count them twice. They are
-    the first ones of the seeded order, so that a pair stays on its side whatever else is in the data.
+    So a pair stays on its side whatever else is in the data and however many workers there are.
     """
-    wanted = int(alignment.held_out * num_pairs)
-    batch = alignment.num_workers * eval_batch_size(wanted, alignment)
-    return wanted - wanted % batch
+    return int(alignment.held_out * num_pairs)
 
 
-def eval_batch_size(num_pairs: int, alignment: AlignmentConfig) -> int:
+def num_evaluated(held_out: int, alignment: AlignmentConfig, num_workers: int) -> int:
+    """Pairs to evaluate on, of those held out: as many as fill whole batches on every worker.
+
+    A batch that is not full would be filled with repeated pairs, and the accuracy would count them twice.
+    """
+    return held_out - held_out % (num_workers * eval_batch_size(held_out, alignment, num_workers))
+
+
+def eval_batch_size(held_out: int, alignment: AlignmentConfig, num_workers: int) -> int:
     """Pairs per worker and evaluation batch, at most ``batch_size``."""
-    return max(1, min(alignment.batch_size, num_pairs // alignment.num_workers))
+    return max(1, min(alignment.batch_size, held_out // num_workers))
 
 
-def step_pairs(alignment: AlignmentConfig) -> int:
-    """Pairs that one optimizer step takes, of all workers."""
-    return alignment.num_workers * alignment.batch_size * alignment.gradient_accumulation
+def accumulation(alignment: AlignmentConfig, num_workers: int) -> int:
+    """Forward passes per optimizer step: rounded up where ``pairs_per_step`` is no multiple of what a pass takes."""
+    return -(-alignment.pairs_per_step // (num_workers * alignment.batch_size))
+
+
+def num_steps(train_pairs: int, alignment: AlignmentConfig) -> int:
+    """Optimizer steps of the whole training, the same for any number of workers."""
+    return alignment.max_steps or math.ceil(alignment.epochs * math.ceil(train_pairs / alignment.pairs_per_step))
 
 
 def num_trained(num_pairs: int, alignment: AlignmentConfig) -> int:
@@ -39,7 +50,7 @@ def num_trained(num_pairs: int, alignment: AlignmentConfig) -> int:
     They are the next ones of the seeded order after those held out; what no step reads needs no reference.
     """
     rest = num_pairs - num_held_out(num_pairs, alignment)
-    return min(rest, alignment.max_steps * step_pairs(alignment)) if alignment.max_steps else rest
+    return min(rest, alignment.max_steps * alignment.pairs_per_step) if alignment.max_steps else rest
 
 
 def check_enough(train_pairs: int, alignment: AlignmentConfig) -> None:
@@ -48,12 +59,10 @@ def check_enough(train_pairs: int, alignment: AlignmentConfig) -> None:
     Raises:
         UserError: with the numbers and the cure.
     """
-    step = step_pairs(alignment)
-    if train_pairs < step:
+    if train_pairs < alignment.pairs_per_step:
         raise UserError(
-            f"{train_pairs} pairs are left to train on, but one optimizer step takes {step} (num_workers "
-            f"{alignment.num_workers} × batch_size {alignment.batch_size} × gradient_accumulation "
-            f"{alignment.gradient_accumulation}); raise selection.budget or lower alignment.gradient_accumulation"
+            f"{train_pairs} pairs are left to train on, but one optimizer step takes alignment.pairs_per_step "
+            f"{alignment.pairs_per_step}; lower it or raise selection.budget"
         )
 
 

@@ -10,19 +10,23 @@ from pdray.errors import UserError
 
 # Values that accelerate fills in from the trainer's arguments; here, a second value would contradict the first.
 OWNED = {
-    "train_batch_size": "alignment.batch_size, num_workers and gradient_accumulation",
+    "train_batch_size": "alignment.pairs_per_step",
     "train_micro_batch_size_per_gpu": "alignment.batch_size",
-    "gradient_accumulation_steps": "alignment.gradient_accumulation",
+    "gradient_accumulation_steps": "alignment.pairs_per_step",
     "bf16": "alignment.dtype",
     "fp16": "alignment.dtype (float32 or bfloat16)",
 }
 
 
-def deepspeed_config(alignment: AlignmentConfig) -> dict[str, Any]:
+def deepspeed_config(alignment: AlignmentConfig, universal: bool = False) -> dict[str, Any]:
     """The configuration that ``DPOConfig(deepspeed=…)`` gets; ``"auto"`` values are accelerate's to fill in.
 
     ``alignment.deepspeed`` is merged over it key by key; an optimizer or scheduler of another type replaces
     the whole block, because its parameters have other names.
+
+    Args:
+        alignment: the section.
+        universal: whether the checkpoint to resume from is a universal one.
 
     Raises:
         UserError: ``alignment.deepspeed`` sets what another setting of the section decides.
@@ -42,7 +46,8 @@ def deepspeed_config(alignment: AlignmentConfig) -> dict[str, Any]:
         "optimizer": _adamw(torch=not offloads(zero, "offload_optimizer")),
         "zero_optimization": _zero(alignment.zero_stage),
     }
-    return merged(base, alignment.deepspeed)
+    found = merged(base, alignment.deepspeed)
+    return merged(found, {"checkpoint": {"load_universal": True}}) if universal else found
 
 
 def offloads(zero: dict[str, Any], what: str) -> bool:

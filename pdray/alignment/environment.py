@@ -15,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 
 from pdray.alignment.deepspeed import offloads
+from pdray.alignment.weights_only import load_weights_only
 from pdray.config import AlignmentConfig
 from pdray.errors import UserError
 
@@ -37,6 +38,7 @@ def prepare_worker(alignment: AlignmentConfig) -> None:
 
     torch.set_num_threads(max(1, int(alignment.cpus_per_worker)))
     build_operators(operators(alignment))
+    load_weights_only()
 
 
 def operators(alignment: AlignmentConfig) -> list[str]:
@@ -90,4 +92,4 @@ def build_operators(names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    prepare_worker(AlignmentConfig(policy=""))
+    prepare_worker(AlignmentConfig(policy="none"))

@@ -1,84 +1,94 @@
-"""Starts the training under Ray Train and brings back what it says."""
+"""Starts the training under Ray Train, again as long as it comes further, and brings back what it says."""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import time
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
-from pdray.alignment.worker import REFUSED, TrainingJob, train_worker
+from pdray.alignment import checkpoints
+from pdray.alignment.worker import TrainingJob, train_worker
 from pdray.config import AlignmentConfig
-from pdray.errors import UserError
+from pdray.errors import reason, user_errors
 from pdray.progress import Progress
+from pdray.runtime import Need, find_places
 
 
-def fit(job: TrainingJob) -> None:
-    """Train and wait.
+def fit(job: TrainingJob, note: Callable[[str], None]) -> None:
+    """Train and wait; workers that fail are started again from the last checkpoint.
+
+    Args:
+        job: the training.
+        note: told of each failure.
 
     Raises:
         UserError: what a worker refused.
-        RuntimeError: the workers failed more than ``max_failures`` times; the message holds theirs.
+        RuntimeError: more than ``max_failures`` attempts in a row came no further; the message holds the last reason.
     """
+    import ray.train
+
+    in_vain = 0
+    while True:
+        before = _reached(job)
+        try:
+            with user_errors():
+                _attempt(job)
+            return
+        except ray.train.TrainingFailedError as error:
+            in_vain = 0 if _reached(job) > before else in_vain + 1
+            if in_vain > job.alignment.max_failures:
+                raise RuntimeError(f"DPO failed: {reason(error)}") from error
+            note(f"the workers failed ({reason(error)}); going on from step {_reached(job)[0]}")
+
+
+def _reached(job: TrainingJob) -> tuple[int, int]:
+    """How far a training has come, as the storage has it: steps of the last checkpoint, parts of the reference."""
+    latest = checkpoints.latest(job.folder)
+    return checkpoints.step_of(latest) if latest else 0, len(job.reference.folder.sizes())
+
+
+def _attempt(job: TrainingJob) -> None:
     import ray.train
     from ray.train.torch import TorchTrainer
 
     from pdray.rendezvous import torch_config
 
-    alignment, folder = job.alignment, job.folder
-    (folder / REFUSED).unlink(missing_ok=True)
     # Ray Train's own print bypasses the redirection that datasets hashes functions with, and floods the log.
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
-    storage = folder / "ray"
+    storage = job.folder / "ray"
     trainer = TorchTrainer(
         lambda: train_worker(job),
         torch_config=torch_config(),
-        scaling_config=_scaling(alignment),
+        scaling_config=_scaling(job.alignment),
         run_config=ray.train.RunConfig(
             name=f"attempt-{time.time_ns()}",  # Ray Train would restore a run of the same name
             storage_path=str(storage),
-            failure_config=ray.train.FailureConfig(max_failures=alignment.max_failures),
+            # Ray Train counts failures, not what came between them: fit() starts the next attempt.
+            failure_config=ray.train.FailureConfig(max_failures=0),
         ),
     )
     try:
         trainer.fit()
-    except ray.train.TrainingFailedError as error:
-        raise _reason(error, folder / REFUSED) from error
     finally:
         shutil.rmtree(storage, ignore_errors=True)
 
 
-def check_resources(alignment: AlignmentConfig, address: str | None, progress: Progress) -> None:
-    """Refuse workers that do not fit, for which Ray Train would wait for ever.
-
-    A cluster that grows by itself may still fit them.
-
-    Args:
-        alignment: the section.
-        address: of the cluster, from the config.
-        progress: says that it waits.
+def check_resources(alignment: AlignmentConfig, progress: Progress) -> None:
+    """Refuse workers that do not fit, for which Ray Train would wait for ever; a cluster may still grow.
 
     Raises:
         UserError: a Ray that cannot grow is too small.
     """
-    from pdray.runtime import living_nodes, worker_places
-
-    nodes = living_nodes()
-    places = worker_places(nodes, alignment.cpus_per_worker, alignment.gpus_per_worker)
-    if places >= alignment.num_workers:
-        return
-    cpus, gpus = (sum(node.get(name, 0) for node in nodes) for name in ("CPU", "GPU"))
-    text = (
-        f"alignment asks for {alignment.num_workers} workers of {alignment.cpus_per_worker:g} CPUs and "
-        f"{alignment.gpus_per_worker:g} GPUs each, but the Ray cluster ({len(nodes)} node(s), {cpus:g} CPUs, "
-        f"{gpus:g} GPUs) holds {places}"
+    need = Need(
+        "training worker",
+        alignment.cpus_per_worker,
+        alignment.gpus_per_worker,
+        alignment.min_workers or alignment.num_workers,
+        "alignment.num_workers, alignment.cpus_per_worker or alignment.gpus_per_worker",
     )
-    # A job is given the address of its cluster; only a Ray that was started for this run can never grow.
-    if address is None and "RAY_ADDRESS" not in os.environ:
-        raise UserError(f"{text}; lower alignment.cpus_per_worker or gpus_per_worker, or join a larger cluster")
-    progress.note(f"{text}; waiting until the cluster has grown")
+    find_places(need, progress.note)
 
 
 def _scaling(alignment: AlignmentConfig) -> Any:
@@ -87,19 +97,9 @@ def _scaling(alignment: AlignmentConfig) -> Any:
     resources = {"CPU": alignment.cpus_per_worker}
     if alignment.gpus_per_worker > 0:
         resources["GPU"] = alignment.gpus_per_worker
+    most, least = alignment.num_workers, alignment.min_workers
     return ScalingConfig(
-        num_workers=alignment.num_workers,
+        num_workers=(least, most) if least is not None and least < most else most,
         use_gpu=alignment.gpus_per_worker > 0,
         resources_per_worker=resources,
     )
-
-
-def _reason(error: Exception, refusal: Path) -> Exception:
-    """What a failed training says to the user: the worker's own words, without Ray Train's wrapping."""
-    if refusal.exists():
-        return UserError(json.loads(refusal.read_text(encoding="utf-8"))["message"])
-    failures = getattr(error, "worker_failures", {})
-    for rank, failure in sorted(failures.items()):
-        cause = getattr(failure, "cause", None) or failure
-        return RuntimeError(f"DPO failed on worker {rank}: {type(cause).__name__}: {cause}")
-    return RuntimeError(f"DPO failed: {error}")

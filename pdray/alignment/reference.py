@@ -35,13 +35,19 @@ class ReferenceStore:
     folder: StoragePath
 
     def sound_parts(self) -> list[str]:
-        """Names of the parts that can be read; the others are deleted, to be computed again."""
+        """Names of the parts that can be read; damaged ones are deleted, to be computed again.
+
+        Raises:
+            OSError: the storage does not answer.
+        """
         sound = []
         for name in sorted(self.folder.sizes()):
+            path = self.folder / name
             try:
-                (self.folder / name).read_table()
+                path.read_table()
             except (pa.ArrowException, OSError):
-                (self.folder / name).delete()
+                path.read_bytes()  # storage that does not answer is no reason to delete
+                path.delete()
             else:
                 sound.append(name)
         return sound

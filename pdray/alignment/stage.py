@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from pdray.alignment import checkpoints, data
@@ -10,21 +11,24 @@ from pdray.alignment.deepspeed import deepspeed_config
 from pdray.alignment.encode import pair_rule
 from pdray.alignment.inputs import PairInput, ShardEncoder, prepare_input
 from pdray.alignment.launch import check_resources, fit
+from pdray.alignment.merge import merge_adapters
 from pdray.alignment.reference import ReferenceStore
 from pdray.alignment.worker import TrainingJob
 from pdray.config import AlignmentConfig, RunConfig, fingerprinted
-from pdray.errors import check_together
+from pdray.errors import check_together, user_errors
 from pdray.identity import model_identity
 from pdray.models.folder import check_model_folder
 from pdray.models.positions import check_positions
+from pdray.runtime.tasks import finished
 from pdray.schema import AlignmentOutput
 from pdray.selection.divergence import num_kept
 from pdray.shards import ShardedFolder
 from pdray.stages import Stage, StageContext, StageResult, Upstream
 from pdray.storage import StoragePath
 from pdray.store import fingerprint
+from pdray.trackers import check_trackers
 
-VERSION = 3
+VERSION = 4
 
 
 def settings(config: RunConfig) -> dict[str, Any]:
@@ -43,6 +47,7 @@ def check(config: RunConfig, upstream: Upstream) -> None:
     check_together(
         [
             partial(deepspeed_config, alignment),
+            partial(check_trackers, "alignment.report_to", alignment.report_to),
             partial(check_model_folder, "alignment.policy", alignment.policy, "policy"),
             partial(check_positions, "alignment.max_tokens", alignment.max_tokens, alignment.policy),
         ]
@@ -58,16 +63,17 @@ def run(ctx: StageContext) -> StageResult:
     Raises:
         UserError: too few pairs, a tokenizer that does not take them, an engine other than DeepSpeed, a first loss
             that is not ln 2.
-        RuntimeError: the workers failed more than ``max_failures`` times; the message holds theirs.
+        RuntimeError: more than ``max_failures`` attempts in a row came no further; the message holds the last reason.
     """
     alignment, folder = _section(ctx.config), ctx.folder.local
     assert ctx.upstream.selection is not None, "alignment reads the selection"
     found = checkpoints.finished(folder)
     if found is None:
-        check_resources(alignment, ctx.config.cluster.address, ctx.progress)
+        check_resources(alignment, ctx.progress)
         pairs = _prepare(ctx)
         with ctx.progress.counting("DPO", unit="steps") as counter:
-            fit(TrainingJob(alignment, ctx.config.seed, pairs, reference_store(ctx.run, alignment), folder, counter))
+            job = TrainingJob(alignment, ctx.config.seed, pairs, reference_store(ctx.run, alignment), folder, counter)
+            fit(job, ctx.progress.note)
     checkpoint = checkpoints.finished(folder)
     assert checkpoint is not None, "Ray Train returned without a finished checkpoint"
     facts = checkpoints.read_mark(checkpoint) or {}
@@ -75,8 +81,22 @@ def run(ctx: StageContext) -> StageResult:
         facts["resumed_from_step"] = facts["step"]
     history = checkpoints.read_history(checkpoint)
     checkpoints.write_history(folder, history)
-    policy = f"{ctx.folder.name}/{checkpoints.publish_policy(checkpoint, folder).name}"
+    policy = f"{ctx.folder.name}/{_publish(checkpoint, folder, alignment).name}"
     return _result(ctx.upstream.selection.kept, facts, history, policy, alignment)
+
+
+def _publish(checkpoint: Path, folder: Path, alignment: AlignmentConfig) -> Path:
+    """The policy of the last checkpoint; a task adds adapters to their base, for which a driver may be too small."""
+    if alignment.lora is None:
+        return checkpoints.publish_policy(checkpoint, folder)
+    import ray
+
+    def merge(checkpoint: Path, policy: Path) -> None:
+        with user_errors():
+            for _, ref in finished(merge_adapters, [(checkpoint, policy, alignment.policy, alignment.dtype)]):
+                ray.get(ref)
+
+    return checkpoints.publish_policy(checkpoint, folder, merge)
 
 
 def _prepare(ctx: StageContext) -> PairInput:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,15 +13,14 @@ from pdray.alignment.deepspeed import deepspeed_config
 from pdray.alignment.environment import prepare_worker
 from pdray.alignment.inputs import PairInput, policy_tokenizer
 from pdray.alignment.reference import ReferenceStore, complete
-from pdray.config import AlignmentConfig
-from pdray.errors import UserError
+from pdray.alignment.resume import Resume, agree_on_checkpoint
+from pdray.config import AlignmentConfig, LoraConfig
 from pdray.models.loading import WEIGHTS, check_weights
-from pdray.storage import StoragePath
+from pdray.trackers import prepare_trackers
 
 if TYPE_CHECKING:
     from trl import DPOConfig, DPOTrainer
 
-REFUSED = "refused.json"
 REFERENCE = ("log-probabilities of the reference", "pairs")
 
 
@@ -51,24 +49,17 @@ def train_worker(job: TrainingJob) -> None:
     """Train from the latest complete checkpoint to the end; the last checkpoint holds everything that came of it.
 
     Raises:
-        UserError: something the user can mend; also written to ``refused.json``, so that a restart by Ray Train
-            fails at once instead of loading everything again.
+        UserError: something the user can mend.
     """
-    refusal = job.folder / REFUSED
-    if refusal.exists():
-        raise UserError(json.loads(refusal.read_text(encoding="utf-8"))["message"])
-    try:
-        prepare_worker(job.alignment)
-        trainer, facts = build_trainer(job)
-        resume = _agree_on_checkpoint(job.folder)
-        _train(trainer, job, facts, resume)
-    except UserError as error:
-        StoragePath(str(refusal)).write_json({"message": str(error)})
-        raise
+    prepare_worker(job.alignment)
+    resume = agree_on_checkpoint(job.folder, job.alignment.zero_stage)
+    trainer, facts = build_trainer(job, resume)
+    _train(trainer, job, facts, resume)
 
 
-def build_trainer(job: TrainingJob) -> tuple[DPOTrainer, dict[str, Any]]:
+def build_trainer(job: TrainingJob, resume: Resume) -> tuple[DPOTrainer, dict[str, Any]]:
     """A trainer over the tokenised pairs with their reference, split in training and held-out pairs, and its facts."""
+    import torch.distributed as dist
     from transformers import AutoModelForCausalLM
 
     from pdray.alignment.trainer import PreparedTrainer
@@ -77,9 +68,15 @@ def build_trainer(job: TrainingJob) -> tuple[DPOTrainer, dict[str, Any]]:
     # Before the configuration, under which ZeRO-3 would build this model too. TRL loads the policy by its name.
     check_weights(f"alignment.policy is {policy}", policy, AutoModelForCausalLM)
     # The configuration comes first: under ZeRO-3 the models are then loaded in shards.
-    args = dpo_config(job)
+    args = dpo_config(job, resume.universal)
     tokens = data.open_pairs(job.pairs)
-    trainer = PreparedTrainer(model=policy, args=args, processing_class=policy_tokenizer(policy), train_dataset=tokens)
+    trainer = PreparedTrainer(
+        model=policy,
+        args=args,
+        processing_class=policy_tokenizer(policy),
+        train_dataset=tokens,
+        peft_config=lora_config(alignment.lora) if alignment.lora else None,
+    )
     assert trainer.ref_model is None, "the reference is known, so no second model is held"
     silence_dropout(trainer.model)
     num_held_out = data.num_held_out(job.pairs.pairs, alignment)
@@ -88,12 +85,14 @@ def build_trainer(job: TrainingJob) -> tuple[DPOTrainer, dict[str, Any]]:
     logps, num_computed = _reference(trainer, job, order)
     pairs = data.with_reference(tokens, logps)
     trainer.train_dataset = pairs.select(order["row"][num_held_out:])
-    trainer.eval_dataset = pairs.select(order["row"][:num_held_out]) if num_held_out else None
-    args.per_device_eval_batch_size = data.eval_batch_size(num_held_out, alignment)
+    num_workers = dist.get_world_size()
+    num_evaluated = data.num_evaluated(num_held_out, alignment, num_workers)
+    trainer.eval_dataset = pairs.select(order["row"][:num_evaluated]) if num_evaluated else None
+    args.per_device_eval_batch_size = data.eval_batch_size(num_held_out, alignment, num_workers)
     return trainer, {
-        "num_workers": alignment.num_workers,
+        "num_workers": num_workers,
         "train_pairs": len(trainer.train_dataset),
-        "eval_pairs": num_held_out,
+        "eval_pairs": num_evaluated,
         "reference_computed": num_computed,
         "prompts_cut": job.pairs.prompts_cut,
         "responses_cut": job.pairs.responses_cut,
@@ -121,7 +120,7 @@ def _reference(trainer: DPOTrainer, job: TrainingJob, order: dict[str, np.ndarra
         if first:
             job.counter.set(done, total, REFERENCE)
 
-    batch = job.alignment.num_workers * job.alignment.batch_size
+    batch = dist.get_world_size() * job.alignment.batch_size
     by_position = complete(order["key"], order["tokens"], job.reference, parts[0], batch, forward, first, count)
     forward.close()
     logps = np.full((job.pairs.pairs, 2), np.nan, np.float32)
@@ -129,8 +128,18 @@ def _reference(trainer: DPOTrainer, job: TrainingJob, order: dict[str, np.ndarra
     return logps, computed[0]
 
 
-def dpo_config(job: TrainingJob) -> DPOConfig:
+def lora_config(lora: LoraConfig) -> Any:
+    """peft's configuration; no dropout, under which the first loss would not be ln 2."""
+    import peft
+
+    return peft.LoraConfig(
+        r=lora.r, lora_alpha=lora.alpha, target_modules=lora.target_modules, lora_dropout=0.0, task_type="CAUSAL_LM"
+    )
+
+
+def dpo_config(job: TrainingJob, universal: bool = False) -> DPOConfig:
     """The trainer's arguments; needs :func:`prepare_worker` first."""
+    import torch.distributed as dist
     from accelerate import PartialState
     from trl import DPOConfig
 
@@ -138,19 +147,21 @@ def dpo_config(job: TrainingJob) -> DPOConfig:
     use_gpu = alignment.gpus_per_worker > 0
     # Left to itself the trainer takes a CPU as a reason for plain DDP, without a word.
     PartialState(backend="nccl" if use_gpu else "gloo")
+    held_out = data.num_held_out(job.pairs.pairs, alignment)
+    reports = alignment.report_to if dist.get_rank() == 0 else []
+    prepare_trackers(reports, job.folder, "pdray-alignment")
     return DPOConfig(
         output_dir=str(job.folder / checkpoints.CHECKPOINTS),
         use_cpu=not use_gpu,
         accelerator_config={"use_configured_state": True},
-        deepspeed=deepspeed_config(alignment),
+        deepspeed=deepspeed_config(alignment, universal),
         beta=alignment.beta,
         max_length=None,  # the pairs are cut
         precompute_ref_log_probs=True,
-        num_train_epochs=alignment.epochs,
-        max_steps=alignment.max_steps or -1,
+        max_steps=data.num_steps(job.pairs.pairs - held_out, alignment),
         learning_rate=alignment.learning_rate,
         per_device_train_batch_size=alignment.batch_size,
-        gradient_accumulation_steps=alignment.gradient_accumulation,
+        gradient_accumulation_steps=data.accumulation(alignment, dist.get_world_size()),
         gradient_checkpointing=alignment.gradient_checkpointing,
         bf16=alignment.dtype == "bfloat16",
         seed=job.seed,
@@ -160,7 +171,7 @@ def dpo_config(job: TrainingJob) -> DPOConfig:
         save_strategy="steps",
         save_steps=alignment.save_steps,
         save_total_limit=2,
-        report_to=[],
+        report_to=reports,
         disable_tqdm=True,
     )
 
@@ -179,35 +190,22 @@ def silence_dropout(model: Any) -> None:
                 setattr(module, name, 0.0)
 
 
-def _train(trainer: DPOTrainer, job: TrainingJob, facts: dict[str, Any], resume: Path | None) -> None:
+def _train(trainer: DPOTrainer, job: TrainingJob, facts: dict[str, Any], resume: Resume) -> None:
     import ray.train
     from transformers import PrinterCallback
 
     from pdray.alignment.callbacks import EngineCheck, LossCheck, Record
 
-    resumed_from = int(resume.name.rpartition("-")[2]) if resume else None
     facts = {
         **facts,
         "engine": "DeepSpeedEngine",  # EngineCheck refuses any other
         "zero_stage": job.alignment.zero_stage,
-        "resumed_from_step": resumed_from,
+        "resumed_from_step": resume.step,
     }
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(EngineCheck(trainer, job.alignment.zero_stage))
     trainer.add_callback(Record(job.folder, job.counter, facts, evaluate=facts["eval_pairs"] > 0))
     trainer.add_callback(LossCheck())
-    trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    trainer.train(resume_from_checkpoint=str(resume.path) if resume.path else None)
     last = [entry for entry in trainer.state.log_history if "loss" in entry][-1]
     ray.train.report({"step": trainer.state.global_step, "loss": last["loss"]})
-
-
-def _agree_on_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint that all ranks resume from, as rank 0 sees the storage."""
-    import torch.distributed as dist
-
-    choice: list[Path | None] = [None]
-    if dist.get_rank() == 0:
-        checkpoints.remove_incomplete(folder)
-        choice[0] = checkpoints.latest(folder)
-    dist.broadcast_object_list(choice, src=0)
-    return choice[0]

@@ -4,7 +4,7 @@ This package imports neither Ray nor torch (a test proves it), so that a wrong c
 starts.
 """
 
-from pdray.config.alignment import AlignmentConfig
+from pdray.config.alignment import AlignmentConfig, LoraConfig
 from pdray.config.corpus import ColumnNames, CorpusConfig
 from pdray.config.load import ConfigError, build_config, load_config
 from pdray.config.proxies import MultiHeadModel, ProxiesConfig
@@ -20,6 +20,7 @@ __all__ = [
     "ColumnNames",
     "ConfigError",
     "CorpusConfig",
+    "LoraConfig",
     "MultiHeadModel",
     "ProxiesConfig",
     "RunConfig",

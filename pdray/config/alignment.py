@@ -8,6 +8,18 @@ from pydantic import Field, field_validator, model_validator
 
 from pdray.config.section import HOW, Count, Name, Section
 
+Tracker = Literal["tensorboard", "wandb", "mlflow", "trackio"]
+
+
+class LoraConfig(Section):
+    """Adapters of low rank in place of all weights, through peft; merged into the policy at the end."""
+
+    r: Count = Field(16, description="rank of the adapters")
+    alpha: Count = Field(32, description="the adapters' part is scaled by alpha / r")
+    target_modules: list[Name] | Name = Field(
+        "all-linear", description="modules that get an adapter, by name; all-linear: every linear layer but the head"
+    )
+
 
 class AlignmentConfig(Section):
     """DPO on the kept pairs with DeepSpeed inside Ray Train."""
@@ -20,8 +32,10 @@ class AlignmentConfig(Section):
     epochs: float = Field(1.0, gt=0, description="passes over the kept pairs")
     max_steps: Count | None = Field(None, description="stop after so many optimizer steps; null: by epochs")
     learning_rate: float = Field(5e-6, gt=0, description="peak learning rate")
-    batch_size: Count = Field(1, description="pairs per forward pass and worker")
-    gradient_accumulation: Count = Field(8, description="forward passes per optimizer step")
+    pairs_per_step: Count = Field(
+        16, description="pairs of one optimizer step, of all workers together; a multiple of num_workers × batch_size"
+    )
+    batch_size: Count = Field(1, description="pairs per forward pass and worker", json_schema_extra=HOW)
     max_tokens: Annotated[int, Field(ge=2)] = Field(512, description="most tokens of prompt and response together")
     prompt_tokens: Count | None = Field(
         None, description="tokens of a prompt's end that stay however long its responses are; null: half of max_tokens"
@@ -31,18 +45,46 @@ class AlignmentConfig(Section):
     attn_implementation: str | None = Field(
         None, description="attention of Transformers, for example sdpa or flash_attention_2; null: its own choice"
     )
-    gradient_checkpointing: bool = Field(False, description="recompute activations to save memory")
+    lora: LoraConfig | None = Field(None, description="train adapters (r, alpha, target_modules); null: all weights")
+    gradient_checkpointing: bool = Field(
+        False, description="recompute activations to save memory", json_schema_extra=HOW
+    )
     zero_stage: Literal[0, 1, 2, 3] = Field(2, description="DeepSpeed ZeRO stage")
     deepspeed: dict[str, Any] = Field(
         default_factory=dict, description="merged over the DeepSpeed config, for example CPU offload"
     )
     save_steps: Count = Field(100, description="optimizer steps between checkpoints", json_schema_extra=HOW)
-    num_workers: Annotated[int, Field(ge=2)] = Field(2, description="Ray Train workers, two or more")
+    num_workers: Count = Field(
+        2, description="Ray Train workers; another number goes on from the last checkpoint", json_schema_extra=HOW
+    )
+    min_workers: Count | None = Field(
+        None,
+        description="go on with as few workers while the cluster holds no more; null: wait for num_workers",
+        json_schema_extra=HOW,
+    )
     cpus_per_worker: float = Field(1, gt=0, description="CPUs per worker", json_schema_extra=HOW)
     gpus_per_worker: float = Field(0, ge=0, description="GPUs per worker, 0 or 1", json_schema_extra=HOW)
     max_failures: int = Field(
-        1, ge=0, description="restarts from the last checkpoint after a worker dies", json_schema_extra=HOW
+        2,
+        ge=0,
+        description="restarts in a row that bring no newer checkpoint; those that bring one are not counted",
+        json_schema_extra=HOW,
     )
+    report_to: list[Tracker] = Field(
+        default_factory=list,
+        description="trackers that get the log: tensorboard, wandb, mlflow, trackio; written into the run folder",
+        json_schema_extra=HOW,
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _old_name(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "gradient_accumulation" in data:
+            raise ValueError(
+                "gradient_accumulation is not a setting any more, because it follows from the workers; set "
+                "pairs_per_step to num_workers × batch_size × gradient_accumulation"
+            )
+        return data
 
     @field_validator("gpus_per_worker")
     @classmethod
@@ -53,6 +95,18 @@ class AlignmentConfig(Section):
                 "set it to 1, and num_workers to the number of GPUs"
             )
         return gpus
+
+    @model_validator(mode="after")
+    def _whole_passes(self) -> AlignmentConfig:
+        at_once = self.num_workers * self.batch_size
+        if self.pairs_per_step % at_once:
+            raise ValueError(
+                f"pairs_per_step {self.pairs_per_step} is no multiple of num_workers {self.num_workers} × batch_size "
+                f"{self.batch_size}; set it to {-(-self.pairs_per_step // at_once) * at_once}, or change those two"
+            )
+        if self.min_workers is not None and self.min_workers > self.num_workers:
+            raise ValueError(f"min_workers {self.min_workers} is more than num_workers {self.num_workers}; lower it")
+        return self
 
     @model_validator(mode="after")
     def _prompt_fits(self) -> AlignmentConfig:

@@ -26,7 +26,7 @@ SETTINGS: dict[str, Any] = {
     "alignment": {
         "learning_rate": 5e-4,
         "batch_size": 8,
-        "gradient_accumulation": 2,
+        "pairs_per_step": 32,
         "max_tokens": 128,
         "zero_stage": 2,
         "num_workers": 2,

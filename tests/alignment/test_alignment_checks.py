@@ -62,7 +62,7 @@ def test_settings_follow_the_policy_files_and_the_seed(tmp_path: Path) -> None:
         return stage.settings(dpo_case.context(tmp_path / "run", NOTHING, changed, 10, seed).config)
 
     before = identity()
-    assert identity(save_steps=7, max_failures=3) == before
+    assert identity(save_steps=7, max_failures=3, num_workers=1, batch_size=2) == before
     assert identity(beta=0.2) != before
     assert identity(seed=1) != before
     (tmp_path / "model" / "config.json").write_text("{ }")
@@ -70,9 +70,11 @@ def test_settings_follow_the_policy_files_and_the_seed(tmp_path: Path) -> None:
 
 
 def test_too_few_kept_pairs_are_refused_before_ray(tmp_path: Path) -> None:
-    settings = dpo_case.alignment(tiny.tiny_llama_lm(tmp_path / "policy"), gradient_accumulation=8)
+    settings = dpo_case.alignment(tiny.tiny_llama_lm(tmp_path / "policy"), pairs_per_step=16)
     ctx = dpo_case.context(tmp_path, NOTHING, settings, pairs=12)
-    with pytest.raises(UserError, match="12 pairs are left to train on, but one optimizer step takes 16"):
+    with pytest.raises(
+        UserError, match=r"11 pairs are left to train on, but one optimizer step takes alignment\.pairs_per_step 16"
+    ):
         stage.check(ctx.config, Upstream(corpus=CorpusOutput(1, 40, 80, ["a", "b"], {"a": 20, "b": 20}, False)))
     stage.check(ctx.config, Upstream())
 
@@ -127,5 +129,5 @@ def test_workers_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     """Ray Train would wait for them for ever."""
     settings = dpo_case.alignment(tmp_path, cpus_per_worker=2)
     ctx = dpo_case.context(tmp_path, NOTHING, settings, pairs=100)
-    with pytest.raises(UserError, match=r"2 workers of 2 CPUs .* holds 1; lower alignment\.cpus_per_worker"):
+    with pytest.raises(UserError, match=r"2 training worker.* of 2 CPUs .* holds 1; lower alignment\.num_workers"):
         stage.run(ctx)

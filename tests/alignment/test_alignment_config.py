@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -79,3 +82,11 @@ def test_missing_compiler_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     monkeypatch.delenv("CXX", raising=False)
     with pytest.raises(UserError, match=r"finds no C\+\+ compiler c\+\+; install one"):
         environment.build_operators(["ShareMemCommBuilder"])
+
+
+def test_setup_comes_as_far_as_the_compiler(tmp_path: Path) -> None:
+    """``make setup`` compiles ahead by this command, and goes on without a word where it fails."""
+    environment = {name: value for name, value in os.environ.items() if name != "CXX"} | {"PATH": str(tmp_path)}
+    words = [sys.executable, "-m", "pdray.alignment.environment"]
+    found = subprocess.run(words, env=environment, capture_output=True, text=True)
+    assert "finds no C++ compiler c++" in found.stderr

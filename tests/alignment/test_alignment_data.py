@@ -127,25 +127,35 @@ def test_a_tokenizer_without_an_end_is_refused(tmp_path: Path) -> None:
     ("pairs", "share", "batch_size", "expected"),
     [(100, 0.05, 1, 4), (100, 0.1, 4, 8), (100, 0.05, 4, 4), (100, 0.0, 1, 0), (30, 0.05, 1, 0), (100, 0.03, 8, 2)],
 )
-def test_held_out_fills_whole_batches_on_two_workers(pairs: int, share: float, batch_size: int, expected: int) -> None:
-    settings = alignment(POLICY, held_out=share, batch_size=batch_size)
-    count = data.num_held_out(pairs, settings)
+def test_evaluation_fills_whole_batches_on_two_workers(
+    pairs: int, share: float, batch_size: int, expected: int
+) -> None:
+    settings = alignment(POLICY, held_out=share, batch_size=batch_size, pairs_per_step=16)
+    held_out = data.num_held_out(pairs, settings)
+    assert held_out == int(pairs * share), "the split knows no workers"
+    count = data.num_evaluated(held_out, settings, 2)
     assert count == expected
-    assert count % (2 * data.eval_batch_size(count, settings)) == 0
+    assert count % (2 * data.eval_batch_size(held_out, settings, 2)) == 0
+
+
+@pytest.mark.parametrize(("workers", "passes"), [(1, 8), (2, 4), (3, 3), (4, 2), (8, 1), (16, 1)])
+def test_a_step_takes_the_same_pairs_whatever_workers_there_are(workers: int, passes: int) -> None:
+    settings = alignment(POLICY, batch_size=2, pairs_per_step=16, epochs=2.5)
+    assert data.accumulation(settings, workers) == passes
+    assert data.num_steps(100, settings) == 18, "two epochs and a half of seven steps"
+    assert data.num_steps(100, alignment(POLICY, max_steps=5)) == 5
 
 
 def test_too_few_pairs_for_one_step() -> None:
-    settings = alignment(POLICY, held_out=0.0, batch_size=2, gradient_accumulation=3)
+    settings = alignment(POLICY, held_out=0.0, batch_size=2, pairs_per_step=12)
     data.check_enough(12, settings)
-    with pytest.raises(
-        UserError, match=r"11 pairs .* takes 12 \(num_workers 2 × batch_size 2 × gradient_accumulation 3\)"
-    ):
+    with pytest.raises(UserError, match=r"11 pairs .* takes alignment\.pairs_per_step 12; lower it"):
         data.check_enough(11, settings)
 
 
 @pytest.mark.parametrize(("max_steps", "trained"), [(None, 36), (1, 4), (8, 32), (9, 36), (20, 36)])
 def test_no_more_pairs_are_trained_on_than_the_steps_come_to(max_steps: int | None, trained: int) -> None:
-    settings = alignment(POLICY, max_steps=max_steps, held_out=0.1, gradient_accumulation=2)
+    settings = alignment(POLICY, max_steps=max_steps, held_out=0.1, pairs_per_step=4)
     assert data.num_trained(40, settings) == trained
 
 

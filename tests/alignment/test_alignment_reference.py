@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +78,20 @@ def test_a_killed_pass_loses_the_chunk_under_way(tmp_path: Path, monkeypatch: py
     assert policy.calls == [[1, 0]]
     _complete(store, policy)
     assert policy.calls[1:] == [[2, 4]]
+
+
+def test_a_part_that_the_storage_does_not_give_is_not_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = _store(tmp_path)
+    _complete(store, FakePolicy())
+
+    def fails(path: StoragePath, *unused: object) -> None:
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    with monkeypatch.context() as broken, pytest.raises(OSError, match="Input/output error"):
+        broken.setattr(StoragePath, "read_table", fails)
+        broken.setattr(StoragePath, "read_bytes", fails)
+        store.sound_parts()
+    assert len(store.sound_parts()) == 1
 
 
 def test_a_damaged_part_is_computed_again(tmp_path: Path) -> None:

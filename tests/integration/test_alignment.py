@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ import pyarrow as pa
 import pytest
 
 from pdray.alignment import checkpoints, stage
+from pdray.alignment.merge import merge_adapters
 from pdray.alignment.worker import TrainingJob
 from pdray.errors import UserError
 from pdray.schema import AlignmentOutput
@@ -28,7 +30,9 @@ from pdray.storage import StoragePath
 from tests import dpo_case, tiny
 
 PAIRS = 42  # 4 held out, 38 to train on: the last step of an epoch takes 2 pairs instead of 4
-STEPS = 16  # an epoch has 10, so that a resumed training crosses from one into the next
+STEPS = 12  # an epoch has 10, so that a resumed training crosses from one into the next
+LORA: dict[str, Any] = {"lora": {"r": 4, "alpha": 8}, "max_steps": 6, "learning_rate": 1e-2}
+ONE: dict[str, Any] = {"num_workers": 1}
 OFFLOAD_OPTIMIZER = {"offload_optimizer": {"device": "cpu"}}
 OFFLOAD_ALL = {**OFFLOAD_OPTIMIZER, "offload_param": {"device": "cpu"}}
 
@@ -52,10 +56,12 @@ def trained(policy: Path, selection: ShardedFolder, tmp_path_factory: pytest.Tem
     chat = dpo_case.write_kept(root / "chat", PAIRS, chat=True, longest=30)
     jobs = {
         "trl": _job(root, "trl", selection, policy, zero_stage=0, max_steps=STEPS),
-        "zero0": _job(root, "zero0", selection, policy, zero_stage=0, max_steps=STEPS),
-        "zero2": _job(root, "zero2", selection, policy, zero_stage=2, max_steps=STEPS, run="run2"),
-        "zero3": _job(root, "zero3", selection, policy, zero_stage=3, max_steps=STEPS, run="run3"),
-        "cached": _job(root, "cached", selection, policy, zero_stage=2, max_steps=STEPS),
+        "zero0": _job(root, "zero0", selection, policy, zero_stage=0, max_steps=STEPS, save_steps=4),
+        "zero2": _job(root, "zero2", selection, policy, zero_stage=2, max_steps=STEPS, save_steps=4),
+        "zero3": _job(root, "zero3", selection, policy, zero_stage=3, max_steps=STEPS, save_steps=4, run="run3"),
+        "lora": _job(root, "lora", selection, policy, report_to=["tensorboard"], **LORA),
+        "lora again": _job(root, "lora again", selection, policy, **LORA),
+        "poisoned": _job(root, "poisoned", selection, policy, zero_stage=2, max_steps=STEPS),
         "offload2": _job(root, "offload2", selection, policy, zero_stage=2, max_steps=3, zero=OFFLOAD_OPTIMIZER),
         "offload3": _job(root, "offload3", selection, policy, zero_stage=3, max_steps=3, zero=OFFLOAD_ALL, run="run4"),
         "bfloat16": _job(
@@ -67,12 +73,64 @@ def trained(policy: Path, selection: ShardedFolder, tmp_path_factory: pytest.Tem
             max_tokens=40,
             dtype="bfloat16",
             batch_size=2,
+            pairs_per_step=8,
             gradient_checkpointing=True,
         ),
         "ddp": _job(root, "ddp", selection, policy, max_steps=1),
     }
-    errors = _train_all(jobs, selection)
+    errors = _train_all(jobs, selection, 2)
     return {name: errors.get(name) or job.folder for name, job in jobs.items()}
+
+
+@pytest.fixture(scope="module")
+def resized(trained: dict[str, Path], policy: Path, selection: ShardedFolder) -> dict[str, Path | str]:
+    """Trainings of two workers that one worker goes on with."""
+    root = trained["zero0"].parent
+    jobs = {
+        f"zero{stage}": _job(root, f"one worker {stage}", selection, policy, zero_stage=stage, max_steps=STEPS, **ONE)
+        for stage in (0, 2, 3)
+    }
+    jobs["lora"] = _job(root, "one worker lora", selection, policy, **LORA, **ONE)
+    for name, job in jobs.items():
+        _copy_checkpoint(trained[name], job.folder, 4 if name == "lora" else 8)
+    errors = _train_all(jobs, selection, 1)
+    return {name: errors.get(name) or job.folder for name, job in jobs.items()}
+
+
+def _copy_checkpoint(source: Path, folder: Path, step: int) -> Path:
+    """A stage folder whose training was interrupted after a checkpoint of another."""
+    target = folder / "checkpoints" / f"checkpoint-{step}"
+    shutil.copytree(source / "checkpoints" / target.name, target)
+    return target
+
+
+def _interrupted(name: str, folder: Path) -> None:
+    """The folders of trainings that go on from what an earlier one of the same worker group left."""
+    import torch.distributed as dist
+
+    if dist.get_rank() == 0 and name == "lora again":
+        _copy_checkpoint(folder.parent / "lora", folder, 4)
+    if dist.get_rank() == 0 and name == "poisoned":
+        _poison(_copy_checkpoint(folder.parent / "zero2", folder, 8), folder.parent / "created")
+    dist.barrier()
+
+
+def _poison(checkpoint: Path, created: Path) -> None:
+    """Have a file created when DeepSpeed reads what it must unpickle."""
+    import torch
+
+    (file, *_) = checkpoint.rglob("*optim_states.pt")
+    torch.save({**torch.load(file, map_location="cpu"), "poison": Poison(created)}, file)
+
+
+class Poison:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple[Any, tuple[str, str]]:
+        return open, (str(self.file), "w")
 
 
 def _job(
@@ -83,7 +141,7 @@ def _job(
     return dpo_case.training_job(root / run, root / name, selection, settings)
 
 
-def _train_all(jobs: dict[str, TrainingJob], selection: ShardedFolder) -> dict[str, str]:
+def _train_all(jobs: dict[str, TrainingJob], selection: ShardedFolder, workers: int) -> dict[str, str]:
     from ray import cloudpickle
     from ray.train import ScalingConfig
     from ray.train.torch import TorchTrainer
@@ -95,7 +153,7 @@ def _train_all(jobs: dict[str, TrainingJob], selection: ShardedFolder) -> dict[s
     result = TorchTrainer(
         _train_one_by_one,
         train_loop_config={"jobs": jobs, "selection": selection},
-        scaling_config=ScalingConfig(num_workers=2, resources_per_worker={"CPU": 1}),
+        scaling_config=ScalingConfig(num_workers=workers, resources_per_worker={"CPU": 1}),
     ).fit()
     errors: dict[str, str] = result.return_value
     return errors
@@ -106,6 +164,7 @@ def _train_one_by_one(loop: dict[str, Any]) -> dict[str, str]:
 
     errors = {}
     for name, job in loop["jobs"].items():
+        _interrupted(name, job.folder)
         with _plain_ddp() if name == "ddp" else _fresh_accelerate():
             try:
                 _train_with_trl(job, loop["selection"]) if name == "trl" else train_worker(job)
@@ -156,7 +215,7 @@ def _plain_ddp() -> Any:
 
     from trl import DPOConfig
 
-    def careless(job: TrainingJob) -> DPOConfig:
+    def careless(job: TrainingJob, universal: bool) -> DPOConfig:
         os.environ["ACCELERATE_USE_DEEPSPEED"] = "false"
         return DPOConfig(
             output_dir=str(job.folder / "checkpoints"),
@@ -195,19 +254,18 @@ def _weights(folder: Path) -> dict[str, Any]:
 
 
 def test_loss_curves_are_those_of_trl_with_a_reference_model(trained: dict[str, Path]) -> None:
-    """TRL tokenises by itself and holds a second model; the other trainings do neither."""
-    curves = {name: _losses(trained[name]) for name in ("trl", "zero0", "zero2", "zero3", "cached")}
-    assert [len(curve) for curve in curves.values()] == [STEPS] * 5
+    """TRL tokenises by itself and holds a second model; the other trainings do neither, ZeRO-2 has what ZeRO-0 kept."""
+    curves = {name: _losses(trained[name]) for name in ("trl", "zero0", "zero2", "zero3")}
+    assert [len(curve) for curve in curves.values()] == [STEPS] * 4
     assert curves["zero0"] == pytest.approx(curves["trl"], abs=1e-5)
     assert curves["zero2"] == pytest.approx(curves["trl"], abs=1e-4)
     assert curves["zero3"] == pytest.approx(curves["trl"], abs=1e-4)
-    assert curves["cached"] == pytest.approx(curves["zero2"], abs=1e-5)
     assert curves["zero0"][0] == pytest.approx(math.log(2), abs=1e-6)
     assert max(curves["zero0"]) - min(curves["zero0"]) > 0.02, "a policy that does not move proves nothing"
 
 
 def test_the_reference_is_computed_once_for_a_run(trained: dict[str, Path]) -> None:
-    first, later = ("zero0", "zero2", "zero3"), ("cached", "offload2")
+    first, later = ("zero0", "zero3"), ("zero2", "offload2")
     computed = {name: _facts(trained[name])["reference_computed"] for name in (*first, *later)}
     assert computed == dict.fromkeys(first, PAIRS) | dict.fromkeys(later, 0)
 
@@ -269,6 +327,68 @@ def test_bfloat16_chat_with_gradient_checkpointing(trained: dict[str, Path]) -> 
     assert (facts["empty"], facts["train_pairs"], facts["eval_pairs"]) == (0, 2 * 8, 4)
 
 
+def test_adapters_train_and_resume_and_merge(trained: dict[str, Path], policy: Path, tmp_path: Path) -> None:
+    losses = _losses(trained["lora"])
+    assert losses[0] == pytest.approx(math.log(2), abs=1e-6), "the reference is the base, adapters off"
+    assert max(losses) - min(losses) > 0.02
+    assert _facts(trained["lora again"])["resumed_from_step"] == 4
+    assert _losses(trained["lora again"]) == pytest.approx(losses, abs=1e-5)
+    assert _facts(trained["lora"])["reference_computed"] == 0
+    checkpoint = checkpoints.finished(trained["lora"])
+    assert checkpoint is not None
+    (tmp_path / "policy").mkdir()
+    merge_adapters(checkpoint, tmp_path / "policy", str(policy), "float32")
+    assert not list((tmp_path / "policy").glob("adapter*"))
+    _check_merged(policy, checkpoint, tmp_path / "policy")
+
+
+def _check_merged(base: Path, adapters: Path, merged: Path) -> None:
+    """The merged model says what base and adapters say together, and not what the base says."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model, ids = AutoModelForCausalLM.from_pretrained(base), torch.arange(4, 20)[None]
+    with torch.no_grad():
+        before = model(ids).logits
+        expected = PeftModel.from_pretrained(model, adapters)(ids).logits
+        found = AutoModelForCausalLM.from_pretrained(merged)(ids).logits
+    assert torch.allclose(found, expected, atol=1e-4)
+    assert not torch.allclose(found, before, atol=1e-2)
+    AutoTokenizer.from_pretrained(merged)
+
+
+def test_a_poisoned_checkpoint_is_refused_and_runs_nothing(trained: dict[str, Path | str]) -> None:
+    assert "optim_states.pt holds io.open, which no checkpoint of this training does" in str(trained["poisoned"])
+    assert not (Path(trained["zero0"]).parent / "created").exists()
+
+
+@pytest.mark.parametrize("name", ["zero0", "zero2", "zero3", "lora"])
+def test_another_number_of_workers_goes_on(trained: dict[str, Path], resized: dict[str, Path | str], name: str) -> None:
+    assert not isinstance(resized[name], str), resized[name]
+    facts = _facts(resized[name])
+    assert (facts["num_workers"], facts["resumed_from_step"]) == (1, 4 if name == "lora" else 8)
+    assert _losses(resized[name]) == pytest.approx(_losses(trained[name]), abs=1e-4)
+    assert _entries(resized[name])[-1]["step"] == _entries(trained[name])[-1]["step"]
+
+
+def test_a_tracker_writes_into_the_run_folder(trained: dict[str, Path]) -> None:
+    """One event file, of rank 0, with the loss of every step."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    (file,) = (trained["lora"] / "trackers" / "tensorboard").iterdir()
+    data, events = file.read_bytes(), []
+    while data:  # length, checksum, event, checksum
+        size = int.from_bytes(data[:8], "little")
+        events.append(Event.FromString(data[12 : 12 + size]))
+        data = data[16 + size :]
+    losses = {
+        event.step: value.simple_value for event in events for value in event.summary.value if value.tag == "train/loss"
+    }
+    assert list(losses.values()) == pytest.approx(_losses(trained["lora"]), abs=1e-6)
+    assert sorted(losses) == list(range(1, 7))
+
+
 def test_ddp_in_place_of_deepspeed_is_refused(trained: dict[str, str]) -> None:
     assert "asks for DeepSpeed ZeRO-2 but the trainer would run DistributedDataParallel" in trained["ddp"]
 
@@ -283,10 +403,11 @@ def test_first_loss_other_than_ln2_stops_the_run(selection: ShardedFolder, tmp_p
         stage.run(dpo_case.context(tmp_path / "run", selection, settings, PAIRS))
 
 
-def test_killed_driver_and_killed_worker_resume(
+def test_killed_driver_and_killed_worker_resume_with_the_workers_there_are(
     trained: dict[str, Path], policy: Path, selection: ShardedFolder, tmp_path: Path
 ) -> None:
-    settings = dpo_case.alignment(policy, zero_stage=2, max_steps=STEPS)
+    """The second attempt finds a cluster that holds one worker of the two."""
+    settings = dpo_case.alignment(policy, zero_stage=2, max_steps=STEPS, min_workers=1, cpus_per_worker=1.5)
     ctx = dpo_case.context(tmp_path, selection, settings, PAIRS)
     folder = ctx.folder.local
     with _driver(tmp_path, selection, policy) as driver:
@@ -305,7 +426,8 @@ def test_killed_driver_and_killed_worker_resume(
     assert result.metrics["resumed_from_step"] > first
     assert result.metrics["steps"] == STEPS
     assert [entry["step"] for entry in _entries(folder) if "loss" in entry] == list(range(1, STEPS + 1))
-    assert _losses(folder) == pytest.approx(_losses(trained["zero2"]), abs=1e-5)
+    assert result.metrics["num_workers"] == 1
+    assert _losses(folder) == pytest.approx(_losses(trained["zero2"]), abs=1e-4)
     assert result.metrics["first_loss"] == pytest.approx(math.log(2), abs=1e-6)
     assert (result.rows_in, result.rows_out, result.dropped) == (PAIRS, PAIRS, {})
     assert len(list((folder / "checkpoints").glob("checkpoint-*"))) == 2

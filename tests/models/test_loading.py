@@ -72,13 +72,13 @@ def test_a_ready_reward_model_lacks_nothing(tmp_path: Path, part: str) -> None:
 def test_a_policy_that_lacks_weights_is_refused_before_it_is_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
-    monkeypatch.setattr(worker, "dpo_config", lambda job: pytest.fail("went on to the training"))
+    monkeypatch.setattr(worker, "dpo_config", lambda *unused: pytest.fail("went on to the training"))
     policy = tiny_llama_lm(tmp_path / "policy", chat=False)
     drop_weights(policy, part)
     selection = dpo_case.write_kept(tmp_path / "selection", 8)
     job = worker.TrainingJob(dpo_case.alignment(policy), 0, selection, tmp_path, SimpleNamespace(), SimpleNamespace())
     with pytest.raises(UserError, match=rf"^alignment\.policy is .*, which lacks \d weights .*{part}"):
-        worker.build_trainer(job)
+        worker.build_trainer(job, worker.Resume())
 
 
 def test_whole_policies_pass(tmp_path: Path) -> None:

@@ -1,0 +1,44 @@
+"""Trackers: refused where they are not installed, and kept to the run folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from pdray.config.alignment import Tracker
+from pdray.errors import UserError
+from pdray.trackers import PACKAGES, check_trackers, prepare_trackers
+
+
+def test_a_tracker_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_trackers("alignment.report_to", ["tensorboard"])
+    monkeypatch.setitem(PACKAGES, "mlflow", ("mlflow_that_is_not_there",))
+    with pytest.raises(UserError, match=r"alignment\.report_to names mlflow, .* pip install mlflow, or take it out"):
+        check_trackers("alignment.report_to", ["tensorboard", "mlflow"])
+
+
+def test_every_tracker_of_the_setting_is_known() -> None:
+    assert set(get_args(Tracker)) == PACKAGES.keys()
+
+
+def test_files_go_below_the_folder_and_nobody_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", {"MLFLOW_TRACKING_URI": "http://mine"})
+    prepare_trackers(list(PACKAGES), tmp_path, "project")
+    assert os.environ.pop("MLFLOW_TRACKING_URI") == "http://mine", "the user's own variables win"
+    assert os.environ["WANDB_MODE"] == "offline"
+    folders = {name: value for name, value in os.environ.items() if name.endswith("_DIR")}
+    assert folders == {
+        "TENSORBOARD_LOGGING_DIR": str(tmp_path / "trackers" / "tensorboard"),
+        "WANDB_DIR": str(tmp_path / "trackers" / "wandb"),
+        "TRACKIO_DIR": str(tmp_path / "trackers" / "trackio"),
+    }
+    assert all(Path(folder).is_dir() for folder in folders.values())
+
+
+def test_wandb_with_a_key_of_the_users_is_online(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", {"WANDB_API_KEY": "a key"})
+    prepare_trackers(["wandb"], tmp_path, "project")
+    assert "WANDB_MODE" not in os.environ
