@@ -50,6 +50,11 @@ class ProxiesConfig(Section):
         json_schema_extra=HOW,  # its files decide, not where they lie
     )
     train: Literal["all", "head"] = Field("all", description="train all weights, or the head on a frozen backbone")
+    kind: Literal["shared", "separate"] = Field(
+        "separate",
+        description="train all: one model with a label for each aspect, which scoring reads each text with once, or a "
+        "model for each aspect",
+    )
     reading: Literal["auto", "together", "apart"] = Field(
         "auto",
         description="train head: read prompt and response together as one text, or embed each apart and let the head "
@@ -69,6 +74,9 @@ class ProxiesConfig(Section):
     length_baseline: bool = Field(
         True, description="also train without the remedies, to report the length bias before and after"
     )
+    max_baseline_pairs: Count = Field(
+        5_000, description="train all: most pairs of an aspect to train such a baseline on; it takes as long again"
+    )
     epochs: float = Field(
         1.0, gt=0, description="train all: passes over an aspect's pairs (heads are fitted to convergence)"
     )
@@ -77,9 +85,13 @@ class ProxiesConfig(Section):
     dtype: Literal["float32", "bfloat16"] = Field(
         "float32", description="train all: compute precision (features are computed in scores.dtype)"
     )
+    save_steps: Count = Field(200, description="train all: optimizer steps between checkpoints", json_schema_extra=HOW)
     num_workers: Count = Field(1, description="train all: Ray Train workers per proxy")
     cpus_per_worker: float = Field(1, gt=0, description="train all: CPUs per worker", json_schema_extra=HOW)
     gpus_per_worker: float = Field(0, ge=0, description="train all: GPUs per worker", json_schema_extra=HOW)
+    max_failures: int = Field(
+        1, ge=0, description="train all: restarts from the last checkpoint after a worker dies", json_schema_extra=HOW
+    )
 
     @model_validator(mode="after")
     def _source(self) -> ProxiesConfig:
