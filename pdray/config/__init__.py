@@ -7,6 +7,7 @@ starts.
 from pdray.config.alignment import AlignmentConfig
 from pdray.config.corpus import ColumnNames, CorpusConfig
 from pdray.config.load import build_config, load_config
+from pdray.config.lora import LoraConfig
 from pdray.config.proxies import MultiHeadModel, ProxiesConfig
 from pdray.config.run import ClusterConfig, RunConfig, SelectionConfig
 from pdray.config.scores import ENGINE_ARGS_OF_OURS, ScoresConfig
@@ -19,6 +20,7 @@ __all__ = [
     "ClusterConfig",
     "ColumnNames",
     "CorpusConfig",
+    "LoraConfig",
     "MultiHeadModel",
     "ProxiesConfig",
     "RunConfig",

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
+from pdray.config.lora import LoraConfig
 from pdray.config.section import HOW, Count, Name, Section, Share, require_distinct
 
 
@@ -85,6 +86,10 @@ class ProxiesConfig(Section):
     dtype: Literal["float32", "bfloat16"] = Field(
         "float32", description="train all: compute precision (features are computed in scores.dtype)"
     )
+    lora: LoraConfig | None = Field(
+        None,
+        description="train all: adapters (r, alpha, target_modules) in place of the backbone's weights; null: these",
+    )
     save_steps: Count = Field(200, description="train all: optimizer steps between checkpoints", json_schema_extra=HOW)
     num_workers: Count = Field(1, description="train all: Ray Train workers per proxy")
     cpus_per_worker: float = Field(1, gt=0, description="train all: CPUs per worker", json_schema_extra=HOW)
@@ -102,6 +107,8 @@ class ProxiesConfig(Section):
         require_distinct(self.model_aspects)
         if self.reading == "apart" and self.train != "head":
             raise ValueError("reading is apart, but only heads read so; set train to head, or leave reading out")
+        if self.lora is not None and self.train != "all":
+            raise ValueError("lora is set, but heads train nothing below them; set train to all, or leave lora out")
         return self
 
     @property

@@ -16,6 +16,7 @@ from pdray.config import ProxiesConfig
 from pdray.errors import UserError
 from pdray.margins import final_margin
 from pdray.proxies import length, quality
+from pdray.proxies.adapters import adapted, merged
 from pdray.proxies.backbone import save_model
 from pdray.proxies.base import load_reward_model, load_tokenizer
 from pdray.proxies.batches import training_order
@@ -193,9 +194,10 @@ def train_one(job: TrainingJob, use: str, folder: StoragePath | None) -> Trained
     checkpoints = Checkpoints(job.scratch / f"{use}-checkpoints")
     step = agreed(checkpoints.last_step())
     with tempfile.TemporaryDirectory(prefix="pdray-proxy-") as local:
+        model = load_reward_model(base_model, tokenizer, job.seed, len(job.aspects))
         trainer = AspectTrainer(
             job.aspects,
-            load_reward_model(base_model, tokenizer, job.seed, len(job.aspects)),
+            adapted(model, job.proxies.lora) if job.proxies.lora else model,
             args=reward_config(job, local),
             train_dataset=rows.select(order, keep_in_memory=True, new_fingerprint=f"{name}-order"),
             processing_class=tokenizer,
@@ -205,6 +207,7 @@ def train_one(job: TrainingJob, use: str, folder: StoragePath | None) -> Trained
     if not trainer.is_world_process_zero():
         return None
     model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+    model = merged(model) if job.proxies.lora else model
     with trainer.accelerator.autocast():
         margins = held_out_margins(model, job.held_out, tokenizer.pad_token_id)
     if folder is not None:

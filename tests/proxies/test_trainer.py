@@ -9,14 +9,16 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pdray.config import ProxiesConfig
+from pdray.config import LoraConfig, ProxiesConfig
+from pdray.errors import UserError
+from pdray.proxies.adapters import adapted
 from pdray.proxies.base import load_reward_model, load_tokenizer
 from pdray.proxies.batches import training_order
 from pdray.proxies.checkpoints import Checkpoints
 from pdray.proxies.data import BASELINE, TRAIN, TablesJob
 from pdray.proxies.launch import lanes_of
 from pdray.proxies.pairs import AspectPairs
-from pdray.proxies.training import TrainingJob, reward_config, train_one
+from pdray.proxies.training import TrainingJob, held_out_margins, reward_config, train_one
 from pdray.storage import StoragePath
 from tests.tiny import tiny_encoder
 
@@ -152,6 +154,41 @@ def test_a_lost_training_goes_on_from_its_last_checkpoint_and_makes_the_same_wei
     assert (again.resumed_from, again.steps) == (4, 6)
     one, other = (path / "model" / "model.safetensors" for path in (tmp_path / "whole", tmp_path / "lost"))
     assert one.read_bytes() == other.read_bytes()
+
+
+def test_adapters_are_trained_resumed_and_merged(tmp_path: Path, base: str) -> None:
+    from safetensors.numpy import load_file
+    from transformers import AutoModelForSequenceClassification
+
+    lora = LoraConfig(r=2, alpha=4, target_modules=["query", "value"])
+    job = training_job(tmp_path, base, ["a", "b"], lora=lora, save_steps=2)
+    with pytest.raises(FakeDeath):
+        train_one(job.counted_by(FakeDyingCounter(3)), TRAIN, job.stage / "model")
+    trained = train_one(job, TRAIN, job.stage / "model")
+    assert trained is not None
+    assert (trained.resumed_from, trained.steps) == (2, 6)
+    start = {
+        name: value.numpy() for name, value in load_reward_model(base, load_tokenizer(base), 0, 2).state_dict().items()
+    }
+    saved = load_file(tmp_path / "model" / "model.safetensors")
+    ranks = {
+        name: np.linalg.matrix_rank(value - start[name], tol=1e-6) for name, value in saved.items() if value.ndim > 1
+    }
+    places = {name: rank for name, rank in ranks.items() if rank}
+    adapters = {
+        f"bert.encoder.layer.{layer}.attention.self.{part}.weight" for layer in (0, 1) for part in ("query", "value")
+    }
+    assert places.keys() == adapters | {"classifier.weight"}
+    assert {places[name] for name in adapters} == {2}
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model")
+    assert model.config.id2label == {0: "a", 1: "b"}
+    np.testing.assert_allclose(held_out_margins(model, job.held_out, 0), trained.margins, atol=1e-5)
+
+
+def test_modules_that_cannot_have_adapters_are_refused(tmp_path: Path, base: str) -> None:
+    model = load_reward_model(base, load_tokenizer(base), 0)
+    with pytest.raises(UserError, match=r"^proxies.lora.target_modules is 'q_proj', which peft refuses for a Bert"):
+        adapted(model, LoraConfig(target_modules="q_proj"))
 
 
 def test_a_checkpoint_counts_only_while_it_is_whole(folder: StoragePath, tmp_path: Path) -> None:
