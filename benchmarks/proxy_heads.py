@@ -1,6 +1,6 @@
 """What the length remedies and the strength of regularisation do to heads and to the pairs that divergence keeps.
 
-    python -m benchmarks.proxies --run RUN --out RESULT.json
+    python -m benchmarks.proxy_heads --run RUN --out RESULT.json
 
 ``--run`` is a run with ``proxies.train: head`` and ``proxies.reading: together`` or ``apart``, not ``auto``. Its corpus
 carries true conflicts, as one on SummEval leaves it, and its proxies stage is finished with all pairs used. Every
@@ -60,7 +60,7 @@ def main() -> None:
     chosen = choose(upstream, config.proxies, config.seed)
     rows = run(upstream, chosen, config.proxies, config.seed)
     settings = {"gamma": GAMMA, "seed": config.seed, "max_tokens": config.scores.max_tokens}
-    write_result(args.out, "proxies", settings, rows)
+    write_result(args.out, "proxy heads", settings, rows)
 
 
 def choose(upstream: Upstream, proxies: ProxiesConfig, seed: int) -> list[AspectPairs]:
