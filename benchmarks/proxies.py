@@ -1,168 +1,283 @@
-"""What the length remedies and the strength of regularisation do to heads and to the pairs that divergence keeps.
+"""Which proxies judge best: heads on a frozen backbone, a trained model for each aspect, or one that they share.
 
-    python -m benchmarks.proxies --run RUN --out RESULT.json
+    python -m benchmarks.proxies synthetic --base DIR --scratch DIR --out part-synthetic.json
+    python -m benchmarks.proxies summeval --data DIR --base DIR --scratch DIR --out part-summeval.json
+    python -m benchmarks.proxies join --parts part-*.json --out benchmarks/results/proxies-2core.json
 
-``--run`` is a run with ``proxies.train: head`` and ``proxies.reading: together`` or ``apart``, not ``auto``. Its corpus
-carries true conflicts, as one on SummEval leaves it, and its proxies stage is finished with all pairs used. Every
-variant fits the heads to the features of that run with the project's own code (only without Ray), gives every pair its
-margins and cuts by divergence. Correlations are Spearman's, of Δlen with the margin on held-out pairs, mean over the
-aspects.
+``--data`` holds summeval_pairs.parquet. ``--base`` is the model folder that every proxy starts from: for SummEval the
+one that ``pdray models minilm`` writes; for the synthetic corpus a small random encoder of its words, which is built
+where the folder is empty. A seed decides the corpus, the pairs held out, weights and order.
+
+This is the project's own code on one CPU, without Ray: choice of pairs, features, fits, trainings, margins, divergence.
+Seconds are CPU seconds of proxies and scoring, start-up left out. Accuracy is measured on the pairs that a proxy is
+there to judge, those that other aspects labelled, where the true ratings of its aspect differ. Overlap is the share of
+kept pairs that the heads keep too.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import shutil
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from benchmarks.common import load_average, write_result
-from pdray.config import ProxiesConfig, build_config
-from pdray.engines.pair_features import blocks
-from pdray.pipeline import plan, upstream_of
+from benchmarks.proxy_heads import auroc
+from pdray.config import ProxiesConfig
+from pdray.corpus.conflict import conflicts
+from pdray.corpus.rows import draw_pair
+from pdray.demo.corpus import make_pairs
+from pdray.demo.models import build_models
+from pdray.engines.encode import ModelEncoder
+from pdray.engines.engine import EngineOptions, load_engine
+from pdray.hashing import hash64
+from pdray.margins import final_margin
 from pdray.proxies import length
-from pdray.proxies.features import final_margins, read_pairs
+from pdray.proxies.data import TablesJob, write_held_out, write_tables
+from pdray.proxies.done import SCRATCH, read_done
+from pdray.proxies.encoded import EncodeJob, encode_shard
+from pdray.proxies.features import FeatureWriter, RowsOfPairs
+from pdray.proxies.full import models_of
 from pdray.proxies.linear import HeadJob, fit_aspect
 from pdray.proxies.pairs import AspectPairs, candidates, choose_pairs, seen_shares
-from pdray.proxies.readings import Reading
-from pdray.schema import PAIRS, ProxiesOutput
+from pdray.proxies.readings import SIMPLEST_FIRST, Reading, best, prepare, write_model
+from pdray.proxies.training import TrainingJob, train_worker
+from pdray.schema import PAIRS, TEXTS, pairs_schema, texts_schema
 from pdray.selection.divergence import preference_divergence, quantile_rank, scale_margins
-from pdray.stages import Upstream
-from pdray.store import RunStore
+from pdray.shards import ShardedFolder
+from pdray.storage import StoragePath
+from pdray.tokens import TokenRule
 
-OFF: dict[str, Any] = {"balance_temperature": None, "length_penalty": 0.0}
-VARIANTS: dict[str, dict[str, Any]] = {
-    "no remedy": OFF,
-    "τ = 1": {**OFF, "balance_temperature": 1.0},
-    "τ = 0.1": {**OFF, "balance_temperature": 0.1},
-    "eq16, ρ = 0.001": {**OFF, "length_penalty": 0.001},
-    "eq16, ρ = 0.01": {**OFF, "length_penalty": 0.01},
-    "residual, ρ = 0.001": {**OFF, "length_penalty": 0.001, "length_penalty_form": "residual"},
-    "residual, ρ = 0.01": {**OFF, "length_penalty": 0.01, "length_penalty_form": "residual"},
-    "τ = 1, eq16, ρ = 0.001": {"balance_temperature": 1.0, "length_penalty": 0.001},
+GAMMA, KEPT = 0.9, 0.3
+SIDES = ("chosen", "rejected")
+WORLDS: dict[str, dict[str, Any]] = {
+    "synthetic": {"pairs": 800, "max_tokens": 128, "epochs": 2, "learning_rate": 1e-3, "batch_size": 16},
+    "summeval": {
+        "prompts": 8,
+        "max_tokens": 96,
+        "max_pairs_per_aspect": 100,
+        "epochs": 2,
+        "learning_rate": 1e-4,
+        "batch_size": 8,
+    },
 }
-# As if all, or none, of the pairs to score had prompts that the head has seen: folds of pairs, folds of prompts.
-SEEN = {"as it is": None, "all seen": 1.0, "none seen": 0.0}
-GAMMA = 0.9
+KINDS: dict[str, dict[str, Any]] = {
+    "heads": {"train": "head"},
+    "separate": {"train": "all", "kind": "separate"},
+    "shared": {"train": "all", "kind": "shared"},
+}
 
 
 def main() -> None:
-    """Read the run, fit every variant, cut, write."""
+    """Measure one corpus with every seed, or join what was measured."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, required=True, help="folder of the run")
+    parser.add_argument("world", choices=[*WORLDS, "join"])
+    parser.add_argument("--data", type=Path, help="folder of summeval_pairs.parquet")
+    parser.add_argument("--base", type=Path, help="model folder that every proxy starts from")
+    parser.add_argument("--scratch", type=Path, help="folder for what is written on the way")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="a run of each kind for each")
+    parser.add_argument("--parts", type=Path, nargs="+", default=[], help="results to join")
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     args = parser.parse_args()
-    config = build_config(RunStore(args.run.absolute()).read_state()["config"])
-    upstream = upstream_of(plan(config))
-    chosen = choose(upstream, config.proxies, config.seed)
-    rows = run(upstream, chosen, config.proxies, config.seed)
-    settings = {"gamma": GAMMA, "seed": config.seed, "max_tokens": config.scores.max_tokens}
-    write_result(args.out, "proxies", settings, rows)
-
-
-def choose(upstream: Upstream, proxies: ProxiesConfig, seed: int) -> list[AspectPairs]:
-    """The pairs that the run used."""
-    corpus = upstream.shards("corpus")
-    assert upstream.corpus is not None
-    return choose_pairs(
-        lambda asks: (candidates(corpus, shard, asks, seed) for shard in range(corpus.num_shards)),
-        upstream.corpus.aspect_pairs,
-        proxies,
-    )
-
-
-def run(upstream: Upstream, chosen: list[AspectPairs], proxies: ProxiesConfig, seed: int) -> list[dict[str, Any]]:
-    """One row per variant."""
-    assert upstream.proxies is not None and upstream.proxies.features is not None
-    corpus, rows = Corpus(upstream, [one.aspect for one in chosen]), []
-    variants = [(name, change, None) for name, change in VARIANTS.items()]
-    variants += [(f"prompts {name}", {}, share) for name, share in SEEN.items()]
-    for name, change, share in variants:
-        start, load = time.monotonic(), load_average()
-        settings = proxies.model_copy(update=change)
-        jobs = [
-            HeadJob(
-                one,
-                upstream.shards("proxies"),
-                reading_of(upstream.proxies),
-                settings,
-                own if share is None else share,
-                len(chosen),
-                seed,
-            )
-            for one, own in zip(chosen, seen_shares(chosen), strict=True)
+    if args.world == "join":
+        parts = [json.loads(path.read_text(encoding="utf-8")) for path in args.parts]
+        worlds = {part["config"]["corpus"]: part["config"] for part in parts}
+        write_result(args.out, "proxies", worlds, [row for part in parts for row in part["rows"]])
+        return
+    found: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
+    for seed in args.seeds:
+        world = World(args, seed)
+        kept: set[str] | None = None
+        for kind in KINDS:
+            figures, ids = world.measure(kind)
+            kept = kept or ids
+            found[kind].append(figures | {"overlap": len(ids & kept) / len(ids), "load_average": load_average()})
+            print(seed, args.world, kind, found[kind][-1], flush=True)
+        rows = [
+            {"corpus": args.world, "proxies": kind} | {name: [one[name] for one in runs] for name in runs[0]}
+            for kind, runs in found.items()
         ]
-        row = corpus.evaluate(jobs)
-        rows.append({"variant": name, **row, "seconds": round(time.monotonic() - start, 1), "load_average": load})
-        print(rows[-1], flush=True)
-    return rows
+        seeds = args.seeds[: args.seeds.index(seed) + 1]
+        config = {"corpus": args.world, "seeds": seeds, "kinds": KINDS, "gamma": GAMMA, "kept": KEPT}
+        write_result(args.out, f"proxies, {args.world}", config | WORLDS[args.world], rows)
 
 
-def reading_of(output: ProxiesOutput) -> Reading:
-    """How the run's heads read texts."""
-    (model,), features = output.models, output.features
-    assert features is not None
-    if model.head is None:
-        scalars = sum(width for _, width in blocks(1)) - 2
-        hidden_size = (features - model.first_feature - scalars) // 2
-        return Reading("apart", tuple(width for _, width in blocks(hidden_size)), model.first_feature)
-    return Reading("together", (features,), 0, model.dense is not None, model.head, model.dense)
+def read_pairs_of(args: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
+    """Rows of the corpus with both true ratings of every aspect."""
+    settings = WORLDS[args.world] | ({"prompts": args.prompts} if "prompts" in args else {})
+    if args.world == "synthetic":
+        return make_pairs(settings["pairs"], seed=seed)
+    rows = pq.read_table(args.data / "summeval_pairs.parquet").to_pylist()
+    prompts = sorted({row["prompt_id"] for row in rows}, key=lambda name: int(hash64([str(name)], f"{seed}/subset")[0]))
+    aspects = sorted(name.removeprefix("score_a.") for name in rows[0] if name.startswith("score_a."))
+    drawn = [
+        draw_pair(
+            str(row["pair_id"]),
+            row["prompt"],
+            (row["response_a"], row["response_b"]),
+            {aspect: (row[f"score_a.{aspect}"], row[f"score_b.{aspect}"]) for aspect in aspects},
+            seed,
+        )
+        for row in rows
+        if row["prompt_id"] in prompts[: settings["prompts"]]
+    ]
+    return [pair for pair in drawn if pair is not None]
 
 
-class Corpus:
-    """All pairs with the features of their texts, their own aspect and their true conflict."""
+class World:
+    """One corpus of one seed as a shard, with everything that is measured on it."""
 
-    def __init__(self, upstream: Upstream, aspects: list[str]) -> None:
-        shards = upstream.shards("corpus")
-        columns = ["pair_id", "aspect", "chosen_row", "rejected_row", "conflict"]
-        parts = [shards.read(PAIRS, shard, columns) for shard in range(shards.num_shards)]
-        numbered = [
-            part.append_column("shard", pa.array([shard] * len(part), pa.int32())) for shard, part in enumerate(parts)
+    def __init__(self, args: argparse.Namespace, seed: int) -> None:
+        self.seed, self.settings = seed, WORLDS[args.world]
+        rows = sorted(read_pairs_of(args, seed), key=lambda row: str(row["pair_id"]))
+        self.prompts = hash64([str(row["prompt"]) for row in rows], "prompt")
+        if not (args.base / "config.json").is_file():
+            texts = [row[name] for row in rows for name in ("prompt", "chosen", "rejected")]
+            build_models(texts, args.base, args.scratch / "policy")
+        self.base = str(args.base)
+        self.folder = StoragePath(str(args.scratch.absolute() / f"{args.world}-{seed}"))
+        shutil.rmtree(self.folder.uri, ignore_errors=True)
+        self.aspects = sorted({row["aspect"] for row in rows})
+        self.own = np.array([self.aspects.index(row["aspect"]) for row in rows])
+        self.truth = np.array(
+            [[row[f"score_chosen.{one}"] - row[f"score_rejected.{one}"] for one in self.aspects] for row in rows], float
+        )
+        rated = [[row[f"score_{side}.{one}"] for row in rows for side in SIDES] for one in self.aspects]
+        self.conflict = conflicts(self.truth, self.own, np.ptp(np.array(rated, float), axis=1))
+        self.corpus = ShardedFolder(self.folder / "corpus", "corpus", 1)
+        self.ids = [str(row["pair_id"]) for row in rows]
+        self.chosen_row, self.rejected_row = self._write(rows)
+        self.rule = TokenRule(self.settings["max_tokens"], self.settings["max_tokens"] // 2)
+
+    def _write(self, rows: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
+        texts = sorted({(row["prompt"], row[side]) for row in rows for side in SIDES})
+        number = {text: index for index, text in enumerate(texts)}
+        chosen, rejected = (np.array([number[row["prompt"], row[side]] for row in rows]) for side in SIDES)
+        columns = {name: [text[part] for text in texts] for part, name in enumerate(("prompt", "response"))}
+        pairs = [
+            {"pair_id": pair_id, "aspect": self.aspects[own], "chosen_row": int(one), "rejected_row": int(other)}
+            for pair_id, own, one, other in zip(self.ids, self.own, chosen, rejected, strict=True)
         ]
-        table = pa.concat_tables(numbered)
-        assert upstream.proxies is not None and upstream.proxies.features is not None
-        reading = reading_of(upstream.proxies)
-        self.features = read_pairs(upstream.shards("proxies"), table, reading.num_features, reading.first)
-        self.own = np.array([aspects.index(aspect) for aspect in table["aspect"].to_pylist()])
-        self.pair_ids = np.array(table["pair_id"].to_pylist())
-        self.conflict = np.array(table["conflict"].to_pylist(), dtype=np.float64)
-
-    def evaluate(self, jobs: list[HeadJob]) -> dict[str, Any]:
-        """Fit one variant's heads and measure what their divergence keeps."""
-        scaled, facts = [], []
-        for index, job in enumerate(jobs):
-            fitted = fit_aspect(job)
-            facts.append(fitted.facts)
-            penalty = length.scoring_penalty(job.proxies.length_penalty, job.proxies.length_penalty_form)
-            margin = final_margins(self.features, fitted.head, penalty)
-            sizes = np.sort(np.abs(margin[self.own != index]))
-            scaled.append(scale_margins(margin, sizes[quantile_rank(GAMMA, len(sizes)) - 1]))
-        divergence = preference_divergence(np.stack(scaled, 1), self.own)
-        conflict, count = self.conflict[np.lexsort((self.pair_ids, divergence))], len(self.own)
-        return {
-            "conflict_all": round(float(conflict.mean()), 4),
-            **{f"conflict_{share}": round(float(conflict[: share * count // 100].mean()), 4) for share in (10, 30, 50)},
-            "conflict_highest_30": round(float(conflict[-(30 * count // 100) :].mean()), 4),
-            "auroc": round(auroc(divergence, self.conflict), 4),
-            "held_out_accuracy": round(float(np.mean([fact["held_out_accuracy"] for fact in facts])), 4),
-            "validation_accuracy": round(float(np.mean([fact["validation_accuracy"] for fact in facts])), 4),
-            "length_correlation": round(float(np.mean([fact["length_correlation"]["after"] for fact in facts])), 4),
-            "form": [fact["form"] for fact in facts],
-            "l2": [fact["l2"] for fact in facts],
+        tables = {
+            TEXTS: pa.table(columns, schema=texts_schema(False)),
+            PAIRS: pa.Table.from_pylist(pairs, schema=pairs_schema([])),
         }
+        self.corpus.write(0, tables, 0, {})
+        return chosen, rejected
 
+    def measure(self, kind: str) -> tuple[dict[str, Any], set[str]]:
+        """Train one kind, score all texts, and compare with the true ratings; also the ids of the kept pairs."""
+        names = ("max_pairs_per_aspect", "epochs", "learning_rate", "batch_size")
+        options = {name: self.settings[name] for name in names if name in self.settings} | KINDS[kind]
+        proxies = ProxiesConfig(base_model=self.base, length_baseline=False, **options)
+        began = time.process_time()
+        counts = {aspect: int((self.own == number).sum()) for number, aspect in enumerate(self.aspects)}
+        chosen = choose_pairs(lambda asks: [candidates(self.corpus, 0, asks, self.seed)], counts, proxies)
+        judge = self._heads if kind == "heads" else self._trained
+        rewards, lengths, accuracies = judge(chosen, proxies, self.folder / kind)
+        seconds = time.process_time() - began
+        difference = lengths[self.chosen_row] - lengths[self.rejected_row]
+        penalty = length.scoring_penalty(proxies.length_penalty, proxies.length_penalty_form)
+        margins = final_margin(rewards[self.chosen_row] - rewards[self.rejected_row], difference[:, None], penalty)
+        figures, kept = self._compare(margins)
+        return {
+            "held_out_accuracy": round(float(np.mean(accuracies)), 4),
+            **figures,
+            "seconds": round(seconds, 1),
+        }, kept
 
-def auroc(score: np.ndarray, label: np.ndarray) -> float:
-    """Probability that a pair in conflict has the higher score; ties count half."""
-    from scipy.stats import rankdata
+    def _heads(
+        self, chosen: list[AspectPairs], proxies: ProxiesConfig, folder: StoragePath
+    ) -> tuple[np.ndarray, np.ndarray, list[float]]:
+        readings, values, lengths = self.read_both_ways(folder)
+        features = ShardedFolder(folder, "features", 1)
+        facts = ModelEncoder([(folder / "together").local], self.rule).encode(self.corpus.read(TEXTS, 0)).facts
+        tables, _ = FeatureWriter()(0, np.arange(len(values)), values.astype(np.float32), facts)
+        features.write(0, tables, 0, {})
+        fitted = {
+            reading.name: [
+                fit_aspect(HeadJob(one, features, reading, proxies, seen, len(chosen), self.seed))
+                for one, seen in zip(chosen, seen_shares(chosen), strict=True)
+            ]
+            for reading in readings
+        }
+        losses = {
+            name: float(np.mean([min(one.facts["validation_loss"].values()) for one in heads]))
+            for name, heads in fitted.items()
+        }
+        taken = best(losses)
+        print(losses, taken, [one.facts["form"] for one in fitted[taken]], flush=True)
+        reading = next(one for one in readings if one.name == taken)
+        write_model(reading, self.base, self.seed, [one.head for one in fitted[taken]], self.aspects, folder / "model")
+        own = values[:, reading.first :][:, : reading.num_features].astype(np.float32)
+        rewards = np.concatenate([one.head.rewards(own) for one in fitted[taken]], axis=1)
+        return rewards, lengths, [one.facts["held_out_accuracy"] for one in fitted[taken]]
 
-    positive = label == 1
-    count = positive.sum()
-    ranks = rankdata(score)[positive].sum()
-    return float((ranks - count * (count + 1) / 2) / (count * (len(label) - count)))
+    def read_both_ways(self, folder: StoragePath) -> tuple[list[Reading], np.ndarray, np.ndarray]:
+        """Both readings of a frozen backbone, their features side by side, and the tokens of every response."""
+        readings: list[Reading] = []
+        for name in SIMPLEST_FIRST:
+            first = sum(one.num_features for one in readings)
+            readings.append(prepare(name, self.base, self.seed, folder / name, first))
+        return readings, *self._read([folder / name for name in SIMPLEST_FIRST])
+
+    def _trained(
+        self, chosen: list[AspectPairs], proxies: ProxiesConfig, folder: StoragePath
+    ) -> tuple[np.ndarray, np.ndarray, list[float]]:
+        encoded = ShardedFolder(folder / SCRATCH / "texts", "texts", 1)
+        rows = RowsOfPairs.of([one.used for one in chosen])
+        job = EncodeJob(self.base, self.rule, self.corpus, encoded, rows)
+        assert encode_shard(job, 0, rows.rows_of(0)).error is None
+        held_out, models = folder / SCRATCH / "held-out.parquet", models_of(chosen, proxies.kind)
+        write_held_out(chosen, encoded, held_out)
+        facts: dict[str, Any] = {}
+        for name, members in models.items():
+            tables = TablesJob(members, encoded, folder / SCRATCH / name, proxies, self.seed)
+            counts = [len(one.train) for one in members]
+            aspects = [one.aspect for one in members]
+            written = write_tables(tables)
+            train_worker(
+                TrainingJob(name, aspects, written, held_out, counts, sum(tables.draws), folder, proxies, self.seed)
+            )
+            done = read_done(folder, name)
+            assert done is not None
+            facts |= done["aspects"]
+        rewards, lengths = self._read([folder / name for name in models])
+        return rewards, lengths, [facts[aspect]["held_out_accuracy"] for aspect in self.aspects]
+
+    def _read(self, folders: list[StoragePath]) -> tuple[np.ndarray, np.ndarray]:
+        """The outputs of some models for every text, side by side, and the tokens of every response."""
+        texts, outputs = self.corpus.read(TEXTS, 0), []
+        encoded = ModelEncoder([folder.local for folder in folders], self.rule).encode(texts)
+        for folder, ids in zip(folders, encoded.ids, strict=True):
+            engine = load_engine(folder.uri, EngineOptions("transformers", "float32", self.rule.max_tokens))
+            outputs.append(engine.score(ids))
+        return np.concatenate(outputs, axis=1), encoded.facts.num_tokens.astype(np.int64)
+
+    def _compare(self, margins: np.ndarray) -> tuple[dict[str, Any], set[str]]:
+        scaled, accuracies = [], []
+        for number in range(len(self.aspects)):
+            others, margin = self.own != number, margins[:, number]
+            sizes = np.sort(np.abs(margin[others]))
+            scaled.append(scale_margins(margin, sizes[quantile_rank(GAMMA, len(sizes)) - 1]))
+            judged = others & (self.truth[:, number] != 0)
+            accuracies.append(float(np.mean(np.sign(margin[judged]) == np.sign(self.truth[judged, number]))))
+        divergence = preference_divergence(np.stack(scaled, 1), self.own)
+        order = np.lexsort((np.array(self.ids), divergence))[: int(KEPT * len(self.ids))]
+        figures = {
+            "accuracy": round(float(np.mean(accuracies)), 4),
+            "accuracy_of_aspect": {aspect: round(one, 4) for aspect, one in zip(self.aspects, accuracies, strict=True)},
+            "conflict_all": round(float(self.conflict.mean()), 4),
+            "conflict_kept": round(float(self.conflict[order].mean()), 4),
+            "auroc": round(auroc(divergence, self.conflict), 4),
+        }
+        return figures, {self.ids[row] for row in order}
 
 
 if __name__ == "__main__":

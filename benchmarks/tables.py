@@ -41,6 +41,21 @@ def spread(row: Row) -> str:
     return f"{min(runs):.1f} to {max(runs):.1f}"
 
 
+def seeds(name: str, digits: int) -> Callable[[Row], Any]:
+    """Mean over the seeds of a row, with the smallest and the largest."""
+
+    def value(row: Row) -> str:
+        found = row[name]
+        return f"{sum(found) / len(found):.{digits}f} ({min(found):.{digits}f} to {max(found):.{digits}f})"
+
+    return value
+
+
+def interval(name: str) -> Callable[[Row], Any]:
+    """A mean with the half width of its interval."""
+    return lambda row: "{:.3f} ± {:.3f}".format(*row[name])
+
+
 def of_pdray(row: Row) -> str:
     """Pairs per second beside pdray's on the same corpus; :func:`load` adds the latter."""
     return f"{row['pairs_per_second'] / row['pdray']:.2f}"
@@ -103,6 +118,23 @@ ALIGNMENT: list[Column] = [
     ("seconds in all", figure("seconds", 0)),
     ("largest process, MiB", figure("worker_mib", 0)),
 ]
+PROXIES: list[Column] = [
+    ("corpus", figure("corpus")),
+    ("proxies", figure("proxies")),
+    ("accuracy on other aspects' pairs", seeds("accuracy", 3)),
+    ("AUROC", seeds("auroc", 3)),
+    ("conflict: all", seeds("conflict_all", 3)),
+    ("kept 30%", seeds("conflict_kept", 3)),
+    ("kept by the heads too", seeds("overlap", 2)),
+    ("seconds", seeds("seconds", 0)),
+]
+PROMPTS: list[Column] = [
+    ("corpus", figure("corpus")),
+    ("heads", figure("heads")),
+    ("accuracy", interval("accuracy")),
+    ("AUROC", interval("auroc")),
+    ("conflict kept 30%", interval("conflict_kept")),
+]
 TABLES: dict[str, tuple[str, list[Column]]] = {
     "selection": ("selection-1m-2core.json", SELECTION),
     "selection-10m": ("selection-10m-2core.json", SELECTION),
@@ -112,6 +144,8 @@ TABLES: dict[str, tuple[str, list[Column]]] = {
     "alignment-input": ("alignment-input-2core.json", ALIGNMENT_INPUT),
     "alignment": ("alignment-2core.json", ALIGNMENT),
     "scale": ("scale-2core.json", SCALE),
+    "proxies": ("proxies-2core.json", PROXIES),
+    "proxy-prompts": ("proxy-prompts-2core.json", PROMPTS),
 }
 
 

@@ -87,6 +87,7 @@ def test_alignment_may_be_left_out(settings):
         ("proxies={models: {path: x, labels: {a: 0, b: 0}}}", ["proxies.models.labels", "the same label"]),
         ("proxies={models: {path: x, labels: {a: 0, b: -1}}}", ["proxies.models.labels.b is -1"]),
         ("proxies={models: {path: nowhere, labels: {a: 0, b: 1}}}", ["proxies.models.path is", "no config.json"]),
+        ("proxies={base_model: x, train: head, lora: {r: 8}}", ["lora is set, but heads", "set train to all"]),
         ("proxies={models: {path: x}}", ["a model for at least two"]),
     ],
 )

@@ -30,7 +30,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
         {
             "run": "/unused",
             "corpus": {"path": str(root / "pairs.jsonl")},
-            "proxies": {"base_model": str(tiny.tiny_llama_reward(root / "base"))},
+            "proxies": {"base_model": str(tiny.tiny_llama_reward(root / "base")), "lora": {}},
             # Left out, the dtype follows gpus_per_actor, and then that decides a result.
             "scores": {"dtype": "float32"},
             "alignment": {"policy": str(tiny.tiny_llama_lm(root / "policy")), "lora": {}},
@@ -82,7 +82,11 @@ def another(value: Any, annotation: Any) -> Any:
 
 def names() -> list[str]:
     example = RunConfig.model_validate(
-        {"corpus": {"path": "x"}, "proxies": {"base_model": "x"}, "alignment": {"policy": "x", "lora": {}}}
+        {
+            "corpus": {"path": "x"},
+            "proxies": {"base_model": "x", "lora": {}},
+            "alignment": {"policy": "x", "lora": {}},
+        }
     )
     return [name for name, _ in settings_of(example)]
 

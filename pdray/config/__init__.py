@@ -4,9 +4,10 @@ This package imports neither Ray nor torch (a test proves it), so that a wrong c
 starts.
 """
 
-from pdray.config.alignment import AlignmentConfig, LoraConfig
+from pdray.config.alignment import AlignmentConfig
 from pdray.config.corpus import ColumnNames, CorpusConfig
 from pdray.config.load import ConfigError, build_config, load_config
+from pdray.config.lora import LoraConfig
 from pdray.config.proxies import MultiHeadModel, ProxiesConfig
 from pdray.config.run import ClusterConfig, RunConfig, SelectionConfig
 from pdray.config.scores import ENGINE_ARGS_OF_OURS, ScoresConfig

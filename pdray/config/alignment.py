@@ -6,19 +6,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from pdray.config.lora import LoraConfig
 from pdray.config.section import HOW, Count, Name, Section
 
 Tracker = Literal["tensorboard", "wandb", "mlflow", "trackio"]
-
-
-class LoraConfig(Section):
-    """Adapters of low rank in place of all weights, through peft; merged into the policy at the end."""
-
-    r: Count = Field(16, description="rank of the adapters")
-    alpha: Count = Field(32, description="the adapters' part is scaled by alpha / r")
-    target_modules: list[Name] | Name = Field(
-        "all-linear", description="modules that get an adapter, by name; all-linear: every linear layer but the head"
-    )
 
 
 class AlignmentConfig(Section):

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
+from pdray.config.lora import LoraConfig
 from pdray.config.section import HOW, Count, Name, Section, Share, require_distinct
 
 
@@ -50,6 +51,11 @@ class ProxiesConfig(Section):
         json_schema_extra=HOW,  # its files decide, not where they lie
     )
     train: Literal["all", "head"] = Field("all", description="train all weights, or the head on a frozen backbone")
+    kind: Literal["shared", "separate"] = Field(
+        "separate",
+        description="train all: one model with a label for each aspect, which scoring reads each text with once, or a "
+        "model for each aspect",
+    )
     reading: Literal["auto", "together", "apart"] = Field(
         "auto",
         description="train head: read prompt and response together as one text, or embed each apart and let the head "
@@ -69,6 +75,9 @@ class ProxiesConfig(Section):
     length_baseline: bool = Field(
         True, description="also train without the remedies, to report the length bias before and after"
     )
+    max_baseline_pairs: Count = Field(
+        5_000, description="train all: most pairs of an aspect to train such a baseline on; it takes as long again"
+    )
     epochs: float = Field(
         1.0, gt=0, description="train all: passes over an aspect's pairs (heads are fitted to convergence)"
     )
@@ -77,9 +86,17 @@ class ProxiesConfig(Section):
     dtype: Literal["float32", "bfloat16"] = Field(
         "float32", description="train all: compute precision (features are computed in scores.dtype)"
     )
+    lora: LoraConfig | None = Field(
+        None,
+        description="train all: adapters (r, alpha, target_modules) in place of the backbone's weights; null: these",
+    )
+    save_steps: Count = Field(200, description="train all: optimizer steps between checkpoints", json_schema_extra=HOW)
     num_workers: Count = Field(1, description="train all: Ray Train workers per proxy")
     cpus_per_worker: float = Field(1, gt=0, description="train all: CPUs per worker", json_schema_extra=HOW)
     gpus_per_worker: float = Field(0, ge=0, description="train all: GPUs per worker", json_schema_extra=HOW)
+    max_failures: int = Field(
+        1, ge=0, description="train all: restarts from the last checkpoint after a worker dies", json_schema_extra=HOW
+    )
 
     @model_validator(mode="after")
     def _source(self) -> ProxiesConfig:
@@ -90,6 +107,8 @@ class ProxiesConfig(Section):
         require_distinct(self.model_aspects)
         if self.reading == "apart" and self.train != "head":
             raise ValueError("reading is apart, but only heads read so; set train to head, or leave reading out")
+        if self.lora is not None and self.train != "all":
+            raise ValueError("lora is set, but heads train nothing below them; set train to all, or leave lora out")
         return self
 
     @property

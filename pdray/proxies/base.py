@@ -29,8 +29,8 @@ def load_tokenizer(base_model: str) -> Any:
     return tokenizer
 
 
-def load_reward_model(base_model: str, tokenizer: Any, seed: int) -> Any:
-    """A sequence classifier with one label in float32; a head that the folder lacks is drawn from the seed.
+def load_reward_model(base_model: str, tokenizer: Any, seed: int, num_labels: int = 1) -> Any:
+    """A sequence classifier in float32; a head that the folder lacks, or has in another size, is drawn from the seed.
 
     The pad token that :func:`load_tokenizer` may have added gets an embedding; it is never read.
 
@@ -38,6 +38,7 @@ def load_reward_model(base_model: str, tokenizer: Any, seed: int) -> Any:
         base_model: model folder, an encoder or a decoder.
         tokenizer: from :func:`load_tokenizer`.
         seed: the same seed gives the same weights on every worker.
+        num_labels: rewards that it gives to a text.
 
     Raises:
         UserError: Transformers has no sequence classifier for this kind of model, or the folder lacks other weights
@@ -48,7 +49,7 @@ def load_reward_model(base_model: str, tokenizer: Any, seed: int) -> Any:
     from transformers import AutoModelForSequenceClassification, set_seed
 
     name = f"proxies.base_model is {base_model}"
-    config = load_config(base_model, num_labels=1)
+    config = load_config(base_model, num_labels=num_labels)
     if type(config) not in AutoModelForSequenceClassification._model_mapping:
         raise UserError(
             f"{name}, a model of type {config.model_type}, for which Transformers has no "

@@ -1,14 +1,15 @@
-"""``train: all``: every weight of a model per aspect, with TRL under Ray Train."""
+"""``train: all``: every weight of a model per aspect, or of one model for all, with TRL under Ray Train."""
 
 from __future__ import annotations
 
-import re
-import time
 from typing import Any
 
-from pdray.hashing import digest
-from pdray.proxies import length
-from pdray.proxies.data import TablesJob, write_tables
+import numpy as np
+
+from pdray.config import ProxiesConfig
+from pdray.proxies import length, quality
+from pdray.proxies.data import BASELINE, TablesJob, trains_baseline, write_held_out, write_tables
+from pdray.proxies.done import SCRATCH, is_done, read_done, read_margins, slug
 from pdray.proxies.encoded import EncodeJob
 from pdray.proxies.features import RowsOfPairs
 from pdray.proxies.pairs import AspectPairs
@@ -16,26 +17,21 @@ from pdray.runtime.tasks import run_tasks
 from pdray.schema import ProxiesOutput, RewardModel
 from pdray.shards import ShardedFolder, run_rounds
 from pdray.stages import StageContext
-from pdray.storage import StoragePath
 from pdray.tokens import require_known, token_rule
 
-SCRATCH, DONE = "work", "trained"
+SHARED = "model"
 TASK_SECONDS = 3600.0
 
 
-def slug(aspect: str) -> str:
-    """A folder name for an aspect: the name itself where it is plain lower case, else with part of its digest.
-
-    Two aspects never share one, also on file systems that do not tell case apart.
-    """
-    if re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,63}", aspect) and aspect not in (SCRATCH, DONE):
-        return aspect
-    cleaned = re.sub(r"[^a-z0-9_-]+", "-", aspect.lower()).strip("-")[:48]
-    return f"{cleaned or 'aspect'}-{digest(aspect)[:8]}"
+def models_of(chosen: list[AspectPairs], kind: str) -> dict[str, list[AspectPairs]]:
+    """Folder name -> the aspects that its model learns."""
+    if kind == "shared":
+        return {SHARED: chosen}
+    return {slug(one.aspect): [one] for one in chosen}
 
 
 def train_models(ctx: StageContext, chosen: list[AspectPairs]) -> tuple[ProxiesOutput, dict[str, Any]]:
-    """Train what is not trained yet; an aspect that is finished is not trained again.
+    """Train what is not trained yet; a model that is finished is not trained again.
 
     Returns:
         the hand-over and the metrics of the stage.
@@ -45,16 +41,50 @@ def train_models(ctx: StageContext, chosen: list[AspectPairs]) -> tuple[ProxiesO
     """
     from pdray.proxies.launch import trainings_at_once
 
-    limit = trainings_at_once(ctx.config.proxies, ctx.progress.note)
+    proxies, models = ctx.config.proxies, models_of(chosen, ctx.config.proxies.kind)
+    limit = trainings_at_once(proxies, ctx.progress.note)
     encoded, truncated = _encode(ctx, chosen)
-    missing = [one for one in chosen if read_done(ctx.folder, one.aspect) is None]
-    _train(ctx, missing, encoded, limit)
-    facts = {one.aspect: read_done(ctx.folder, one.aspect) for one in chosen}
-    assert all(fact is not None for fact in facts.values()), "the folder of a trained proxy changed meanwhile"
+    tables = {
+        name: TablesJob(members, encoded, ctx.folder / SCRATCH / name, proxies, ctx.config.seed)
+        for name, members in models.items()
+    }
+    _train(ctx, chosen, {name: job for name, job in tables.items() if not is_done(ctx.folder, name)}, limit)
+    done = {name: read_done(ctx.folder, name) for name in models}
+    trainings: dict[str, dict[str, Any]] = {name: facts for name, facts in done.items() if facts is not None}
+    assert trainings.keys() == models.keys(), "the folder of a trained proxy changed meanwhile"
+    aspects = [one.aspect for one in chosen]
+    facts = {aspect: found for one in trainings.values() for aspect, found in one["aspects"].items()}
+    metrics = {
+        "kind": proxies.kind,
+        "aspects": {aspect: facts[aspect] for aspect in aspects},
+        "agreement": _agreement(ctx, list(models), aspects),
+        "trainings": {name: {key: one[key] for key in one if key != "aspects"} for name, one in trainings.items()},
+        "without_baseline": _without_baseline(tables, proxies),
+        "truncated": truncated,
+    }
     (ctx.folder / SCRATCH).delete()
-    penalty = length.scoring_penalty(ctx.config.proxies.length_penalty, ctx.config.proxies.length_penalty_form)
-    models = [RewardModel(f"{ctx.folder.name}/{slug(aspect)}", [aspect]) for aspect in facts]
-    return ProxiesOutput(models, dict.fromkeys(facts, penalty)), {"aspects": facts, "truncated": truncated}
+    penalty = length.scoring_penalty(proxies.length_penalty, proxies.length_penalty_form)
+    reward_models = [
+        RewardModel(f"{ctx.folder.name}/{name}", [one.aspect for one in members]) for name, members in models.items()
+    ]
+    return ProxiesOutput(reward_models, dict.fromkeys(aspects, penalty)), metrics
+
+
+def _agreement(ctx: StageContext, models: list[str], aspects: list[str]) -> dict[str, list[float | None]]:
+    """How much the margins of the aspects go together on all held-out pairs; see :mod:`pdray.proxies.quality`."""
+    columns: dict[str, np.ndarray] = {}
+    for name in models:
+        table = read_margins(ctx.folder, name)
+        columns |= {aspect: table[aspect].to_numpy() for aspect in table.column_names}
+    rows = quality.agreement_rows(np.stack([columns[aspect] for aspect in aspects], axis=1))
+    return dict(zip(aspects, rows, strict=True))
+
+
+def _without_baseline(tables: dict[str, TablesJob], proxies: ProxiesConfig) -> list[str]:
+    """The aspects of which no baseline is trained, though one is asked for, because they have too many pairs."""
+    if not trains_baseline(proxies):
+        return []
+    return [one.aspect for job in tables.values() if BASELINE not in job.uses for one in job.members]
 
 
 def _encode(ctx: StageContext, chosen: list[AspectPairs]) -> tuple[ShardedFolder, int]:
@@ -71,41 +101,31 @@ def _encode(ctx: StageContext, chosen: list[AspectPairs]) -> tuple[ShardedFolder
     return target, truncated
 
 
-def _train(ctx: StageContext, missing: list[AspectPairs], encoded: ShardedFolder, limit: int) -> None:
-    from pdray.proxies.launch import fit, side_by_side
-    from pdray.proxies.training import TrainingJob
+def _train(ctx: StageContext, chosen: list[AspectPairs], missing: dict[str, TablesJob], limit: int) -> None:
+    from pdray.proxies.launch import fit, lanes_of, side_by_side
+    from pdray.proxies.training import TrainingJob, refusal_of
 
-    proxies, seed, scratch = ctx.config.proxies, ctx.config.seed, ctx.folder / SCRATCH
-    tables_jobs = [TablesJob(one, encoded, scratch / slug(one.aspect), proxies, seed) for one in missing]
-    tables = dict(run_tasks(write_tables, [(job,) for job in tables_jobs], TASK_SECONDS))
+    if not missing:
+        return
+    written = dict(run_tasks(write_tables, [(job,) for job in missing.values()], TASK_SECONDS))
+    held_out = ctx.folder / SCRATCH / "held-out.parquet"
+    encoded = next(iter(missing.values())).encoded
+    list(run_tasks(write_held_out, [(chosen, encoded, held_out)], TASK_SECONDS))
     jobs = [
         TrainingJob(
-            slug(one.aspect), tables[number], len(one.train), ctx.folder / slug(one.aspect), scratch, proxies, seed
+            name,
+            [one.aspect for one in job.members],
+            written[number],
+            held_out,
+            [len(one.train) for one in job.members],
+            sum(job.draws),
+            ctx.folder,
+            job.proxies,
+            job.seed,
         )
-        for number, one in enumerate(missing)
+        for number, (name, job) in enumerate(missing.items())
     ]
-
-    def train(job: TrainingJob) -> None:
-        start = time.monotonic()
-        facts = fit(job)
-        write_done(ctx.folder, job.name, {**facts, "seconds": round(time.monotonic() - start, 2)})
-
+    refusal_of(jobs).delete()
     with ctx.progress.counting("training", total=sum(job.steps for job in jobs), unit="steps") as counter:
-        side_by_side(train, [job.counted_by(counter) for job in jobs], limit)
-
-
-def write_done(folder: StoragePath, name: str, facts: dict[str, Any]) -> None:
-    """Say that the proxy in ``<folder>/<name>`` is whole; written after it."""
-    (folder / DONE / f"{name}.json").write_json({"files": (folder / name).sizes(recursive=True), "facts": facts})
-
-
-def read_done(folder: StoragePath, aspect: str) -> dict[str, Any] | None:
-    """What is known of an aspect's finished proxy; None where it is not finished, or its files are not whole."""
-    name = slug(aspect)
-    try:
-        done = (folder / DONE / f"{name}.json").read_json()
-        whole = done["files"] == (folder / name).sizes(recursive=True)
-        facts: dict[str, Any] = done["facts"]
-    except (OSError, ValueError, TypeError, KeyError):
-        return None
-    return facts if whole else None
+        lanes = lanes_of([job.counted_by(counter) for job in jobs], limit)
+        side_by_side(fit, lanes, len(lanes))

@@ -4,55 +4,61 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from pdray.config import ProxiesConfig
-from pdray.proxies.training import TrainingJob, train_worker
+from pdray.proxies.done import SCRATCH
+from pdray.proxies.training import TrainingJob, train_workers
 from pdray.runtime import Need, find_places
 
 Job = TypeVar("Job")
 Outcome = TypeVar("Outcome")
 
 
-def fit(job: TrainingJob) -> dict[str, Any]:
-    """Train one proxy with Ray Train and wait for it.
+def fit(jobs: list[TrainingJob]) -> None:
+    """Train some models one after the other in one Ray Train run, and wait; all their workers start once.
 
-    Returns:
-        what rank 0 returned.
+    A run that fails is started again, at most ``proxies.max_failures`` times, and goes on from the last checkpoint.
 
     Raises:
-        ray.train.TrainingFailedError: a worker failed; see :func:`pdray.errors.user_errors`.
+        ray.train.TrainingFailedError: it failed for good; see :func:`pdray.errors.user_errors`.
     """
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
     from pdray.rendezvous import torch_config
 
-    proxies = job.proxies
+    proxies, scratch = jobs[0].proxies, jobs[0].stage / SCRATCH
     resources = {"CPU": proxies.cpus_per_worker}
     if proxies.gpus_per_worker > 0:
         resources["GPU"] = proxies.gpus_per_worker
     trainer = TorchTrainer(
         _train_loop,
-        train_loop_config={"job": job},
+        train_loop_config={"jobs": jobs},
         torch_config=torch_config(),
         scaling_config=ScalingConfig(
             num_workers=proxies.num_workers, use_gpu=proxies.gpus_per_worker > 0, resources_per_worker=resources
         ),
         run_config=RunConfig(
-            name=job.name,
-            storage_path=job.scratch.path,
-            storage_filesystem=job.scratch.filesystem,
-            failure_config=FailureConfig(max_failures=0),
+            name=f"ray-{jobs[0].name}-{time.time_ns()}",  # Ray Train would restore a run of the same name
+            storage_path=scratch.path,
+            storage_filesystem=scratch.filesystem,
+            failure_config=FailureConfig(max_failures=proxies.max_failures),
         ),
     )
-    facts: dict[str, Any] = trainer.fit().return_value
-    return facts
+    trainer.fit()
 
 
-def _train_loop(config: dict[str, Any]) -> dict[str, Any]:
-    return train_worker(config["job"])
+def _train_loop(config: dict[str, Any]) -> None:
+    train_workers(config["jobs"])
+
+
+def lanes_of(jobs: Sequence[TrainingJob], limit: int) -> list[list[TrainingJob]]:
+    """Some trainings as at most ``limit`` runs that take about as long as each other."""
+    longest_first = sorted(jobs, key=lambda job: -job.steps)
+    return [longest_first[lane::limit] for lane in range(min(limit, len(jobs)))]
 
 
 def trainings_at_once(proxies: ProxiesConfig, note: Callable[[str], None]) -> int:

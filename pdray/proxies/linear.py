@@ -148,9 +148,7 @@ def agreement_of(
     pairs = read_pairs(features, held_out, reading.num_features, reading.first)
     pairs = pairs.take(pairs.finite())
     margins = np.stack([final_margins(pairs, head, penalty) for head in heads], axis=1)
-    return [
-        [round(float(value), 4) if np.isfinite(value) else None for value in row] for row in quality.agreement(margins)
-    ]
+    return quality.agreement_rows(margins)
 
 
 def train_heads(ctx: StageContext, chosen: list[AspectPairs]) -> tuple[ProxiesOutput, dict[str, Any]]:

@@ -174,14 +174,24 @@ def choose_pairs(look: Look, totals: dict[str, int], proxies: ProxiesConfig) -> 
 
 
 def seen_shares(chosen: list[AspectPairs]) -> list[float]:
-    """For each aspect, the share of the other aspects' used pairs whose prompt stands in its own used pairs."""
+    """For each aspect, the share of the other aspects' pairs whose prompt stands in its own used pairs.
+
+    All pairs count, also those beyond the caps. The held-out ones speak for themselves alone: all aspects hold the same
+    prompts out, so these are known more often than others. The training pairs are a sample of the rest.
+    """
     shares = []
     for one in chosen:
-        others = [other.used["prompt_hash"] for other in chosen if other is not one]
-        hashes = np.concatenate([column.to_numpy() for column in others]) if others else np.empty(0, np.uint64)
-        seen = np.isin(hashes, one.used["prompt_hash"].to_numpy())
-        shares.append(float(seen.mean()) if len(seen) else 0.0)
+        own = one.used["prompt_hash"].to_numpy()
+        others = [other for other in chosen if other is not one]
+        seen = sum(_seen(other.held_out, own, len(other.held_out)) for other in others)
+        seen += sum(_seen(other.train, own, other.total - len(other.held_out)) for other in others)
+        shares.append(seen / max(1, sum(other.total for other in others)))
     return shares
+
+
+def _seen(sample: pa.Table, own: np.ndarray, count: int) -> float:
+    """How many of ``count`` pairs have one of some prompts, as in a sample of them."""
+    return count * float(np.isin(sample["prompt_hash"].to_numpy(), own).mean()) if len(sample) else 0.0
 
 
 def _part(share: float, total: int) -> int:

@@ -77,6 +77,17 @@ def form_notes(aspects: dict[str, dict[str, Any]]) -> list[str]:
     ]
 
 
+def baseline_notes(metrics: dict[str, Any], most: int) -> list[str]:
+    """Of which aspects no length bias before the remedies is known, because a baseline would cost too much."""
+    aspects = metrics.get("without_baseline")
+    if not aspects:
+        return []
+    return [
+        f"no proxy without length remedies was trained beside that of {', '.join(aspects)}, which would take as long "
+        f"again: more pairs than proxies.max_baseline_pairs, {most:,}"
+    ]
+
+
 def reading_notes(metrics: dict[str, Any]) -> list[str]:
     """How texts are read, where two ways were compared."""
     compared = metrics.get("readings", {})
@@ -108,3 +119,8 @@ def agreement(margins: np.ndarray) -> np.ndarray:
     with np.errstate(invalid="ignore", divide="ignore"):
         result: np.ndarray = products / np.outer(scale, scale)
     return result
+
+
+def agreement_rows(margins: np.ndarray) -> list[list[float | None]]:
+    """:func:`agreement` as the manifest has it: rounded, None where it is not a number."""
+    return [[round(float(value), 4) if np.isfinite(value) else None for value in row] for row in agreement(margins)]

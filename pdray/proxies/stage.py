@@ -13,7 +13,7 @@ from pdray.identity import model_identity
 from pdray.models.folder import Kind, check_model_folder
 from pdray.models.pooling import stated_pooling
 from pdray.models.positions import check_positions
-from pdray.proxies.quality import chance_notes, form_notes, reading_notes
+from pdray.proxies.quality import baseline_notes, chance_notes, form_notes, reading_notes
 from pdray.schema import CorpusOutput, ProxiesOutput
 from pdray.stages import Stage, StageContext, StageResult, Upstream
 from pdray.tokens import token_rule
@@ -79,10 +79,10 @@ def run(ctx: StageContext) -> StageResult:
 
     ``train: head`` writes ``features/`` (see :func:`pdray.schema.features_schema`) and ``model/``, one classifier with
     a label for each aspect, or an encoder with a head beside it (see :mod:`pdray.models.apart`); ``train: all`` writes
-    a folder with one label for each aspect.
+    the classifier where one backbone is shared, else a folder with one label for each aspect.
 
     ``metrics["aspects"][NAME]`` holds ``train_pairs``, ``held_out_pairs``, ``held_out_accuracy`` with its 95%
-    ``held_out_interval``, ``length_correlation`` (``before`` and ``after`` the remedies) and ``seconds``.
+    ``held_out_interval`` and ``length_correlation`` (``before`` and ``after`` the remedies).
 
     Raises:
         UserError: a model, an aspect or the cluster does not allow it; the message holds the cure.
@@ -118,7 +118,7 @@ def _train(ctx: StageContext) -> StageResult:
             "with a text that could not be read": unread,
         },
         metrics={"trained": True, "train": proxies.train, **metrics},
-        notes=_notes(metrics, ctx.config.scores.max_tokens),
+        notes=_notes(metrics, ctx.config.scores.max_tokens) + baseline_notes(metrics, proxies.max_baseline_pairs),
     )
 
 
@@ -134,11 +134,11 @@ def _notes(metrics: dict[str, Any], max_tokens: int) -> list[str]:
 
 STAGE = Stage(
     name="proxies",
-    version=3,
+    version=4,
     upstream=("corpus",),
     settings=settings,
     run=run,
     load=ProxiesOutput.load,
-    shown=("reading", "readings", "aspects", "agreement", "truncated"),
+    shown=("kind", "reading", "readings", "aspects", "agreement", "truncated"),
     check=check,
 )

@@ -1,47 +1,61 @@
-"""The function that Ray Train runs on every worker: one proxy with TRL's RewardTrainer, and its baseline."""
+"""The function that Ray Train runs on every worker: trainings one after the other, each with its baseline."""
 
 from __future__ import annotations
 
 import math
 import tempfile
+import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+import pyarrow as pa
 
 from pdray.config import ProxiesConfig
 from pdray.errors import UserError
 from pdray.margins import final_margin
 from pdray.proxies import length, quality
+from pdray.proxies.adapters import adapted, merged
 from pdray.proxies.backbone import save_model
 from pdray.proxies.base import load_reward_model, load_tokenizer
-from pdray.proxies.data import BASELINE, HELD_OUT, TRAIN
+from pdray.proxies.batches import training_order
+from pdray.proxies.checkpoints import Checkpoints
+from pdray.proxies.data import BASELINE, TRAIN
+from pdray.proxies.done import SCRATCH, is_done, write_done
 from pdray.storage import StoragePath
 
 if TYPE_CHECKING:
     from trl import RewardConfig
 
+REFUSED = "refused.json"
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """What a worker needs to know of one aspect.
+    """What a worker needs to know of one model.
 
     Attributes:
-        name: the aspect's folder name.
+        name: its folder's name.
+        aspects: that it learns, in the order of its labels.
         tables: file of each table of :func:`pdray.proxies.data.write_tables`.
-        train_pairs: draws, repeated ones counted as often as they were drawn.
-        folder: where the trained proxy goes.
-        scratch: for what the trainers leave behind.
+        held_out: file of :func:`pdray.proxies.data.write_held_out`.
+        train_pairs: pairs of each aspect; repeated draws are not counted.
+        draws: rows of a table.
+        stage: the stage folder.
         proxies: the settings of the stage.
         seed: of weights and order.
         counter: the user's progress line.
     """
 
     name: str
+    aspects: list[str]
     tables: dict[str, StoragePath]
-    train_pairs: int
-    folder: StoragePath
-    scratch: StoragePath
+    held_out: StoragePath
+    train_pairs: list[int]
+    draws: int
+    stage: StoragePath
     proxies: ProxiesConfig
     seed: int
     counter: Any = None
@@ -51,89 +65,199 @@ class TrainingJob:
         return replace(self, counter=counter)
 
     @property
+    def scratch(self) -> StoragePath:
+        """For what is needed until the training is done."""
+        return self.stage / SCRATCH / self.name
+
+    @property
     def steps(self) -> int:
         """Optimizer steps of the proxy and its baseline together."""
-        per_epoch = math.ceil(self.train_pairs / (self.proxies.batch_size * self.proxies.num_workers))
-        return len(self.tables.keys() & {TRAIN, BASELINE}) * math.ceil(per_epoch * self.proxies.epochs)
+        per_step = self.proxies.batch_size * self.proxies.num_workers
+        return len(self.tables) * math.ceil(math.ceil(self.draws * self.proxies.epochs) / per_step)
 
 
-def train_worker(job: TrainingJob) -> dict[str, Any]:
-    """Train the proxy of an aspect and save it; its baseline before, of which only the length correlation stays.
-
-    Returns:
-        on rank 0 what the manifest says of the proxy; elsewhere an empty dict.
+def train_workers(jobs: list[TrainingJob]) -> None:
+    """Train what is not done yet; run again after a failure, it goes on from the last checkpoint.
 
     Raises:
-        UserError: the proxy's rewards are not finite.
+        UserError: something the user can mend; also kept in ``refused.json``, so that a restart by Ray Train fails at
+            once instead of training again.
+    """
+    refusal = refusal_of(jobs)
+    if refusal.exists():
+        raise UserError(refusal.read_json()["message"])
+    try:
+        for job in jobs:
+            if not agreed(is_done(job.stage, job.name)):
+                train_worker(job)
+    except UserError as error:
+        refusal.write_json({"message": str(error)})
+        raise
+
+
+def refusal_of(jobs: list[TrainingJob]) -> StoragePath:
+    """Where the workers of some jobs keep what they refuse."""
+    return jobs[0].stage / SCRATCH / REFUSED
+
+
+def train_worker(job: TrainingJob) -> None:
+    """Train one model and save it; its baseline before, of which only the margins stay.
+
+    Raises:
+        UserError: the rewards are not finite.
     """
     import torch
 
     torch.set_num_threads(max(1, int(job.proxies.cpus_per_worker)))
-    penalty = length.scoring_penalty(job.proxies.length_penalty, job.proxies.length_penalty_form)
-    difference = job.tables[HELD_OUT].read_table(["length_difference"])["length_difference"].to_numpy()
-    baseline = train_one(job, BASELINE, None) if BASELINE in job.tables else None
-    reward_margin = train_one(job, TRAIN, job.folder)
-    if reward_margin is None:
-        return {}
-    if not np.isfinite(reward_margin).all():
+    began = time.monotonic()
+    baseline = _baseline(job) if BASELINE in job.tables else None
+    trained = train_one(job, TRAIN, job.stage / job.name)
+    if trained is None:
+        return
+    if not np.isfinite(trained.margins).all():
         raise UserError(
             f"the proxy {job.name} diverged: its rewards of held-out pairs are not finite; lower "
             f"proxies.learning_rate, now {job.proxies.learning_rate:g}"
         )
-    margin = final_margin(reward_margin, difference, penalty)
-    return {"train_pairs": job.train_pairs, **quality.held_out_facts(margin, difference, baseline)}
+    held_out = job.held_out.read_table(["length_difference", "aspect"])
+    difference = held_out["length_difference"].to_numpy()
+    penalty = length.scoring_penalty(job.proxies.length_penalty, job.proxies.length_penalty_form)
+    margins = final_margin(trained.margins, difference[:, None], penalty)
+    aspect = np.array(held_out["aspect"].to_pylist())
+    aspects: dict[str, Any] = {}
+    for number, name in enumerate(job.aspects):
+        own = aspect == name
+        plain = None if baseline is None else baseline[own, number]
+        held_out_facts = quality.held_out_facts(margins[own, number], difference[own], plain)
+        aspects[name] = {"train_pairs": job.train_pairs[number], **held_out_facts}
+    facts = {
+        "aspects": aspects,
+        "steps": trained.steps,
+        "resumed_from_step": trained.resumed_from,
+        "seconds": round(time.monotonic() - began, 2),
+    }
+    write_done(job.stage, job.name, facts, as_table(margins, job.aspects))
 
 
-def train_one(job: TrainingJob, use: str, folder: StoragePath | None) -> np.ndarray | None:
+def _baseline(job: TrainingJob) -> np.ndarray | None:
+    """Margins of a model without length remedies, on the first worker; trained once."""
+    path = job.scratch / "baseline-margins.parquet"
+    if not agreed(path.exists()):
+        trained = train_one(job, BASELINE, None)
+        if trained is not None:
+            path.write_table(as_table(trained.margins, job.aspects))
+    return as_array(path.read_table(), job.aspects) if _is_first() else None
+
+
+def as_table(margins: np.ndarray, aspects: list[str]) -> pa.Table:
+    """A column for each aspect."""
+    return pa.table(dict(zip(aspects, margins.T, strict=True)))
+
+
+def as_array(table: pa.Table, aspects: list[str]) -> np.ndarray:
+    """(n, κ) float64 of :func:`as_table`."""
+    return np.stack([table[aspect].to_numpy() for aspect in aspects], axis=1)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came of a training.
+
+    Attributes:
+        margins: (n, κ) float64, Δr of all held-out pairs under each label.
+        steps: optimizer steps.
+        resumed_from: step of the checkpoint that it went on from.
+    """
+
+    margins: np.ndarray
+    steps: int
+    resumed_from: int | None
+
+
+def train_one(job: TrainingJob, use: str, folder: StoragePath | None) -> Trained | None:
     """Train on the table named ``use`` and save into ``folder``, if given.
 
     Returns:
-        (n,) reward margins Δr of the held-out pairs on rank 0, None elsewhere.
+        None but on the first worker.
     """
     from datasets import Dataset
-    from trl import RewardTrainer
+
+    from pdray.proxies.trainer import AspectTrainer, CheckpointKeeper, StepCounter
 
     base_model = job.proxies.base_model
     assert base_model is not None
     tokenizer = load_tokenizer(base_model)
-    table = job.tables[use].read_table(["chosen_ids", "rejected_ids", "margin"])
-    trainer = RewardTrainer(
-        model=load_reward_model(base_model, tokenizer, job.seed),
-        args=reward_config(job),
-        train_dataset=Dataset(table, fingerprint=f"{job.name}-{use}"),  # else datasets pickles the table for one
-        processing_class=tokenizer,
-        callbacks=[_step_counter(job.counter)],
-    )
-    trainer.train()
+    table = job.tables[use].read_table()
+    order = training_order(table["aspect"].to_numpy(), job.proxies.epochs, job.seed)
+    name = f"{job.name}-{use}"
+    rows = Dataset(table, fingerprint=name)  # else datasets pickles the table for one
+    checkpoints = Checkpoints(job.scratch / f"{use}-checkpoints")
+    step = agreed(checkpoints.last_step())
+    with tempfile.TemporaryDirectory(prefix="pdray-proxy-") as local:
+        model = load_reward_model(base_model, tokenizer, job.seed, len(job.aspects))
+        trainer = AspectTrainer(
+            job.aspects,
+            adapted(model, job.proxies.lora) if job.proxies.lora else model,
+            args=reward_config(job, local),
+            train_dataset=rows.select(order, keep_in_memory=True, new_fingerprint=f"{name}-order"),
+            processing_class=tokenizer,
+            callbacks=[CheckpointKeeper(checkpoints), *([StepCounter(job.counter)] if job.counter else [])],
+        )
+        trainer.train(resume_from_checkpoint=None if step is None else str(checkpoints.fetch(step, Path(local))))
     if not trainer.is_world_process_zero():
         return None
     model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
-    reward_margin = held_out_margin(model, job.tables[HELD_OUT], tokenizer.pad_token_id)
+    model = merged(model) if job.proxies.lora else model
+    with trainer.accelerator.autocast():
+        margins = held_out_margins(model, job.held_out, tokenizer.pad_token_id)
     if folder is not None:
         save_model(model.cpu(), tokenizer, folder)
-    return reward_margin
+    return Trained(margins, trainer.state.global_step, step)
 
 
-def held_out_margin(model: Any, table: StoragePath, pad_token_id: int) -> np.ndarray:
-    """Δr of every pair of a table, (n,) float64."""
+def held_out_margins(model: Any, table: StoragePath, pad_token_id: int) -> np.ndarray:
+    """Δr of every pair of a table under each label, (n, κ) float64."""
     from pdray.proxies.heads import logits
 
     pairs = table.read_table(["chosen_ids", "rejected_ids"])
     chosen, rejected = pairs["chosen_ids"].to_pylist(), pairs["rejected_ids"].to_pylist()
-    both = logits(model, chosen + rejected, pad_token_id)[:, 0]
+    both = logits(model, chosen + rejected, pad_token_id)
     margin: np.ndarray = both[: len(chosen)] - both[len(chosen) :]
     return margin
 
 
-def reward_config(job: TrainingJob) -> RewardConfig:
-    """TRL's settings: plain AdamW with linear decay, no dropout, no checkpoints, no outside reporters."""
+def agreed(value: T) -> T:
+    """What the first worker found, for all of them; a worker alone agrees with itself."""
+    import torch.distributed as dist
+
+    if not dist.is_initialized():
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def _is_first() -> bool:
+    import torch.distributed as dist
+
+    return not dist.is_initialized() or dist.get_rank() == 0
+
+
+def reward_config(job: TrainingJob, local: str) -> RewardConfig:
+    """TRL's settings: plain AdamW with linear decay, no dropout, no outside reporters, pairs in the order of rows.
+
+    Args:
+        job: the training.
+        local: folder of this worker, where the trainer writes checkpoints.
+    """
     from trl import RewardConfig
 
     proxies = job.proxies
     use_gpu = proxies.gpus_per_worker > 0
     return RewardConfig(
-        output_dir=tempfile.gettempdir(),  # nothing is saved there
-        num_train_epochs=proxies.epochs,
+        output_dir=local,
+        num_train_epochs=1,  # the order of rows has all of them
+        train_sampling_strategy="sequential",
         learning_rate=proxies.learning_rate,
         lr_scheduler_type="linear",
         per_device_train_batch_size=proxies.batch_size,
@@ -142,21 +266,10 @@ def reward_config(job: TrainingJob) -> RewardConfig:
         use_cpu=not use_gpu,
         bf16=proxies.dtype == "bfloat16",
         gradient_checkpointing=use_gpu,
-        save_strategy="no",
+        save_strategy="steps",
+        save_steps=proxies.save_steps,
+        save_total_limit=1,
         logging_strategy="no",
         report_to="none",
         disable_tqdm=True,
     )
-
-
-def _step_counter(counter: Any) -> Any:
-    from transformers import TrainerCallback
-
-    class StepCounter(TrainerCallback):
-        """Counts optimizer steps on the first worker."""
-
-        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            if state.is_world_process_zero:
-                counter.add(1)
-
-    return StepCounter()

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +13,10 @@ import numpy as np
 import pytest
 
 from pdray.errors import UserError
-from pdray.proxies import full, linear
+from pdray.progress import Progress
+from pdray.proxies import done, linear
 from pdray.proxies.stage import STAGE
-from pdray.schema import ProxiesOutput
+from pdray.schema import ProxiesOutput, RewardModel
 from pdray.scoring.features import read_head
 from pdray.shards import ShardedFolder
 from pdray.stages import StageResult, Upstream
@@ -228,25 +233,58 @@ def test_scores_of_a_run_that_compared_both_readings(
     assert scored.metrics["max_parity_error_features"] < 1e-4
 
 
-def test_all_weights_of_a_decoder_with_two_workers(tmp_path: Path, corpus: Upstream) -> None:
-    base = str(tiny_llama_lm(tmp_path / "base"))
-    settings = sections(base_model=base, length_penalty_form="residual", length_baseline=False, **ALL)
+def fake_killer(flag: Path, last: int) -> Any:
+    """Counts steps in a training's worker, and kills it without warning at one of them; once."""
+
+    class FakeKiller:  # of a function, so that it is pickled with its code
+        left = last
+
+        def add(self, count: int) -> None:
+            self.left -= count
+            if self.left <= 0 and not flag.exists():
+                flag.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    return FakeKiller()
+
+
+def test_all_weights_of_a_decoder_with_two_workers_of_which_one_is_killed(
+    tmp_path: Path, corpus: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker dies in the training of the second aspect; neither that nor the first one begins again."""
+    base, flag = str(tiny_llama_lm(tmp_path / "base")), tmp_path / "killed"
+    monkeypatch.setattr(Progress, "counting", lambda *_, **__: contextlib.nullcontext(fake_killer(flag, 65)))
+    settings = sections(base_model=base, length_penalty_form="residual", length_baseline=False, save_steps=20, **ALL)
     result = run_stage(STAGE, tmp_path, upstream=corpus, **settings)
+    assert flag.exists()
     check_learned(tmp_path, result)
     assert isinstance(result.output, ProxiesOutput)
     assert result.output.length_penalty == dict.fromkeys(ASPECTS, 0.0)
     assert (result.output.features, result.output.num_shards) == (None, 0)
     assert result.metrics["aspects"]["helpful"]["length_correlation"]["before"] is None
-    folder = tmp_path / "proxies-test"
-    assert {path.name for path in folder.iterdir()} == {full.DONE, *map(full.slug, ASPECTS)}
-    # An aspect that is whole is not trained again, another one is.
-    weights = {aspect: folder / full.slug(aspect) / "model.safetensors" for aspect in ASPECTS}
-    bytes_before, time_before = weights["Kind Words"].read_bytes(), weights["helpful"].stat().st_mtime_ns
-    weights["Kind Words"].unlink()
-    again = run_stage(STAGE, tmp_path, upstream=corpus, **settings)
-    assert weights["helpful"].stat().st_mtime_ns == time_before
-    assert weights["Kind Words"].read_bytes() == bytes_before
-    assert again.metrics["aspects"]["helpful"] == result.metrics["aspects"]["helpful"]
+    folder, names = tmp_path / "proxies-test", [*map(done.slug, ASPECTS)]
+    assert {path.name for path in folder.iterdir()} == {done.DONE, *names}
+    trainings = [result.metrics["trainings"][name] for name in names]
+    steps = [math.ceil(6 * facts["train_pairs"] / 8) for facts in result.metrics["aspects"].values()]
+    assert [(one["steps"], one["resumed_from_step"]) for one in trainings] == [(steps[0], None), (steps[1], 20)]
+    assert (folder / names[0] / "model.safetensors").stat().st_mtime < flag.stat().st_mtime
+
+
+def test_one_backbone_for_all_aspects(tmp_path: Path, corpus: Upstream, bert: str) -> None:
+    settings = sections(base_model=bert, kind="shared", **ALL | {"epochs": 8})
+    result = run_stage(STAGE, tmp_path, upstream=corpus, **settings)
+    check_learned(tmp_path, result)
+    assert isinstance(result.output, ProxiesOutput)
+    assert result.output.models == [RewardModel("proxies-test/model", ASPECTS)]
+    assert {path.name for path in (tmp_path / "proxies-test").iterdir()} == {done.DONE, "model"}
+    (one, other), (again, two) = (result.metrics["agreement"][aspect] for aspect in ASPECTS)
+    assert (one, two) == (1.0, 1.0)
+    assert other == again
+    aspects = result.metrics["aspects"].values()
+    assert all(-1 <= facts["length_correlation"]["before"] <= 1 for facts in aspects)
+    draws = 2 * math.ceil(sum(facts["train_pairs"] for facts in aspects) / 2)
+    assert result.metrics["trainings"]["model"]["steps"] == 8 * draws // 8  # those of the proxy, with two workers
+    assert result.metrics["without_baseline"] == []
 
 
 def test_too_few_pairs_reach_the_user_as_one_sentence(tmp_path: Path, bert: str) -> None:

@@ -101,8 +101,16 @@ def test_shares_of_pairs_with_known_prompts() -> None:
         return AspectPairs(name, 9, *tables)
 
     chosen = [aspect("a", [1, 1, 2], [3]), aspect("b", [2, 4], [3]), aspect("c", [1], [])]
-    assert module.seen_shares(chosen) == [3 / 4, 2 / 5, 2 / 7]
+    assert module.seen_shares(chosen) == pytest.approx([(1 + 4 + 9) / 18, (1 + 8 / 3) / 18, 16 / 3 / 18])
     assert module.seen_shares(chosen[:1]) == [0.0]
+
+
+def test_held_out_pairs_count_as_the_few_that_they_are_in_a_corpus_beyond_the_caps() -> None:
+    """All aspects hold the same prompts out, so these are always known: a tenth of what is used, not of all pairs."""
+    held_out = pa.table({"prompt_hash": pa.array(range(10), pa.uint64())})
+    new = [pa.table({"prompt_hash": pa.array(range(start, start + 90), pa.uint64())}) for start in (100, 200)]
+    chosen = [AspectPairs(name, 100_000, train, held_out) for name, train in zip("ab", new, strict=True)]
+    assert module.seen_shares(chosen) == pytest.approx([10 / 100_000] * 2)
 
 
 def test_messages_are_prompts_too(tmp_path: Path) -> None:

@@ -44,3 +44,12 @@ def test_agreement_does_not_depend_on_which_response_is_called_chosen() -> None:
     assert found[0, 1] == pytest.approx(3 / np.sqrt(14 * 9))
     np.testing.assert_allclose(quality.agreement(margins * [[1], [-1], [1]]), found)
     assert np.isnan(found[2]).all()
+    assert quality.agreement_rows(margins)[2] == [None, None, None]
+
+
+def test_baselines_that_are_left_out_are_said() -> None:
+    assert quality.baseline_notes({"without_baseline": []}, 5000) == quality.baseline_notes({}, 5000) == []
+    (note,) = quality.baseline_notes({"without_baseline": ["kind", "honest"]}, 5000)
+    assert note.endswith(
+        "beside that of kind, honest, which would take as long again: more pairs than proxies.max_baseline_pairs, 5,000"
+    )

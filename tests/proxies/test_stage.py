@@ -12,7 +12,7 @@ import pytest
 
 from pdray.config import RunConfig
 from pdray.errors import UserError
-from pdray.proxies import full, linear
+from pdray.proxies import done, linear
 from pdray.proxies.readings import Reading
 from pdray.proxies.stage import STAGE
 from pdray.schema import CorpusOutput, ProxiesOutput, RewardModel, to_json
@@ -72,11 +72,11 @@ def test_an_aspect_without_ready_model_is_named_once_the_corpus_is_known(tmp_pat
 
 def test_slugs_are_safe_and_unique() -> None:
     names = ["helpful", "Helpful", "../etc", "help ful", "help/ful", "", ".", "ü", "work", "trained", "a" * 300]
-    slugs = [full.slug(name) for name in names]
+    slugs = [done.slug(name) for name in names]
     assert slugs[0] == "helpful"
     assert len({slug.lower() for slug in slugs}) == len(names)
     assert all(slug == Path(slug).name and len(slug) < 100 and not slug.startswith(".") for slug in slugs)
-    assert not {full.SCRATCH, full.DONE} & set(slugs)
+    assert not {done.SCRATCH, done.DONE} & set(slugs)
 
 
 def test_settings_follow_the_result_and_not_the_machine(tmp_path: Path) -> None:
@@ -90,7 +90,8 @@ def test_settings_follow_the_result_and_not_the_machine(tmp_path: Path) -> None:
     before = settings()
     assert settings(cpus_per_worker=2) == before
     assert settings(gpus_per_worker=1) == before
-    for change in ({"length_penalty": 0.5}, {"max_held_out_pairs": 5}, {"dtype": "bfloat16"}):
+    assert settings(save_steps=7, max_failures=3) == before
+    for change in ({"length_penalty": 0.5}, {"kind": "shared"}, {"max_held_out_pairs": 5}, {"dtype": "bfloat16"}):
         assert settings(**change) != before
     assert settings({"max_tokens": 64}) != before
     assert settings({"prompt_tokens": 64}) != before
@@ -113,13 +114,14 @@ def test_more_tokens_than_the_model_reads(tmp_path: Path) -> None:
 
 def test_a_trained_proxy_counts_only_while_its_files_are_whole(tmp_path: Path) -> None:
     folder = StoragePath(str(tmp_path))
-    name = full.slug("Kind Words")
+    name = done.slug("Kind Words")
     (folder / name / "model.safetensors").write_bytes(b"12345")
-    assert full.read_done(folder, "Kind Words") is None
-    full.write_done(folder, name, {"train_pairs": 3})
-    assert full.read_done(folder, "Kind Words") == {"train_pairs": 3}
+    assert not done.is_done(folder, name)
+    done.write_done(folder, name, {"steps": 3}, pa.table({"Kind Words": [0.5]}))
+    assert done.read_done(folder, name) == {"steps": 3}
+    assert done.read_margins(folder, name).to_pydict() == {"Kind Words": [0.5]}
     os.truncate(tmp_path / name / "model.safetensors", 3)
-    assert full.read_done(folder, "Kind Words") is None
+    assert not done.is_done(folder, name)
 
 
 def test_pairs_with_unread_texts_are_left_out_and_counted(tmp_path: Path) -> None:

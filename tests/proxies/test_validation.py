@@ -43,6 +43,23 @@ def test_texts_that_recur_are_learned_by_tanh_units_and_new_ones_by_weights() ->
     assert min(chosen.losses["linear"]) <= min(chosen.losses["tanh"])
 
 
+def test_texts_that_recur_within_their_prompt_are_no_reason_for_tanh_units_on_new_prompts() -> None:
+    """Folds of single pairs choose tanh units here; folds of whole prompts, as for new ones, choose weights."""
+    draw = np.random.default_rng(5)
+    values, quality = draw.normal(size=(60, FEATURES)).astype(np.float32), 3 * draw.normal(size=60)
+    prompt = draw.integers(0, 10, 600)
+    one, other = 6 * prompt + draw.integers(0, 6, 600), 6 * prompt + draw.integers(0, 6, 600)
+    apart = one != other
+    one, other, prompt = one[apart], other[apart], prompt[apart].astype(np.uint64)
+    wins = quality[one] + draw.logistic(size=len(one)) > quality[other]
+    features = PairFeatures(
+        values, np.where(wins, one, other), np.where(wins, other, one), np.zeros(len(one), np.int64)
+    )
+    pairs, scale = ProxyPairs(features, np.zeros(len(one)), np.ones(len(one))), Scale(*features.moments())
+    assert choose(FORMS, pairs, scale, prompt, 1.0).form.name == "tanh"
+    assert choose(FORMS, pairs, scale, prompt, 0.0).form.name == "linear"
+
+
 def test_of_equal_forms_the_first_is_taken() -> None:
     pairs, scale = world(200, 100, recurring=False)
     first, second = Linear(dense=True), Linear(dense=True)

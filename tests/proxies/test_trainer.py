@@ -1,0 +1,235 @@
+"""One model for several aspects: what a pair trains, and that one aspect alone is TRL's trainer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from pdray.config import LoraConfig, ProxiesConfig
+from pdray.errors import UserError
+from pdray.proxies.adapters import adapted
+from pdray.proxies.base import load_reward_model, load_tokenizer
+from pdray.proxies.batches import training_order
+from pdray.proxies.checkpoints import Checkpoints
+from pdray.proxies.data import BASELINE, TRAIN, TablesJob
+from pdray.proxies.launch import lanes_of
+from pdray.proxies.pairs import AspectPairs
+from pdray.proxies.training import TrainingJob, held_out_margins, reward_config, train_one
+from pdray.storage import StoragePath
+from tests.tiny import tiny_encoder
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(tiny_encoder(tmp_path_factory.mktemp("base")))
+
+
+def encoded_pairs(aspects: int, rows: int = 24) -> pa.Table:
+    """Pairs of random tokens of :mod:`tests.tiny`, the aspects by turns, as a trainer's table."""
+    draw = np.random.default_rng(0)
+    texts = [[2, *draw.integers(8, 60, draw.integers(3, 9)).tolist(), 3] for _ in range(2 * rows)]
+    return pa.table(
+        {
+            "chosen_ids": texts[:rows],
+            "rejected_ids": texts[rows:],
+            "margin": draw.normal(size=rows) / 10,
+            "aspect": np.arange(rows) % aspects,
+        }
+    )
+
+
+def training_job(root: Path, base: str, aspects: list[str], **settings: Any) -> TrainingJob:
+    """A job with its tables; every pair is held out as well."""
+    stage, table = StoragePath(str(root)), encoded_pairs(len(aspects))
+    (stage / "train.parquet").write_table(table)
+    names = pa.array([aspects[number] for number in table["aspect"].to_pylist()])
+    held_out = table.drop_columns(["margin", "aspect"]).append_column("aspect", names)
+    lengths = pa.array(np.zeros(len(table), np.int64))
+    (stage / "held-out.parquet").write_table(held_out.append_column("length_difference", lengths))
+    proxies = ProxiesConfig(base_model=base, batch_size=4, learning_rate=1e-3, **settings)
+    tables = {TRAIN: stage / "train.parquet"}
+    return TrainingJob(
+        "model", aspects, tables, stage / "held-out.parquet", [len(table)] * len(aspects), len(table), stage, proxies, 0
+    )
+
+
+def make_trainer(job: TrainingJob, base: str, local: Path) -> Any:
+    from datasets import Dataset
+
+    from pdray.proxies.trainer import AspectTrainer
+
+    tokenizer = load_tokenizer(base)
+    return AspectTrainer(
+        job.aspects,
+        load_reward_model(base, tokenizer, 0, len(job.aspects)),
+        args=reward_config(job, str(local)),
+        train_dataset=Dataset(job.tables[TRAIN].read_table()),
+        processing_class=tokenizer,
+    )
+
+
+def test_a_pair_reaches_the_head_row_of_its_own_aspect_alone(tmp_path: Path, base: str) -> None:
+    """Seen red with the mean of all logits in place of the pair's own."""
+    job = training_job(tmp_path, base, ["a", "b", "c"])
+    trainer = make_trainer(job, base, tmp_path / "local")
+    model = trainer.model
+    assert model.config.id2label == {0: "a", 1: "b", 2: "c"}
+    assert next(iter(trainer.get_train_dataloader()))["aspect"].tolist() == [0, 1, 2, 0]
+    rows = [row for row in job.tables[TRAIN].read_table().to_pylist() if row["aspect"] == 1]
+    trainer.compute_loss(model, trainer.data_collator(rows)).backward()
+    gradient = model.classifier.weight.grad
+    assert not gradient[[0, 2]].any()
+    assert gradient[1].abs().sum() > 0
+    assert model.bert.embeddings.word_embeddings.weight.grad.abs().sum() > 0
+
+
+def test_the_loss_of_mixed_aspects_is_that_of_each_pair_under_its_own_label(tmp_path: Path, base: str) -> None:
+    import torch
+
+    job = training_job(tmp_path, base, ["a", "b", "c"])
+    trainer = make_trainer(job, base, tmp_path / "local")
+    trainer.model.eval()
+    batch = trainer.data_collator(job.tables[TRAIN].read_table().to_pylist())
+    with torch.no_grad():
+        logits = trainer.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+        chosen, rejected = (half[torch.arange(24), batch["aspect"]] for half in logits.chunk(2))
+        expected = -torch.nn.functional.logsigmoid(chosen - rejected - batch["margin"]).mean()
+        torch.testing.assert_close(trainer.compute_loss(trainer.model, batch), expected)
+
+
+def test_one_aspect_is_trained_as_trl_trains_it(tmp_path: Path, base: str) -> None:
+    from datasets import Dataset
+    from safetensors.numpy import load_file
+    from trl import RewardTrainer
+
+    job = training_job(tmp_path, base, ["a"], epochs=1.5)
+    trained = train_one(job, TRAIN, job.stage / "model")
+    assert trained is not None
+    assert (trained.steps, trained.margins.shape) == (9, (24, 1))
+    table = job.tables[TRAIN].read_table()
+    order = training_order(table["aspect"].to_numpy(), 1.5, 0)
+    tokenizer = load_tokenizer(base)
+    plain = RewardTrainer(
+        load_reward_model(base, tokenizer, 0),
+        args=reward_config(job, str(tmp_path / "plain")),
+        train_dataset=Dataset(table.drop_columns(["aspect"]).take(order)),
+        processing_class=tokenizer,
+    )
+    plain.train()
+    ours = load_file(tmp_path / "model" / "model.safetensors")
+    for name, weight in plain.model.state_dict().items():
+        np.testing.assert_array_equal(ours[name], weight.numpy(), err_msg=name)
+
+
+class FakeDeath(Exception):
+    """A worker that is lost."""
+
+
+class FakeDyingCounter:
+    """Counts steps, and dies at one of them."""
+
+    def __init__(self, last: int) -> None:
+        self.left = last
+
+    def add(self, count: int) -> None:
+        self.left -= count
+        if self.left <= 0:
+            raise FakeDeath
+
+
+def test_a_lost_training_goes_on_from_its_last_checkpoint_and_makes_the_same_weights(tmp_path: Path, base: str) -> None:
+    """Seen red without the checkpoint: it starts at step 0."""
+    whole = training_job(tmp_path / "whole", base, ["a", "b"], save_steps=2)
+    assert train_one(whole, TRAIN, whole.stage / "model") is not None
+    job = training_job(tmp_path / "lost", base, ["a", "b"], save_steps=2)
+    with pytest.raises(FakeDeath):
+        train_one(job.counted_by(FakeDyingCounter(5)), TRAIN, job.stage / "model")
+    assert not (job.stage / "model").exists()
+    again = train_one(job, TRAIN, job.stage / "model")
+    assert again is not None
+    assert (again.resumed_from, again.steps) == (4, 6)
+    one, other = (path / "model" / "model.safetensors" for path in (tmp_path / "whole", tmp_path / "lost"))
+    assert one.read_bytes() == other.read_bytes()
+
+
+def test_adapters_are_trained_resumed_and_merged(tmp_path: Path, base: str) -> None:
+    from safetensors.numpy import load_file
+    from transformers import AutoModelForSequenceClassification
+
+    lora = LoraConfig(r=2, alpha=4, target_modules=["query", "value"])
+    job = training_job(tmp_path, base, ["a", "b"], lora=lora, save_steps=2)
+    with pytest.raises(FakeDeath):
+        train_one(job.counted_by(FakeDyingCounter(3)), TRAIN, job.stage / "model")
+    trained = train_one(job, TRAIN, job.stage / "model")
+    assert trained is not None
+    assert (trained.resumed_from, trained.steps) == (2, 6)
+    start = {
+        name: value.numpy() for name, value in load_reward_model(base, load_tokenizer(base), 0, 2).state_dict().items()
+    }
+    saved = load_file(tmp_path / "model" / "model.safetensors")
+    ranks = {
+        name: np.linalg.matrix_rank(value - start[name], tol=1e-6) for name, value in saved.items() if value.ndim > 1
+    }
+    places = {name: rank for name, rank in ranks.items() if rank}
+    adapters = {
+        f"bert.encoder.layer.{layer}.attention.self.{part}.weight" for layer in (0, 1) for part in ("query", "value")
+    }
+    assert places.keys() == adapters | {"classifier.weight"}
+    assert {places[name] for name in adapters} == {2}
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model")
+    assert model.config.id2label == {0: "a", 1: "b"}
+    np.testing.assert_allclose(held_out_margins(model, job.held_out, 0), trained.margins, atol=1e-5)
+
+
+def test_modules_that_cannot_have_adapters_are_refused(tmp_path: Path, base: str) -> None:
+    model = load_reward_model(base, load_tokenizer(base), 0)
+    with pytest.raises(UserError, match=r"^proxies.lora.target_modules is 'q_proj', which peft refuses for a Bert"):
+        adapted(model, LoraConfig(target_modules="q_proj"))
+
+
+def test_a_checkpoint_counts_only_while_it_is_whole(folder: StoragePath, tmp_path: Path) -> None:
+    checkpoints, local = Checkpoints(folder / "checkpoints"), tmp_path / "checkpoint-2"
+    assert checkpoints.last_step() is None
+    (local / "nested").mkdir(parents=True)
+    (local / "model.safetensors").write_bytes(b"weights")
+    (local / "nested" / "state").write_bytes(b"state")
+    checkpoints.keep(local, 2)
+    (folder / "checkpoints" / "4" / "files" / "model.safetensors").write_bytes(b"half")  # copied when the worker died
+    assert checkpoints.last_step() == 2
+    fetched = checkpoints.fetch(2, tmp_path / "scratch")
+    assert (fetched / "nested" / "state").read_bytes() == b"state"
+    (local / "model.safetensors").write_bytes(b"later")
+    checkpoints.keep(local, 6)
+    assert checkpoints.last_step() == 6
+    assert not (folder / "checkpoints" / "2").sizes(recursive=True)
+    (folder / "checkpoints" / "6" / "files" / "model.safetensors").write_bytes(b"damaged in part")
+    assert checkpoints.last_step() is None
+
+
+def test_baselines_are_trained_up_to_a_number_of_pairs(tmp_path: Path) -> None:
+    def uses(**settings: Any) -> list[str]:
+        members = [
+            AspectPairs(name, count, pa.table({"x": range(count)}), pa.table({"x": []}))
+            for name, count in (("a", 10), ("b", 30))
+        ]
+        settings = {"max_baseline_pairs": 30} | settings
+        folder: Any = StoragePath(str(tmp_path))
+        return TablesJob(members, folder, folder, ProxiesConfig(base_model="x", **settings), 0).uses
+
+    assert uses() == [BASELINE, TRAIN]
+    assert uses(max_baseline_pairs=29) == [TRAIN]
+    assert uses(length_baseline=False) == [TRAIN]
+    assert uses(length_penalty=0, balance_temperature=None) == [TRAIN]
+
+
+def test_lanes_take_about_as_long_as_each_other(tmp_path: Path, base: str) -> None:
+    from dataclasses import replace
+
+    job = training_job(tmp_path, base, ["a"])
+    jobs = [replace(job, name=str(draws), draws=draws) for draws in (10, 40, 20, 30)]
+    assert [[one.draws for one in lane] for lane in lanes_of(jobs, 2)] == [[40, 20], [30, 10]]
+    assert len(lanes_of(jobs, 9)) == 4
