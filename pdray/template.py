@@ -32,7 +32,9 @@ def _section(model: type[Section], prefix: str, depth: int) -> list[str]:
     lines: list[str] = []
     for name, field in model.model_fields.items():
         key, indent = f"{prefix}{name}", "  " * depth
-        if section := section_of(field):
+        section = section_of(field)
+        # A section inside another that is left out by default shows as a setting: a line of it would switch it on.
+        if section and not (depth and field.default is None):
             # Never commented out: a line of it that is uncommented alone would land in the section above.
             lines += ([""] if depth == 0 else []) + [f"{indent}{name}:", *_section(section, f"{key}.", depth + 1)]
         else:

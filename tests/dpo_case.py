@@ -7,8 +7,11 @@ import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+from safetensors.numpy import save
 
+from pdray.alignment import checkpoints
 from pdray.alignment.encode import pair_rule
 from pdray.alignment.inputs import PairInput, ShardEncoder, prepare_input
 from pdray.alignment.stage import STAGE, input_shards, reference_store
@@ -99,3 +102,13 @@ def context(
     upstream = stages.finished("selection", selection.folder, output)
     sections = {name: getattr(config, name) for name in type(config).model_fields}
     return stages.context(STAGE, folder, upstream=upstream, **sections)
+
+
+def small_checkpoint(folder: Path, step: int, weights: str = "model.safetensors", **facts: int) -> Path:
+    """A complete checkpoint of a stage folder that holds one weight and an empty log."""
+    path = folder / checkpoints.CHECKPOINTS / f"checkpoint-{step}"
+    path.mkdir(parents=True)
+    (path / weights).write_bytes(save({"step": np.array([step])}))
+    (path / "trainer_state.json").write_text('{"log_history": []}')
+    checkpoints.mark(path, {"step": step, "max_steps": 1000, **facts})
+    return path

@@ -22,6 +22,11 @@ def test_uncommenting_everything_changes_nothing_but_exclusive_choices():
     assert RunConfig.model_validate(data) == RunConfig.model_validate(yaml.safe_load(render()))
 
 
+def test_a_section_that_switches_something_on_is_one_line():
+    assert re.search(r"^  # lora: null +# train adapters", render(), re.MULTILINE)
+    assert "  lora:" not in render()
+
+
 def test_every_setting_is_there_with_its_meaning():
     text = render()
     for section in (ScoresConfig, AlignmentConfig):

@@ -39,6 +39,6 @@ def test_files_go_below_the_folder_and_nobody_is_asked(tmp_path: Path, monkeypat
 
 
 def test_wandb_with_a_key_of_the_users_is_online(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "environ", {"WANDB_API_KEY": "a key"})
+    monkeypatch.setattr(os, "environ", {"WANDB_API_KEY": "a key"})  # pragma: allowlist secret
     prepare_trackers(["wandb"], tmp_path, "project")
     assert "WANDB_MODE" not in os.environ

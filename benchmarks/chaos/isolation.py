@@ -35,7 +35,7 @@ def enter(module: str, words: list[str]) -> None:
     if subprocess.run(["unshare", *NAMESPACES, "true"], stderr=subprocess.DEVNULL).returncode:
         raise SystemExit("chaos: this machine allows no user namespaces (unshare --user), which cut networks need")
     command = ["unshare", *NAMESPACES, sys.executable, "-m", module, *words]
-    os.execvpe(command[0], command, {**os.environ, INSIDE: "1"})
+    os.execvpe(command[0], command, {**os.environ, INSIDE: "1"})  # noqa: S606 - this very program again
 
 
 def adopt_orphans() -> None:

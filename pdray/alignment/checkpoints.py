@@ -13,13 +13,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pdray.models.weights import read_shapes
+from pdray.models.weights import read_header, read_shapes
 from pdray.storage import StoragePath
 
 MARKER = "complete.json"
 CHECKPOINTS = "checkpoints"
 POLICY = "policy"
 HISTORY = "training.jsonl"
+ADAPTERS = "adapter_model.safetensors"
 
 # What the trainer keeps in a checkpoint beside the model folder itself.
 TRAINER_FILES = {"latest", "latest_universal", "trainer_state.json", "training_args.bin", "README.md", MARKER}
@@ -42,10 +43,19 @@ def read_mark(checkpoint: Path) -> dict[str, Any] | None:
         facts: dict[str, Any] = StoragePath(str(checkpoint / MARKER)).read_json()
         steps = facts["step"], facts["max_steps"]
         read_history(checkpoint)
-        read_shapes(checkpoint.name, str(checkpoint))
+        _read_weights(checkpoint)
     except (OSError, ValueError, TypeError, KeyError):
         return None
     return facts if all(isinstance(step, int) for step in steps) else None
+
+
+def _read_weights(checkpoint: Path) -> None:
+    """Look at the headers of the model's weights, or of the adapters, which is all that a training of them saves."""
+    adapters = checkpoint / ADAPTERS
+    if adapters.is_file():
+        read_header(checkpoint.name, adapters)
+    else:
+        read_shapes(checkpoint.name, str(checkpoint))
 
 
 def step_of(checkpoint: Path) -> int:

@@ -27,7 +27,7 @@ def read_shapes(name: str, folder: str) -> Shapes:
     """
     root = Path(folder)
     if (root / SINGLE).is_file():
-        shapes = _read_header(name, root / SINGLE)
+        shapes = read_header(name, root / SINGLE)
     elif (root / INDEX).is_file():
         shapes = _read_shards(name, root)
     else:
@@ -67,7 +67,7 @@ def _read_shards(name: str, root: Path) -> Shapes:
         )
     shapes: Shapes = {}
     for file in files:
-        shapes |= _read_header(name, root / file)
+        shapes |= read_header(name, root / file)
     lost = sorted(where.keys() - shapes.keys())
     if lost:
         raise UserError(
@@ -77,7 +77,12 @@ def _read_shards(name: str, root: Path) -> Shapes:
     return shapes
 
 
-def _read_header(name: str, path: Path) -> Shapes:
+def read_header(name: str, path: Path) -> Shapes:
+    """Shape of every tensor in a safetensors file.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:

@@ -10,6 +10,7 @@ import pytest
 from safetensors.numpy import save
 
 from pdray.alignment import checkpoints
+from tests.dpo_case import small_checkpoint
 
 
 def _checkpoint(folder: Path, step: int, marked: bool = True, max_steps: int = 20) -> Path:
@@ -54,6 +55,13 @@ def test_a_damaged_checkpoint_is_none(tmp_path: Path, name: str, text: str) -> N
     assert (checkpoints.finished(tmp_path), checkpoints.latest(tmp_path)) == (None, whole)
     checkpoints.remove_incomplete(tmp_path)
     assert not damaged.exists()
+
+
+def test_adapters_are_all_that_a_training_of_them_saves(tmp_path: Path) -> None:
+    path = small_checkpoint(tmp_path, 20, weights="adapter_model.safetensors")
+    assert checkpoints.latest(tmp_path) == path
+    (path / "adapter_model.safetensors").write_bytes(b"{")
+    assert checkpoints.latest(tmp_path) is None
 
 
 def test_policy_holds_the_model_and_nothing_of_the_trainer(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pdray.alignment import checkpoints, launch
+from pdray.alignment import launch
 from pdray.alignment.inputs import PairInput
 from pdray.alignment.reference import ReferenceStore
 from pdray.alignment.worker import TrainingJob
@@ -39,16 +39,10 @@ class FakeAttempts:
             raise WorkerGroupError("workers failed", {0: RuntimeError("the node is gone")})
 
 
-def _save(folder: Path, step: int) -> None:
-    checkpoint = folder / "checkpoints" / f"checkpoint-{step}"
-    checkpoint.mkdir(parents=True)
-    checkpoints.mark(checkpoint, {"step": step, "max_steps": 1000})
-
-
 def test_a_training_that_comes_further_is_started_as_often_as_it_takes(
     job: TrainingJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    attempts, notes = FakeAttempts(lambda number: _save(job.folder, 10 * number), deaths=20), []
+    attempts, notes = FakeAttempts(lambda number: dpo_case.small_checkpoint(job.folder, 10 * number), deaths=20), []
     monkeypatch.setattr(launch, "_attempt", attempts)
     launch.fit(job, notes.append)
     assert attempts.begun == 21
@@ -67,7 +61,9 @@ def test_so_is_one_that_only_adds_to_the_reference(job: TrainingJob, monkeypatch
 
 def test_one_that_stays_where_it_is_fails(job: TrainingJob, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first attempt brings a checkpoint, the next two bring nothing."""
-    attempts = FakeAttempts(lambda number: _save(job.folder, 10) if number == 1 else None, deaths=100)
+    attempts = FakeAttempts(
+        lambda number: dpo_case.small_checkpoint(job.folder, 10) if number == 1 else None, deaths=100
+    )
     monkeypatch.setattr(launch, "_attempt", attempts)
     with pytest.raises(RuntimeError, match="DPO failed: RuntimeError: the node is gone"):
         launch.fit(job, print)

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import torch.distributed as dist
 
-from pdray.alignment import checkpoints, resume
+from pdray.alignment import resume
 from pdray.alignment.resume import Resume, agree_on_checkpoint
 from pdray.errors import UserError
+from tests.dpo_case import small_checkpoint
 
 
 @pytest.fixture(autouse=True)
@@ -28,13 +29,6 @@ def converted(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return asked
 
 
-def _save(folder: Path, step: int, num_workers: int) -> Path:
-    checkpoint = folder / "checkpoints" / f"checkpoint-{step}"
-    checkpoint.mkdir(parents=True)
-    checkpoints.mark(checkpoint, {"step": step, "max_steps": 20, "num_workers": num_workers})
-    return checkpoint
-
-
 def test_the_first_attempt_starts_at_the_beginning(tmp_path: Path) -> None:
     assert agree_on_checkpoint(tmp_path, 2) == Resume(None, universal=False)
 
@@ -45,8 +39,8 @@ def test_the_first_attempt_starts_at_the_beginning(tmp_path: Path) -> None:
 def test_parts_of_another_number_of_workers_are_converted(
     tmp_path: Path, converted: list[Path], workers: int, zero_stage: int, universal: bool
 ) -> None:
-    _save(tmp_path, 8, 1)
-    newest = _save(tmp_path, 10, workers)
+    small_checkpoint(tmp_path, 8, num_workers=1)
+    newest = small_checkpoint(tmp_path, 10, num_workers=workers)
     found = agree_on_checkpoint(tmp_path, zero_stage)
     assert (found, found.step) == (Resume(newest, universal), 10)
     assert converted == ([newest] if universal else [])
@@ -59,7 +53,7 @@ def test_an_optimizer_that_cannot_be_converted_asks_for_its_workers(
         raise KeyError("exp_avg_sq")
 
     monkeypatch.setattr(resume, "convert", fails)
-    _save(tmp_path, 10, 4)
+    small_checkpoint(tmp_path, 10, num_workers=4)
     with pytest.raises(
         UserError, match=r"written by 4 workers .* fit for 1 \(KeyError.*; set alignment\.num_workers to 4"
     ):
