@@ -69,7 +69,7 @@ def write_inputs(folder: Path, pairs: int) -> None:
         "max_steps": 6,
         "save_steps": 1,
         "batch_size": 4,
-        "gradient_accumulation": 1,
+        "pairs_per_step": 8,
         "cpus_per_worker": 0.5,
     }
     for name, settings in ((READY, ready), (SHORT, short), (TRAINED, trained), (VLLM, vllm)):
