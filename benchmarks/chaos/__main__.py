@@ -57,7 +57,6 @@ def main() -> int:
         folder = tempfile.TemporaryDirectory(prefix="chaos-", dir="/tmp", ignore_cleanup_errors=True)
         scratch = Path(stack.enter_context(folder))
         lab = Lab(scratch, Cluster(scratch, hosts) if hosts else None, args.pairs, args.limit)
-        lab.services |= {one.pid for one in lab.processes()}
         if lab.cluster:
             stack.callback(lab.cluster.stop)
         rows = [] if args.soak else run_cases(lab, {name: cases[name] for name in args.cases}, args.out)

@@ -38,6 +38,10 @@ class Lab:
     services: set[int] = field(default_factory=set)
     _number: int = 0
 
+    def __post_init__(self) -> None:
+        """Whatever is below this process already belongs to somebody else, and is never ended."""
+        self.services |= {one.pid for one in self.processes()}
+
     @property
     def nodes(self) -> list[Node]:
         """Of the cluster; none where there is none."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,11 @@ def test_a_case_that_fails_becomes_a_row_and_does_not_stop_the_others(tmp_path: 
     def fail(lab: Lab) -> dict[str, Any]:
         raise AssertionError("the run hangs")
 
+    somebody_else = subprocess.Popen(["sleep", "60"])
     row = attempt(Lab(tmp_path, None, 10, 1.0), "name", Case("kill", "scores", fail))
+    assert somebody_else.poll() is None
+    somebody_else.kill()
+    somebody_else.wait()
     assert (row["failed"], row["held"], row["stage"]) == ("AssertionError: the run hangs", False, "scores")
 
 
