@@ -39,7 +39,8 @@ def test_a_case_that_fails_becomes_a_row_and_does_not_stop_the_others(tmp_path: 
 
     somebody_else = subprocess.Popen(["sleep", "60"])
     row = attempt(Lab(tmp_path, None, 10, 1.0), "name", Case("kill", "scores", fail))
-    assert somebody_else.poll() is None
+    with pytest.raises(subprocess.TimeoutExpired):
+        somebody_else.wait(0.5)
     somebody_else.kill()
     somebody_else.wait()
     assert (row["failed"], row["held"], row["stage"]) == ("AssertionError: the run hangs", False, "scores")
