@@ -60,12 +60,13 @@ class KeptWriter:
         chosen = pairs.filter(pa.array(kept))
         kept_ids = ids.filter(pa.array(kept))
         digest = ids_digest(kept_ids.view(pa.binary()).to_pylist())
-        at_cut = divergence[kept & (bits == np.uint64(self.cut.bits))]
+        at_cut = np.flatnonzero(kept & (bits == np.uint64(self.cut.bits)))
+        last = (ids[at_cut[-1]].as_py(), float(divergence[at_cut[-1]])) if len(at_cut) else None
         facts: dict[str, Any] = {
             "kept": len(chosen),
             "finite": int((bits != NOT_FINITE).sum()),
             "ids_digest": as_hex(digest),
-            "cut_pd": float(at_cut[0]) if len(at_cut) else None,
+            "last": last,  # by key, then by id: a shard's pairs are sorted by their ids
             "kept_per_aspect": {one["values"]: one["counts"] for one in pc.value_counts(chosen["aspect"]).to_pylist()},
             "longer": _longer(self.order.source.lengths(shard), kept),
         }
@@ -176,7 +177,7 @@ def add_facts(facts: list[dict[str, Any]]) -> dict[str, Any]:
         "kept": sum(one["kept"] for one in facts),
         "finite": sum(one["finite"] for one in facts),
         "ids_digest": as_hex(sum(int(one["ids_digest"], 16) for one in facts) % 2**256),
-        "cut_pd": next((one["cut_pd"] for one in facts if one["cut_pd"] is not None), None),
+        "cut_pd": max((tuple(one["last"]) for one in facts if one["last"]), default=(None, None))[1],
         "kept_per_aspect": {aspect: sum(one["kept_per_aspect"].get(aspect, 0) for one in facts) for aspect in aspects},
         # Shares among all finite pairs, the kept ones and a seeded draw of about the same size.
         "conflict": _shares([one["conflict"] for one in facts if "conflict" in one]),
