@@ -111,13 +111,19 @@ def local_sizes(folder: str, recursive: bool) -> dict[str, int]:
     """Bytes of every file in a local folder, by its path below it; empty where there is no folder.
 
     pyarrow lists no folder in which any name is not UTF-8, or any link leads in a circle; these are none of pdray's.
+    A folder that several links lead to is gone through once: two links in a circle would have no end of paths.
 
     Raises:
         OSError: the storage does not answer.
     """
-    found = {}
+    found, gone_through = {}, set()
     base = folder.rstrip("/")
     for parent, folders, names in os.walk(base, onerror=_refuse_unless_absent, followlinks=True):
+        place = _place(parent)
+        if place is None or place in gone_through:
+            folders.clear()
+            continue
+        gone_through.add(place)
         for name in filter(_is_utf8, names):
             path = os.path.join(parent, name)
             try:
@@ -136,6 +142,15 @@ def local_folders(folder: str) -> list[str]:
     for _, folders, _ in os.walk(folder, onerror=_refuse_unless_absent):
         return sorted(filter(_is_utf8, folders))
     return []
+
+
+def _place(folder: str) -> tuple[int, int] | None:
+    try:
+        state = os.stat(folder)
+    except OSError as error:
+        _refuse_unless_absent(error)
+        return None
+    return state.st_dev, state.st_ino
 
 
 ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from pdray.background import repeated
 from pdray.console import Console, clock
 from pdray.runtime import driver_node
 from pdray.watchdog import UnderWay, Watchdog
@@ -142,7 +142,6 @@ class Progress:
         get: Callable[[], tuple[int, int | None, Part | None] | None],
         under_way: Callable[[], list[UnderWay] | None],
     ) -> Iterator[None]:
-        stop = threading.Event()
         begun: dict[Part, tuple[float, Pace]] = {(what, unit): (time.monotonic(), Pace())}
 
         def draw(final: bool = False) -> None:
@@ -157,17 +156,10 @@ class Progress:
             self.watchdog.saw(f"{name}: {line.partition(' · ')[0]}", (name, done), under_way)
             self.console.progress(f"{self.stage:<10} {name}: {line}", final)
 
-        def poll() -> None:
-            while not stop.wait(POLL_SECONDS):
-                draw()
-
-        thread = threading.Thread(target=poll, daemon=True)
-        thread.start()
         try:
-            yield
+            with repeated(draw, POLL_SECONDS):
+                yield
         finally:
-            stop.set()
-            thread.join()
             draw(final=True)
             self.watchdog.saw(f"after {what}", (what, "ended"))
 

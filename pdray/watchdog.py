@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 from collections.abc import Callable, Iterator
 
+from pdray.background import repeated
 from pdray.console import clock
 
 STALL_SECONDS = 300.0
@@ -77,16 +77,5 @@ class Watchdog:
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
         """Look once a second while the block runs."""
-        stop = threading.Event()
-
-        def watch() -> None:
-            while not stop.wait(LOOK_SECONDS):
-                self.look()
-
-        thread = threading.Thread(target=watch, daemon=True)
-        thread.start()
-        try:
+        with repeated(self.look, LOOK_SECONDS):
             yield
-        finally:
-            stop.set()
-            thread.join(LOOK_SECONDS)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import threading
 from collections.abc import Callable, Iterator
+
+from pdray.background import repeated
 
 EVERY_SECONDS = 5.0
 SILENCES = 3  # in a row, before it is spoken of: a busy head may miss one
@@ -28,7 +29,7 @@ def head_watched(note: Callable[[str], None]) -> Iterator[None]:
 def watched(address: str, note: Callable[[str], None], every: float = EVERY_SECONDS) -> Iterator[None]:
     """Watch a host and port; see :func:`head_watched`."""
     host, _, port = address.rpartition(":")
-    stop = threading.Event()
+    silences = 0
 
     def answers() -> bool:
         try:
@@ -38,24 +39,18 @@ def watched(address: str, note: Callable[[str], None], every: float = EVERY_SECO
         return True
 
     def watch() -> None:
-        silences = 0
-        while not stop.wait(every):
-            if answers():
-                if silences >= SILENCES:
-                    note(f"the head of the Ray cluster at {address} answers again")
-                silences = 0
-                continue
-            silences += 1
-            if silences == SILENCES:
-                note(
-                    f"the head of the Ray cluster at {address} does not answer, and Ray ends this process a minute "
-                    "after it was lost; start the cluster again, then the same command goes on where it stopped"
-                )
+        nonlocal silences
+        if answers():
+            if silences >= SILENCES:
+                note(f"the head of the Ray cluster at {address} answers again")
+            silences = 0
+            return
+        silences += 1
+        if silences == SILENCES:
+            note(
+                f"the head of the Ray cluster at {address} does not answer, and Ray ends this process a minute after "
+                "it was lost; start the cluster again, then the same command goes on where it stopped"
+            )
 
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
+    with repeated(watch, every):
         yield
-    finally:
-        stop.set()
-        thread.join(every)

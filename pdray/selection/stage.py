@@ -29,7 +29,7 @@ from pdray.selection.radix import float_of
 from pdray.selection.ranks import FOLDER as RANKS
 from pdray.selection.ranks import cut_by_position, sorted_pairs, write_ranks
 from pdray.selection.shared import Shared, read_shared, shared_path, write_shared
-from pdray.selection.strategies import find
+from pdray.selection.strategies import find, origin
 from pdray.selection.strategy import Strategy
 from pdray.shards import VERIFY_THREADS, Marker, Outcome, ShardedFolder, run_rounds, shard_name
 from pdray.stages import Stage, StageContext, StageResult, Upstream
@@ -40,8 +40,9 @@ VERSION = 3
 
 
 def settings(config: RunConfig) -> dict[str, Any]:
-    """What decides the selection: its section and the seed."""
-    return fingerprinted(config.selection) | {"seed": config.seed}
+    """What decides the selection: its section and the seed, and the package that a plugin's strategy comes from."""
+    package = origin(config.selection.strategy)
+    return fingerprinted(config.selection) | {"seed": config.seed} | ({"package": package} if package else {})
 
 
 def check(config: RunConfig, upstream: Upstream) -> None:
@@ -101,7 +102,7 @@ def run(ctx: StageContext) -> StageResult:
     strategy = find_strategy(selection.strategy)
     source = pair_source(ctx.upstream)
     if strategy.margins == "ratings":
-        source = RatingSource(source.corpus, source.scores, source.penalties)
+        source = RatingSource(source.corpus, source.scores, dict.fromkeys(corpus.rated, 0.0))
     shared = find_shared(ctx, source)
     order = ordering(ctx, source, shared.quantiles, selection.strategy, shared.median)
     finite = int(shared.counts.sum())

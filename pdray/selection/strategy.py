@@ -9,6 +9,8 @@ from typing import Literal
 
 import numpy as np
 
+from pdray.errors import UserError
+
 PairIds = Callable[[], list[str]]
 
 
@@ -66,5 +68,15 @@ class Strategy:
 
 
 def sort_key(strategy: Strategy, table: Table) -> np.ndarray:
-    """The key of each pair, (n,) float64, never −0.0; NaN where the divergence is."""
-    return np.where(np.isnan(table.divergence), np.nan, strategy.key(table)) + 0.0
+    """The key of each pair, (n,) float64, never −0.0; NaN where the divergence is.
+
+    Raises:
+        UserError: the strategy gives something else than a number for each pair.
+    """
+    keys = np.asarray(strategy.key(table))
+    if keys.shape != table.divergence.shape or keys.dtype.kind not in "iuf":
+        raise UserError(
+            f"the strategy that keeps {strategy.about} gives keys of shape {keys.shape} and type {keys.dtype} for "
+            f"{len(table.divergence)} pairs; a number for each is needed"
+        )
+    return np.where(np.isnan(table.divergence), np.nan, keys) + 0.0

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pdray.lease import LEASE, Lease
 from pdray.storage import StoragePath
-from tests.fuzz.damage import PLACES, Damage, damages
+from tests.fuzz.damage import PLACES, Damage, damages, remove
 
 LARGEST_PID = 2**22
 # Harmed more often than the many files of models and logs: what commands read.
@@ -50,6 +50,16 @@ def harms(run: Path) -> st.SearchStrategy[list[Damage]]:
     places = st.builds(Damage, st.sampled_from(folders), st.sampled_from(PLACES))
     one = st.one_of(damages(often), damages(often), damages(files), places)
     return st.lists(one, min_size=1, max_size=3)
+
+
+def damaged_copy(finished: Path, run: Path, data: st.DataObject) -> list[Damage]:
+    """Put a copy of a finished run in the place of whatever stands there, and damage it as drawn."""
+    remove(run)
+    copy_finished(finished, run)
+    harm = data.draw(harms(finished))
+    for one in harm:
+        one.apply(run)
+    return harm
 
 
 def lost_stages(harm: list[Damage], run: Path, finished: Path) -> set[str]:

@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.fuzz.case import check
-from tests.fuzz.damage import remove
-from tests.fuzz.folders import copy_finished, harms, lost_stages
+from tests.fuzz.folders import damaged_copy, lost_stages
 from tests.fuzz.world import World, cases
 
 
@@ -19,11 +18,7 @@ from tests.fuzz.world import World, cases
 @given(data=st.data(), json=st.booleans())
 def test_run_folders(world: World, finished: Path, here: Path, data: st.DataObject, json: bool) -> None:
     run = here / "run"
-    remove(run)
-    copy_finished(finished, run)
-    harm = data.draw(harms(finished))
-    for one in harm:
-        one.apply(run)
+    harm = damaged_copy(finished, run, data)
     check("show", "show", str(run), *(["--json"] if json else []))
     words = [str(world.config), "--set", f"run={run}"]
     dry = check("dry run", "run", *words, "--dry-run")

@@ -15,8 +15,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.fuzz.case import TALLY, Outcome, check, judge
-from tests.fuzz.damage import remove
-from tests.fuzz.folders import copy_finished, harms, lost_stages
+from tests.fuzz.folders import damaged_copy, lost_stages
 from tests.fuzz.world import World
 
 RUNS = 30
@@ -28,11 +27,7 @@ SECONDS = 400
 @given(data=st.data())
 def test_real_runs(world: World, finished: Path, here: Path, data: st.DataObject) -> None:
     run = here / "run"
-    remove(run)
-    copy_finished(finished, run)
-    harm = data.draw(harms(finished))
-    for one in harm:
-        one.apply(run)
+    harm = damaged_copy(finished, run, data)
     words = ["run", str(world.config), "--set", f"run={run}"]
     done = subprocess.run(
         [sys.executable, "-m", "pdray", *words],

@@ -14,6 +14,7 @@ from pdray.config import RunConfig, SelectionConfig
 from pdray.errors import UserError
 from pdray.selection import strategies
 from pdray.selection.stage import STAGE
+from pdray.selection.strategy import Strategy, Table, sort_key
 from pdray.stages import Upstream
 from tests.selection.cases import by_hand, random_case, read, select, write_case
 from tests.stages import run_stage
@@ -109,8 +110,6 @@ def plugin(tmp_path, monkeypatch):
 
 
 def test_a_strategy_of_another_package(plugin, tmp_path, case):
-    from pdray.selection.strategy import Table, sort_key
-
     assert strategies.names()[-3:] == ["broken", "odd", "shortest"]
     assert SelectionConfig(strategy="shortest").strategy == "shortest"
     lengths = np.array([[3, 1, 2], [9, 9, 9]])
@@ -119,3 +118,18 @@ def test_a_strategy_of_another_package(plugin, tmp_path, case):
     for name, reason in {"broken": "NOTHING", "odd": "leads to int, not to a Strategy"}.items():
         with pytest.raises(UserError, match=f"selection.strategy {name} does not load: .*{reason}"):
             select(tmp_path / name, case, 2, strategy=name)
+
+
+def test_another_version_of_a_plugin_is_another_selection(plugin):
+    def decides(strategy: str) -> object:
+        config = SimpleNamespace(selection=SelectionConfig(strategy=strategy), seed=0)
+        return STAGE.settings(cast(RunConfig, config)).get("package")
+
+    assert (decides("pd"), decides("shortest")) == (None, "other 1.0")
+
+
+@pytest.mark.parametrize("keys", [0.5, [1.0, 2.0], ["a", "b", "c"], [[1.0], [2.0], [3.0]], [True, False, True]])
+def test_keys_that_are_no_number_for_each_pair_are_refused(keys):
+    odd = Strategy(lambda table: np.array(keys), "odd keys")
+    with pytest.raises(UserError, match=r"keeps odd keys gives keys of shape .* a number for each is needed"):
+        sort_key(odd, Table(np.zeros(3), float("nan"), 0, list, lambda: np.zeros((2, 3))))

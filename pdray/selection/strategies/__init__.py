@@ -19,6 +19,14 @@ def names() -> list[str]:
     return [*BUILT_IN, *sorted(set(_added()) - set(BUILT_IN))]
 
 
+def origin(name: str) -> str | None:
+    """Distribution and version that a strategy comes from; None for those of this package."""
+    if name in BUILT_IN:
+        return None
+    package = _added()[name].dist
+    return f"{package.name} {package.version}" if package else "unknown"
+
+
 @functools.cache
 def find(name: str) -> Strategy:
     """A strategy.
