@@ -57,7 +57,7 @@ fuzz: setup  ## the fuzz suite in its long form, drawn anew each time; about an 
 bench: setup  ## small benchmarks beside their baselines, under 15 minutes
 	$(BIN)/python -m benchmarks.bench
 
-chaos: setup  ## kills, cut networks, full disks, clocks that jump, on a cluster of three nodes: half an hour
+chaos: setup  ## kills, cut networks, full disks, clocks that jump, on a cluster of three nodes: minutes a case
 	$(BIN)/python -m pytest -m chaos
 	$(BIN)/python -m benchmarks.chaos --out benchmarks/results/chaos-2core.json $(ARGS)
 
