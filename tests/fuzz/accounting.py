@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import contextlib
 import gzip
 import json
 from pathlib import Path
@@ -31,6 +32,10 @@ class FakeCounter:
 
     def add(self, count: int) -> None:
         """Nothing."""
+
+    def working(self, label: str) -> contextlib.AbstractContextManager[None]:
+        """Nothing."""
+        return contextlib.nullcontext()
 
 
 def account(config: RunConfig, folder: Path) -> None:

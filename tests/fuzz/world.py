@@ -83,7 +83,7 @@ def make_world(root: Path) -> World:
         "corpus": {"path": str(root / "pairs.jsonl"), "texts_per_shard": 30},
         "proxies": {"models": {aspect: str(root / aspect) for aspect in ASPECTS}},
         "scores": {"engine": "transformers", "max_tokens": 32, "num_actors": 1, "parity_rows": 4},
-        "alignment": {"policy": str(root / "policy"), "max_tokens": 32, "max_steps": 1, "gradient_accumulation": 1},
+        "alignment": {"policy": str(root / "policy"), "max_tokens": 32, "max_steps": 1, "pairs_per_step": 2},
     }
     write_yaml(root / "run.yaml", values)
     return World(root, values)
