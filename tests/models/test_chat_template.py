@@ -21,7 +21,11 @@ def write(policy: Path, text: str) -> None:
     (policy / "chat_template.jinja").write_text(text)
 
 
-def test_a_template_that_works_and_one_that_wants_other_roles_are_accepted(policy: Path) -> None:
+def test_a_template_that_works_and_one_that_wants_other_roles_are_accepted(
+    policy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The limit is on the template, not on the import of the libraries, which takes seconds.
+    monkeypatch.setattr(template, "SECONDS", 1)
     template.check_template("a model", str(policy))
     write(policy, "{{ raise_exception('only assistants') }}")
     template.check_template("a model", str(policy))
