@@ -18,7 +18,7 @@ TORCH := $(shell sed -n 's/.*"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
 CHECKED := pdray jobs cluster tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fuzz bench chaos lint format clean distclean
+.PHONY: help setup demo test slow fuzz bench chaos lint format clean distclean
 
 help:  ## what there is to make
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -49,6 +49,9 @@ demo: setup  ## the whole pipeline on an embedded corpus, about six minutes on t
 
 test: lint  ## linters and all tests
 	$(BIN)/python -m pytest $(ARGS)
+
+slow: setup  ## the tests that take a minute or more each
+	$(BIN)/python -m pytest -m slow $(ARGS)
 
 fuzz: setup  ## the fuzz suite in its long form, drawn anew each time; about an hour on two cores
 	@echo "again with: make fuzz SEED=$(SEED)"

@@ -363,6 +363,7 @@ def test_a_poisoned_checkpoint_is_refused_and_runs_nothing(trained: dict[str, Pa
     assert not (Path(trained["zero0"]).parent / "created").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["zero0", "zero2", "zero3", "lora"])
 def test_another_number_of_workers_goes_on(trained: dict[str, Path], resized: dict[str, Path | str], name: str) -> None:
     assert not isinstance(resized[name], str), resized[name]
@@ -403,6 +404,7 @@ def test_first_loss_other_than_ln2_stops_the_run(selection: ShardedFolder, tmp_p
         stage.run(dpo_case.context(tmp_path / "run", selection, settings, PAIRS))
 
 
+@pytest.mark.slow
 def test_killed_driver_and_killed_worker_resume_with_the_workers_there_are(
     trained: dict[str, Path], policy: Path, selection: ShardedFolder, tmp_path: Path
 ) -> None:

@@ -218,6 +218,7 @@ def test_heads_that_read_apart_and_their_scores(tmp_path: Path, corpus: Upstream
             np.testing.assert_allclose(rewards[f"reward.{aspect}"].to_numpy(), expected[:, label], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_scores_of_a_run_that_compared_both_readings(
     auto_run: tuple[Path, StageResult], corpus: Upstream, bert: str
 ) -> None:

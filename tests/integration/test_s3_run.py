@@ -45,6 +45,7 @@ def config(small_run_config: Path) -> Path:
     return small_run_config
 
 
+@pytest.mark.slow
 def test_a_run_on_object_storage(s3_server: S3Server, config: Path, tmp_path: Path) -> None:
     place = tmp_path / "empty"
     place.mkdir()

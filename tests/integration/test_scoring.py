@@ -181,11 +181,10 @@ def features_of(bert: RewardModel, root: Path, covered: list[list[int]]) -> Upst
 @pytest.mark.parametrize(
     ("covered", "dense"),
     [
-        ([list(range(0, 50, 2)), [], [3, 69]], None),
-        ([list(range(50)), [], list(range(70))], None),
-        ([list(range(0, 50, 2)), [], [3, 69]], "bert.pooler.dense"),
+        pytest.param([list(range(0, 50, 2)), [], [3, 69]], None, id="some texts", marks=pytest.mark.slow),
+        pytest.param([list(range(50)), [], list(range(70))], None, id="every text", marks=pytest.mark.slow),
+        pytest.param([list(range(0, 50, 2)), [], [3, 69]], "bert.pooler.dense", id="some, by a dense layer"),
     ],
-    ids=["some texts", "every text", "a dense layer that reads the features"],
 )
 def test_rewards_from_features_are_those_of_the_engine(
     tmp_path: Path, bert: RewardModel, covered: list[list[int]], dense: str | None
@@ -258,6 +257,7 @@ def test_the_one_text_that_breaks_an_engine_is_found_and_listed(
     assert any("1 texts could not be scored and have no reward (shard 0 row 5: " in note for note in result.notes)
 
 
+@pytest.mark.slow
 def test_an_engine_that_hangs_is_ended_and_its_shard_made_again(tmp_path: Path, bert: RewardModel) -> None:
     result, shards = score(tmp_path, upstream_of(tmp_path, bert), load=HangingOnceEngine, step_timeout=10)
     assert (Path(bert.path).parent / "hung").exists()

@@ -114,7 +114,15 @@ def test_a_corpus_without_ratings_has_no_conflict_shares(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("strategy", "num_shards"), [("pd", 1), ("pd", 5), ("pd_high", 3), ("random", 4), ("pd_mid", 3), ("longest", 2)]
+    ("strategy", "num_shards"),
+    [
+        ("pd", 5),
+        ("random", 4),
+        *(
+            pytest.param(*one, marks=pytest.mark.slow)
+            for one in [("pd", 1), ("pd_high", 3), ("pd_mid", 3), ("longest", 2)]
+        ),
+    ],
 )
 def test_a_sort_keeps_the_same_ids_and_gives_the_ranks(tmp_path, case, strategy, num_shards):
     expected = by_hand(case, strategy=strategy)
