@@ -118,8 +118,8 @@ def features_schema(num_features: int) -> pa.Schema:
 # holds its prompt.
 TOKENISED = pa.schema([(name, pa.list_(pa.int32())) for name in ("prompt_ids", "chosen_ids", "rejected_ids")])
 
-# Row-aligned with it, in the shard's marked table: a seeded hash of the pair id, a hash of the pair's tokens, the number
-# of those of prompt and longer response together, and κ and Δφ of DFPO.
+# Row-aligned with it, in the shard's marked table: a seeded hash of the pair id, a hash of the pair's tokens, how many
+# tokens prompt and longer response have together, and κ and Δφ of DFPO.
 DFPO = [("kappa", pa.float32()), ("divergence", pa.float32())]
 INPUT = pa.schema([("order", pa.uint64()), ("key", pa.uint64()), ("tokens", pa.int32()), *DFPO])
 

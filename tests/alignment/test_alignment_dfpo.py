@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -129,6 +130,23 @@ def test_without_divergence_and_with_one_aspect_it_is_dpo(policy: Path, tmp_path
     assert loss == pytest.approx(plain, abs=1e-6)
     for name, one in plain_gradient.items():
         np.testing.assert_allclose(gradient[name], one, atol=1e-6, err_msg=name)
+
+
+def test_terms_are_not_rounded_to_the_dtype_of_the_model() -> None:
+    """Under DeepSpeed in bfloat16, Transformers rounds what it puts into a batch."""
+    import torch
+
+    from pdray.alignment.trainer import DfpoTrainer
+
+    plugin = SimpleNamespace(hf_ds_config=SimpleNamespace(dtype=lambda: torch.bfloat16))
+    found = DfpoTrainer.__new__(DfpoTrainer)
+    found.is_deepspeed_enabled, found.args = True, SimpleNamespace(device="cpu")
+    found.accelerator = SimpleNamespace(state=SimpleNamespace(deepspeed_plugin=plugin))
+    names = ("kappa", "divergence", "ref_chosen_logps", "ref_rejected_logps")
+    batch = {name: torch.tensor([-2.753, 0.1]) for name in names} | {"other": torch.tensor([-2.753])}
+    prepared = found._prepare_inputs(batch)
+    assert all(torch.equal(prepared[name], batch[name]) for name in names)
+    assert prepared["other"].dtype == torch.bfloat16, "or nothing would have been rounded"
 
 
 def test_held_out_pairs_have_the_same_loss(policy: Path, tmp_path: Path) -> None:
