@@ -12,7 +12,7 @@ It lies beside the stage folders, because every β, loss and number of epochs re
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import compress
 from typing import Any
@@ -93,20 +93,16 @@ class ShardEncoder:
         encoder = PairEncoder(policy_tokenizer(self.policy), self.rule)
         sink, facts = pa.BufferOutputStream(), dict.fromkeys(FACTS, 0)
         parts: list[pa.RecordBatch] = []
-        divergence, start = kept_divergence(self.selection, shard), 0
         with pa.ipc.new_stream(sink, TOKENISED) as stream:
-            for batch in self.selection.batches(KEPT, shard, COLUMNS, BATCH_PAIRS):
+            for batch, divergence in kept_batches(self.selection, shard):
                 ids, aspects, *texts = (batch[name].to_pylist() for name in COLUMNS)
-                beside = divergence.slice(start, len(ids))
-                assert beside["pair_id"].to_pylist() == ids, f"kept pairs of shard {shard} are not those of its pairs"
-                start += len(ids)
-                kappa, shift = dfpo_terms(aspects, beside["pd"].to_numpy(), self.weights)
                 encoded = encoder.encode(*texts)
-                whole = np.array([not pair.is_empty for pair in encoded], bool)
-                pairs = [pair for pair in encoded if not pair.is_empty]
+                whole = [not pair.is_empty for pair in encoded]
+                pairs = list(compress(encoded, whole))
                 stream.write_batch(_tokens(pairs))
                 order = hash64(list(compress(ids, whole)), salt=f"alignment {self.seed}")
-                parts.append(_index(order, pairs, kappa[whole], shift[whole]))
+                terms = [values[whole] for values in dfpo_terms(aspects, divergence, self.weights)]
+                parts.append(_index(order, pairs, terms))
                 _count(facts, len(encoded), pairs)
         data = sink.getvalue()
         tokens_path(self.target, shard).write_bytes(data)
@@ -115,14 +111,20 @@ class ShardEncoder:
         self.target.write(shard, {INDEX: index}, ids_sum, {**facts, "bytes": data.size})
 
 
-def kept_divergence(selection: ShardedFolder, shard: int) -> pa.Table:
-    """``pair_id`` and ``pd`` of the kept pairs of a shard, row-aligned with ``kept``: both are sorted by ``pair_id``.
+def kept_batches(selection: ShardedFolder, shard: int) -> Iterator[tuple[pa.RecordBatch, np.ndarray]]:
+    """The kept pairs of a shard in batches, each with its (n,) float64 PD; both tables are sorted by ``pair_id``.
 
     Raises:
-        UserError: the table is gone or damaged.
+        UserError: a table is gone or damaged.
     """
-    pairs = selection.read(PAIRS, shard, ["pair_id", "pd", "kept"])
-    return pairs.filter(pairs["kept"]).select(["pair_id", "pd"])
+    pairs, start = selection.read(PAIRS, shard, ["pair_id", "pd", "kept"]), 0
+    kept = pairs.filter(pairs["kept"])
+    for batch in selection.batches(KEPT, shard, COLUMNS, BATCH_PAIRS):
+        beside = kept.slice(start, len(batch))
+        assert beside["pair_id"].to_pylist() == batch["pair_id"].to_pylist(), f"shard {shard}: kept are other pairs"
+        start += len(batch)
+        yield batch, beside["pd"].to_numpy()
+    assert start == len(kept), f"shard {shard}: {start} kept pairs of {len(kept)}"
 
 
 def tokens_path(target: ShardedFolder, shard: int) -> StoragePath:
@@ -150,10 +152,10 @@ def _tokens(pairs: list[EncodedPair]) -> pa.RecordBatch:
     return pa.record_batch([pa.array(column, TOKENISED.field(0).type) for column in columns], schema=TOKENISED)
 
 
-def _index(order: np.ndarray, pairs: list[EncodedPair], kappa: np.ndarray, divergence: np.ndarray) -> pa.RecordBatch:
+def _index(order: np.ndarray, pairs: list[EncodedPair], terms: list[np.ndarray]) -> pa.RecordBatch:
     keys = np.frombuffer(b"".join(pair.key() for pair in pairs), "<u8")
     lengths = np.array([pair.longest for pair in pairs], np.int32)
-    columns = [pa.array(values) for values in (order, keys, lengths, kappa, divergence)]
+    columns = [pa.array(values) for values in (order, keys, lengths, *terms)]
     return pa.record_batch(columns, schema=INPUT)
 
 
