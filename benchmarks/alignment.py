@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.alignment_input import write_kept
+from benchmarks.alignment_input import WEIGHTS, write_kept
 from benchmarks.common import write_result
 from benchmarks.harness import in_fresh_process
 from benchmarks.scale import Peaks
@@ -85,7 +85,8 @@ def _train(run: Path, folder: Path, selection: Any, settings: AlignmentConfig) -
     folder.mkdir()
     root, progress = StoragePath(str(run)), Progress(Console(io.StringIO(), io.StringIO()), "alignment")
     target = input_shards(root, selection, settings, seed=0)
-    pairs = prepare_input(ShardEncoder(selection, target, settings.policy, pair_rule(settings), 0), progress)
+    encoder = ShardEncoder(selection, target, settings.policy, pair_rule(settings), 0, WEIGHTS)
+    pairs = prepare_input(encoder, progress)
     with progress.counting("DPO", unit="steps") as counter:
         fit(TrainingJob(settings, 0, pairs, reference_store(root, settings), folder, counter), print)
     checkpoint = checkpoints.finished(folder)

@@ -26,6 +26,7 @@ from benchmarks.harness import in_fresh_process, measure
 from pdray.config import AlignmentConfig, ClusterConfig
 
 SHARD_PAIRS = 1000
+WEIGHTS = {"helpful": 1.0, "honest": 1.0}
 WORDS = [f"{first}{second}" for first in ("ka", "le", "mi", "no", "ru") for second in ("sta", "len", "dor", "vik")]
 
 
@@ -33,7 +34,7 @@ def write_kept(folder: Path, pairs: int) -> Any:
     """Kept pairs with random words, as the selection writes them."""
     import pyarrow as pa
 
-    from pdray.schema import KEPT, kept_schema
+    from pdray.schema import KEPT, PAIRS, kept_schema, selection_schema
     from pdray.shards import ShardedFolder
     from pdray.storage import StoragePath
 
@@ -46,7 +47,9 @@ def write_kept(folder: Path, pairs: int) -> Any:
             | {"pair_id": f"pair-{number:09}", "aspect": "helpful"}
             for number in numbers
         ]
-        shards.write(shard, {KEPT: pa.Table.from_pylist(rows, kept_schema(False))}, 0, {})
+        kept = pa.Table.from_pylist(rows, kept_schema(False))
+        columns = [kept["pair_id"], [draw.uniform(-1, 1) for _ in numbers], [True] * len(kept)]
+        shards.write(shard, {PAIRS: pa.table(columns, selection_schema([])), KEPT: kept}, 0, {})
     return shards
 
 
@@ -85,7 +88,7 @@ def _tokenise(run: Path, selection: Any, policy: str, max_tokens: int) -> Any:
 
     settings = AlignmentConfig(policy=policy, max_tokens=max_tokens)
     target = input_shards(StoragePath(str(run)), selection, settings, seed=0)
-    encoder = ShardEncoder(selection, target, policy, pair_rule(settings), 0)
+    encoder = ShardEncoder(selection, target, policy, pair_rule(settings), 0, WEIGHTS)
     return prepare_input(encoder, Progress(Console(io.StringIO(), io.StringIO()), "input"))
 
 

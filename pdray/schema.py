@@ -118,12 +118,13 @@ def features_schema(num_features: int) -> pa.Schema:
 # holds its prompt.
 TOKENISED = pa.schema([(name, pa.list_(pa.int32())) for name in ("prompt_ids", "chosen_ids", "rejected_ids")])
 
-# Row-aligned with it, in the shard's marked table: a seeded hash of the pair id, a hash of the pair's tokens, and the
-# tokens of prompt and longer response together.
-INPUT = pa.schema([("order", pa.uint64()), ("key", pa.uint64()), ("tokens", pa.int32())])
+# Row-aligned with it, in the shard's marked table: a seeded hash of the pair id, a hash of the pair's tokens, how many
+# tokens prompt and longer response have together, and κ and Δφ of DFPO.
+DFPO = [("kappa", pa.float32()), ("divergence", pa.float32())]
+INPUT = pa.schema([("order", pa.uint64()), ("key", pa.uint64()), ("tokens", pa.int32()), *DFPO])
 
 # The same for all shards in the order of training; ``row`` counts the rows of all shards, one after the other.
-ORDER = pa.schema([("row", pa.int64()), ("key", pa.uint64()), ("tokens", pa.int32())])
+ORDER = pa.schema([("row", pa.int64()), ("key", pa.uint64()), ("tokens", pa.int32()), *DFPO])
 
 # What the untouched policy gives to the tokens of each response, added up, by the hash of the pair's tokens; in nats.
 REFERENCE = pa.schema([("key", pa.uint64()), ("chosen", pa.float32()), ("rejected", pa.float32())])
@@ -221,11 +222,13 @@ class SelectionOutput:
         num_shards: S, as in the corpus.
         kept: pairs kept.
         conversational: whether texts are lists of messages.
+        weights: aspect -> weight of its margin in the divergence, of all κ aspects; 1 for each is the paper's.
     """
 
     num_shards: int
     kept: int
     conversational: bool
+    weights: dict[str, float]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from pdray.storage import StoragePath
 from pdray.store import MANIFEST, DamagedError, RunStore, check_folder, read_attempts, read_manifest
 
 # Stages of which a run folder comes to hold several, and the settings that tell these apart.
-SEVERAL = {"selection": ("strategy", "budget", "gamma"), "alignment": ("beta", "epochs", "learning_rate")}
+SEVERAL = {"selection": ("strategy", "budget", "gamma"), "alignment": ("loss", "beta", "epochs", "learning_rate")}
 
 
 def summarise(run: str | Path) -> dict[str, Any]:

@@ -19,11 +19,13 @@ from pdray.alignment.worker import TrainingJob
 from pdray.config import AlignmentConfig, RunConfig
 from pdray.console import Console
 from pdray.progress import Progress
-from pdray.schema import KEPT, SelectionOutput, kept_schema
+from pdray.schema import KEPT, PAIRS, SelectionOutput, kept_schema, selection_schema
 from pdray.shards import ShardedFolder
 from pdray.stages import StageContext
 from pdray.storage import StoragePath
 from tests import stages, tiny
+
+WEIGHTS = {"helpful": 1.0, "honest": 1.0, "harmless": 1.0}
 
 
 class SilentCounter:
@@ -39,6 +41,23 @@ def alignment(policy: Path, **options: Any) -> AlignmentConfig:
     return AlignmentConfig(policy=str(policy), **{**defaults, **options})
 
 
+def pair_ids(count: int) -> list[str]:
+    """Ids of the pairs of :func:`write_kept`."""
+    return [f"pair-{i:04}" for i in range(count)]
+
+
+def divergence(pair_id: str) -> float:
+    """PD of a pair of :func:`write_kept`, between −2 and 2."""
+    return (int(pair_id[-4:]) * 37 % 81 - 40) / 20
+
+
+def selection_pairs(ids: list[str]) -> pa.Table:
+    """The table ``pairs`` of a shard that keeps some ids, with pairs that it does not keep between them."""
+    rows = [{"pair_id": one, "pd": divergence(one), "kept": True} for one in ids]
+    rows += [{"pair_id": f"{one}-left", "pd": 7.0, "kept": False} for one in ids[::3]]
+    return pa.Table.from_pylist(rows, selection_schema([])).sort_by("pair_id")
+
+
 def write_kept(folder: Path, count: int, chat: bool = False, longest: int = 10, split: float = 1 / 3) -> ShardedFolder:
     """Kept pairs with random words in two shards, of which the first takes ``split``, as selection writes them."""
     draw = random.Random(0)
@@ -51,25 +70,26 @@ def write_kept(folder: Path, count: int, chat: bool = False, longest: int = 10, 
 
     rows = [
         {
-            "pair_id": f"pair-{i:04}",
+            "pair_id": pair_id,
             "prompt": turn("user", words(longest)),
             "chosen": turn("assistant", f" kind {words(longest)}"),
             "rejected": turn("assistant", f" bad {words(longest)}"),
-            "aspect": "helpful",
+            "aspect": ("helpful", "honest")[number % 2],
         }
-        for i in range(count)
+        for number, pair_id in enumerate(pair_ids(count))
     ]
     draw.shuffle(rows)
     shards, first = ShardedFolder(StoragePath(str(folder)), "test", 2), int(count * split)
     for shard, chunk in enumerate((rows[:first], rows[first:])):
-        shards.write(shard, {KEPT: pa.Table.from_pylist(chunk, kept_schema(chat)).sort_by("pair_id")}, 0, {})
+        kept = pa.Table.from_pylist(chunk, kept_schema(chat)).sort_by("pair_id")
+        shards.write(shard, {PAIRS: selection_pairs(kept["pair_id"].to_pylist()), KEPT: kept}, 0, {})
     return shards
 
 
 def encoder(run: Path, selection: ShardedFolder, settings: AlignmentConfig, seed: int = 3) -> ShardEncoder:
     """The input step of a run, as the stage sets it up."""
     target = input_shards(StoragePath(str(run)), selection, settings, seed)
-    return ShardEncoder(selection, target, settings.policy, pair_rule(settings), seed)
+    return ShardEncoder(selection, target, settings.policy, pair_rule(settings), seed, WEIGHTS)
 
 
 def prepare(run: Path, selection: ShardedFolder, settings: AlignmentConfig, seed: int = 3) -> PairInput:
@@ -98,7 +118,7 @@ def context(
             "alignment": settings.model_dump(),
         }
     )
-    output = SelectionOutput(selection.num_shards, pairs, conversational=False)
+    output = SelectionOutput(selection.num_shards, pairs, conversational=False, weights=WEIGHTS)
     upstream = stages.finished("selection", selection.folder, output)
     sections = {name: getattr(config, name) for name in type(config).model_fields}
     return stages.context(STAGE, folder, upstream=upstream, **sections)

@@ -116,6 +116,14 @@ def test_offload_of_the_optimizer_needs_a_zero_stage(settings):
     assert build_config(settings, [offload]).alignment.zero_stage == 2
 
 
+def test_a_label_that_counts_nothing_has_no_dfpo(settings):
+    weights = "selection.weights={honest: 0, helpful: 2}"
+    with pytest.raises(UserError, match=r"dfpo but selection\.weights gives 0 to honest, .*set a weight above 0"):
+        build_config(settings, [weights, "alignment.loss=dfpo"])
+    assert build_config(settings, [weights]).alignment.loss == "dpo"
+    assert build_config(settings, ["selection.weights={honest: 0.5}", "alignment.loss=dfpo"]).alignment.loss == "dfpo"
+
+
 @pytest.mark.parametrize("override", ["selection.budget", "=0.1", "run.folder=x"])
 def test_a_malformed_override_is_refused(settings, override):
     with pytest.raises(UserError, match="--set"):

@@ -14,6 +14,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from pdray.alignment import checkpoints
+from pdray.alignment.dfpo import REFERENCE_LOSS
 from pdray.errors import UserError
 
 FIRST_LOSS = math.log(2)  # DPO's loss where policy and reference are the same model: −log σ(0)
@@ -52,7 +53,14 @@ class EngineCheck(TrainerCallback):
 
 
 class LossCheck(TrainerCallback):
-    """Stops a training whose first loss is not ln 2, or whose loss is not a number later on."""
+    """Stops a training whose first loss is not that of the reference, or whose loss is not a number later on.
+
+    Args:
+        loss: of the training, dpo or dfpo.
+    """
+
+    def __init__(self, loss: str) -> None:
+        self.loss = loss
 
     def on_log(
         self,
@@ -64,28 +72,32 @@ class LossCheck(TrainerCallback):
     ) -> None:
         """The trainer has averaged the loss over all workers, so that all of them stop together."""
         if logs is not None and "loss" in logs:
-            check_loss(logs["loss"], state.global_step)
+            reference = logs[REFERENCE_LOSS] if self.loss == "dfpo" else None
+            check_loss(logs["loss"], state.global_step, reference)
 
 
-def check_loss(loss: float, step: int) -> None:
-    """Compare a logged loss with what DPO allows.
+def check_loss(loss: float, step: int, reference: float | None = None) -> None:
+    """Compare a logged loss with what DPO or DFPO allows.
 
     Args:
         loss: mean loss of the step, measured before its update, in nats.
         step: 1 for the first; the loss then belongs to the untouched policy.
+        reference: of DFPO, mean of log(1 + exp(−Δφ)) over the pairs of the step, in nats; None for DPO.
 
     Raises:
         UserError: the value, the rule and likely causes.
     """
-    if step == 1 and not abs(loss - FIRST_LOSS) <= FIRST_LOSS_TOLERANCE:
+    name, rule = ("DPO", "ln 2") if reference is None else ("DFPO", "the mean of log(1 + exp(−Δφ))")
+    first = FIRST_LOSS if reference is None else reference
+    if step == 1 and not abs(loss - first) <= FIRST_LOSS_TOLERANCE:
         raise UserError(
-            f"the first DPO loss is {loss:.6f} but must be ln 2 = {FIRST_LOSS:.6f} within {FIRST_LOSS_TOLERANCE}, "
+            f"the first {name} loss is {loss:.6f} but must be {rule} = {first:.6f} within {FIRST_LOSS_TOLERANCE}, "
             "since policy and reference start as the same model. Likely causes: randomness in the policy's "
             "forward pass (dropout, layerdrop, router noise in its config.json), a reference that is not "
             "alignment.policy, or too little precision (set alignment.dtype to float32)"
         )
     if not math.isfinite(loss):
-        raise UserError(f"the DPO loss is {loss} at step {step}; lower alignment.learning_rate or raise precision")
+        raise UserError(f"the {name} loss is {loss} at step {step}; lower alignment.learning_rate or raise precision")
 
 
 class Record(TrainerCallback):

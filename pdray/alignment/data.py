@@ -80,14 +80,17 @@ def open_pairs(pairs: PairInput) -> Any:
     return concatenate_datasets([Dataset.from_file(path) for path in pairs.tokens])
 
 
-def with_reference(tokens: Any, logps: np.ndarray) -> Any:
-    """The pairs with what the reference gives to them, under the names that TRL's trainer reads.
+def with_columns(tokens: Any, rows: np.ndarray, columns: dict[str, np.ndarray]) -> Any:
+    """The pairs with numbers beside their tokens.
 
     Args:
         tokens: the data set of :func:`open_pairs`.
-        logps: (pairs, 2) float32, chosen and rejected, in the order of rows.
+        rows: (n,) rows of the pairs whose numbers are known; those of other pairs are NaN.
+        columns: name -> (n,) float32, in the order of ``rows``.
     """
     from datasets import Dataset, concatenate_datasets
 
-    columns = pa.table({"ref_chosen_logps": logps[:, 0], "ref_rejected_logps": logps[:, 1]})
-    return concatenate_datasets([tokens, Dataset(columns)], axis=1)
+    known = {name: np.full(len(tokens), np.nan, np.float32) for name in columns}
+    for name, values in columns.items():
+        known[name][rows] = values
+    return concatenate_datasets([tokens, Dataset(pa.table(known))], axis=1)

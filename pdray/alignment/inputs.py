@@ -2,7 +2,7 @@
 
     <run>/shared/alignment-input-<hash8>/
       tokens/shard-00017.arrow     the tokens of a shard's pairs, mapped into memory by every rank
-      index/shard-00017.parquet    row-aligned: hash of the pair id, hash of the tokens, length
+      index/shard-00017.parquet    row-aligned: hash of the pair id, hash of the tokens, length, κ and Δφ of DFPO
       shards/shard-00017.json      the marker, written last
       order-<hash8>.arrow          the rows of all shards in the order of training
 
@@ -12,13 +12,15 @@ It lies beside the stage folders, because every β, loss and number of epochs re
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from pdray.alignment.dfpo import dfpo_terms
 from pdray.alignment.encode import EncodedPair, PairEncoder, PairRule
 from pdray.errors import UserError, user_errors
 from pdray.filesystems import check_regular
@@ -26,7 +28,7 @@ from pdray.hashing import hash64
 from pdray.models.loading import load_tokenizer_files
 from pdray.progress import Progress
 from pdray.runtime.tasks import finished, outcomes
-from pdray.schema import INPUT, KEPT, ORDER, TOKENISED
+from pdray.schema import INPUT, KEPT, ORDER, PAIRS, TOKENISED
 from pdray.shards import Marker, Outcome, ShardedFolder, attempted, run_rounds, shard_name
 from pdray.storage import StoragePath
 
@@ -34,7 +36,7 @@ INDEX = "index"
 TOKENS = "tokens"
 BATCH_PAIRS = 512
 SHARD_SECONDS = 1800.0
-COLUMNS = ["pair_id", "prompt", "chosen", "rejected"]
+COLUMNS = ["pair_id", "aspect", "prompt", "chosen", "rejected"]
 FACTS = ("pairs", "prompts_cut", "responses_cut", "empty")
 
 
@@ -64,11 +66,12 @@ class ShardEncoder:
     """Tokenises the kept pairs of a shard; picklable.
 
     Attributes:
-        selection: has ``kept``.
+        selection: has ``kept`` and ``pairs``.
         target: the shards of the input.
         policy: folder of the tokenizer.
         rule: how a pair is cut.
         seed: of the order.
+        weights: aspect -> weight of its margin in the divergence.
     """
 
     selection: ShardedFolder
@@ -76,6 +79,7 @@ class ShardEncoder:
     policy: str
     rule: PairRule
     seed: int
+    weights: dict[str, float]
 
     def __call__(self, shard: int) -> Outcome:
         """Write a shard.
@@ -90,18 +94,37 @@ class ShardEncoder:
         sink, facts = pa.BufferOutputStream(), dict.fromkeys(FACTS, 0)
         parts: list[pa.RecordBatch] = []
         with pa.ipc.new_stream(sink, TOKENISED) as stream:
-            for batch in self.selection.batches(KEPT, shard, COLUMNS, BATCH_PAIRS):
-                ids, *texts = (batch[name].to_pylist() for name in COLUMNS)
-                encoded = list(zip(ids, encoder.encode(*texts), strict=True))
-                whole = [(pair_id, pair) for pair_id, pair in encoded if not pair.is_empty]
-                stream.write_batch(_tokens([pair for _, pair in whole]))
-                parts.append(_index(whole, self.seed))
-                _count(facts, len(encoded), [pair for _, pair in whole])
+            for batch, divergence in kept_batches(self.selection, shard):
+                ids, aspects, *texts = (batch[name].to_pylist() for name in COLUMNS)
+                encoded = encoder.encode(*texts)
+                whole = [not pair.is_empty for pair in encoded]
+                pairs = list(compress(encoded, whole))
+                stream.write_batch(_tokens(pairs))
+                order = hash64(list(compress(ids, whole)), salt=f"alignment {self.seed}")
+                terms = [values[whole] for values in dfpo_terms(aspects, divergence, self.weights)]
+                parts.append(_index(order, pairs, terms))
+                _count(facts, len(encoded), pairs)
         data = sink.getvalue()
         tokens_path(self.target, shard).write_bytes(data)
         index = pa.Table.from_batches(parts, INPUT)
         ids_sum = int(index["order"].to_numpy().sum(dtype=np.uint64))
         self.target.write(shard, {INDEX: index}, ids_sum, {**facts, "bytes": data.size})
+
+
+def kept_batches(selection: ShardedFolder, shard: int) -> Iterator[tuple[pa.RecordBatch, np.ndarray]]:
+    """The kept pairs of a shard in batches, each with its (n,) float64 PD; both tables are sorted by ``pair_id``.
+
+    Raises:
+        UserError: a table is gone or damaged.
+    """
+    pairs, start = selection.read(PAIRS, shard, ["pair_id", "pd", "kept"]), 0
+    kept = pairs.filter(pairs["kept"])
+    for batch in selection.batches(KEPT, shard, COLUMNS, BATCH_PAIRS):
+        beside = kept.slice(start, len(batch))
+        assert beside["pair_id"].to_pylist() == batch["pair_id"].to_pylist(), f"shard {shard}: kept are other pairs"
+        start += len(batch)
+        yield batch, beside["pd"].to_numpy()
+    assert start == len(kept), f"shard {shard}: {start} kept pairs of {len(kept)}"
 
 
 def tokens_path(target: ShardedFolder, shard: int) -> StoragePath:
@@ -129,11 +152,11 @@ def _tokens(pairs: list[EncodedPair]) -> pa.RecordBatch:
     return pa.record_batch([pa.array(column, TOKENISED.field(0).type) for column in columns], schema=TOKENISED)
 
 
-def _index(pairs: list[tuple[str, EncodedPair]], seed: int) -> pa.RecordBatch:
-    order = hash64([pair_id for pair_id, _ in pairs], salt=f"alignment {seed}")
-    keys = np.frombuffer(b"".join(pair.key() for _, pair in pairs), "<u8")
-    lengths = np.array([pair.longest for _, pair in pairs], np.int32)
-    return pa.record_batch([pa.array(order), pa.array(keys), pa.array(lengths)], schema=INPUT)
+def _index(order: np.ndarray, pairs: list[EncodedPair], terms: list[np.ndarray]) -> pa.RecordBatch:
+    keys = np.frombuffer(b"".join(pair.key() for pair in pairs), "<u8")
+    lengths = np.array([pair.longest for pair in pairs], np.int32)
+    columns = [pa.array(values) for values in (order, keys, lengths, *terms)]
+    return pa.record_batch(columns, schema=INPUT)
 
 
 def _count(facts: dict[str, int], num_read: int, pairs: list[EncodedPair]) -> None:
@@ -215,7 +238,7 @@ def write_order(target: ShardedFolder, used: list[int], pairs: int, path: Storag
         start += len(table)
     assert start == pairs, f"{start} rows of {pairs}"
     row = np.lexsort((columns["key"], columns["order"]))
-    found = [pa.array(values) for values in (row, columns["key"][row], columns["tokens"][row])]
+    found = [pa.array(row), *(pa.array(columns[name][row]) for name in ORDER.names[1:])]
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, ORDER) as stream:
         stream.write_batch(pa.record_batch(found, schema=ORDER))

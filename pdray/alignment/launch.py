@@ -39,7 +39,7 @@ def fit(job: TrainingJob, note: Callable[[str], None]) -> None:
         except ray.train.TrainingFailedError as error:
             in_vain = 0 if _reached(job) > before else in_vain + 1
             if in_vain > job.alignment.max_failures:
-                raise RuntimeError(f"DPO failed: {reason(error)}") from error
+                raise RuntimeError(f"{job.alignment.loss.upper()} failed: {reason(error)}") from error
             note(f"the workers failed ({reason(error)}); going on from step {_reached(job)[0]}")
 
 

@@ -1,4 +1,4 @@
-"""The alignment stage: DPO on the kept pairs, from selection's folder to a policy folder."""
+"""The alignment stage: DPO or DFPO on the kept pairs, from selection's folder to a policy folder."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from pdray.alignment import checkpoints, data
 from pdray.alignment.deepspeed import deepspeed_config
+from pdray.alignment.dfpo import REFERENCE_LOSS
 from pdray.alignment.encode import pair_rule
 from pdray.alignment.inputs import PairInput, ShardEncoder, prepare_input
 from pdray.alignment.launch import check_resources, fit
@@ -22,13 +23,14 @@ from pdray.models.positions import check_positions
 from pdray.runtime.tasks import finished
 from pdray.schema import AlignmentOutput
 from pdray.selection.divergence import num_kept
+from pdray.selection.stage import find_strategy
 from pdray.shards import ShardedFolder
 from pdray.stages import Stage, StageContext, StageResult, Upstream
 from pdray.storage import StoragePath
 from pdray.store import fingerprint
 from pdray.trackers import check_trackers
 
-VERSION = 4
+VERSION = 5
 
 
 def settings(config: RunConfig) -> dict[str, Any]:
@@ -53,7 +55,8 @@ def check(config: RunConfig, upstream: Upstream) -> None:
         ]
     )
     if upstream.corpus is not None:
-        num_pairs = num_kept(config.selection.budget, upstream.corpus.pairs)
+        everything = find_strategy(config.selection.strategy).keeps_all
+        num_pairs = num_kept(1.0 if everything else config.selection.budget, upstream.corpus.pairs)
         data.check_enough(num_pairs - data.num_held_out(num_pairs, alignment), alignment)
 
 
@@ -62,7 +65,7 @@ def run(ctx: StageContext) -> StageResult:
 
     Raises:
         UserError: too few pairs, a tokenizer that does not take them, an engine other than DeepSpeed, a first loss
-            that is not ln 2.
+            that is not the reference's (ln 2 in DPO).
         RuntimeError: more than ``max_failures`` attempts in a row came no further; the message holds the last reason.
     """
     alignment, folder = _section(ctx.config), ctx.folder.local
@@ -71,7 +74,7 @@ def run(ctx: StageContext) -> StageResult:
     if found is None:
         check_resources(alignment, ctx.progress)
         pairs = _prepare(ctx)
-        with ctx.progress.counting("DPO", unit="steps") as counter:
+        with ctx.progress.counting(alignment.loss.upper(), unit="steps") as counter:
             job = TrainingJob(alignment, ctx.config.seed, pairs, reference_store(ctx.run, alignment), folder, counter)
             fit(job, ctx.progress.note)
     checkpoint = checkpoints.finished(folder)
@@ -105,10 +108,11 @@ def _prepare(ctx: StageContext) -> PairInput:
     Raises:
         UserError: there are too few, or the tokenizer does not take them.
     """
-    alignment, selection = _section(ctx.config), ctx.upstream.shards("selection")
-    rule = pair_rule(alignment)
-    target = input_shards(ctx.run, selection, alignment, ctx.config.seed)
-    pairs = prepare_input(ShardEncoder(selection, target, alignment.policy, rule, ctx.config.seed), ctx.progress)
+    alignment, selection, seed = _section(ctx.config), ctx.upstream.shards("selection"), ctx.config.seed
+    assert ctx.upstream.selection is not None, "alignment reads the selection"
+    rule, weights = pair_rule(alignment), ctx.upstream.selection.weights
+    target = input_shards(ctx.run, selection, alignment, seed)
+    pairs = prepare_input(ShardEncoder(selection, target, alignment.policy, rule, seed, weights), ctx.progress)
     held_out, trained = data.num_held_out(pairs.pairs, alignment), data.num_trained(pairs.pairs, alignment)
     data.check_enough(pairs.pairs - held_out, alignment)
     unread = pairs.pairs - held_out - trained
@@ -143,16 +147,20 @@ def _section(config: RunConfig) -> AlignmentConfig:
 def _result(
     num_pairs: int, facts: dict[str, Any], history: list[dict[str, Any]], policy: str, alignment: AlignmentConfig
 ) -> StageResult:
-    losses = [entry["loss"] for entry in history if "loss" in entry]
+    steps = [entry for entry in history if "loss" in entry]
     evaluation: dict[str, Any] = next((entry for entry in reversed(history) if "eval_loss" in entry), {})
     empty = facts["empty"]
     metrics = {
         **{key: value for key, value in facts.items() if key not in ("step", "max_steps")},
         "steps": facts["step"],
-        "first_loss": losses[0],
-        "last_loss": losses[-1],
+        "loss": alignment.loss,
+        "first_loss": steps[0]["loss"],
+        "last_loss": steps[-1]["loss"],
         "eval_loss": evaluation.get("eval_loss"),
         "eval_accuracy": evaluation.get("eval_rewards/accuracies"),
+        # What the reference has on the same pairs: in DFPO a loss depends on the pairs that it is of. None in DPO.
+        "last_reference_loss": steps[-1].get(REFERENCE_LOSS),
+        "eval_reference_loss": evaluation.get(f"eval_{REFERENCE_LOSS}"),
         "policy_path": policy,
     }
     notes = []
@@ -176,6 +184,7 @@ STAGE = Stage(
     run=run,
     load=lambda value: AlignmentOutput(**value),
     shown=(
+        "loss",
         "engine",
         "zero_stage",
         "num_workers",
@@ -185,6 +194,7 @@ STAGE = Stage(
         "steps",
         "first_loss",
         "last_loss",
+        "last_reference_loss",
         "eval_accuracy",
         "policy_path",
     ),

@@ -9,10 +9,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn import functional
 from trl import DPOTrainer
 from trl.models.utils import prepare_deepspeed
 
+from pdray.alignment.dfpo import REFERENCE_LOSS
+
 REFERENCE_COLUMNS = ("ref_chosen_logps", "ref_rejected_logps")
+DFPO_COLUMNS = ("kappa", "divergence")
 
 
 class PreparedTrainer(DPOTrainer):
@@ -31,9 +35,65 @@ class PreparedTrainer(DPOTrainer):
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         # Under DeepSpeed, Transformers rounds every number that goes into a batch to the model's dtype. In bfloat16 a
         # log-probability of −100 would be off by up to 0.25, and the first loss no longer ln 2.
-        exact = {name: inputs[name].to(self.args.device) for name in REFERENCE_COLUMNS if name in inputs}
+        names = (*REFERENCE_COLUMNS, *DFPO_COLUMNS)
+        exact = {name: inputs[name].to(self.args.device) for name in names if name in inputs}
         prepared: dict[str, Any] = super()._prepare_inputs(inputs)
         return prepared | exact
+
+
+class DfpoTrainer(PreparedTrainer):
+    """Trains on −log σ(κM + Δφ), of data sets that have the columns ``kappa`` and ``divergence`` as well.
+
+    TRL knows its losses by name alone. It is asked for none of them here, so that its own code still makes the one
+    forward pass, adds a router's loss and logs rewards, their margins and accuracies, which are those of M as in DPO.
+    The loss is made of that pass's log-probabilities. ``reference_loss`` is logged beside it: what the reference, whose
+    M is 0, has on the same pairs.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.loss_types, self.loss_weights = [], []
+        self._collate, self.data_collator = self.data_collator, self._collate_terms
+
+    def _collate_terms(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        """TRL's collator keeps what it knows; the pass over the reference has no more than that."""
+        names = [name for name in DFPO_COLUMNS if name in examples[0]]
+        terms = {name: torch.tensor([example[name] for example in examples]) for name in names}
+        batch: dict[str, Any] = self._collate(examples)
+        return batch | terms
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
+        assert not return_outputs, "nothing here asks for logits"
+        passes = []
+
+        def forward(**arguments: Any) -> Any:
+            passes.append(model(**arguments))
+            return passes[-1]
+
+        known = {name: value for name, value in inputs.items() if name not in DFPO_COLUMNS}
+        others = super()._compute_loss(forward, known, return_outputs)
+        (outputs,) = passes
+        chosen, rejected = outputs.log_probs.sum(dim=1).chunk(2)
+        ratios = chosen - inputs["ref_chosen_logps"], rejected - inputs["ref_rejected_logps"]
+        margin = self.beta * (ratios[0] - ratios[1])
+        mode = "train" if self.model.training else "eval"
+        at_reference = dfpo_loss(torch.zeros_like(margin.detach()), inputs["kappa"], inputs["divergence"])
+        self._metrics[mode][REFERENCE_LOSS].append(self.accelerator.gather(at_reference).mean().item())
+        return others + dfpo_loss(margin, inputs["kappa"], inputs["divergence"]).mean()
+
+
+def dfpo_loss(margin: torch.Tensor, kappa: torch.Tensor, divergence: torch.Tensor) -> torch.Tensor:
+    """−log σ(κM + Δφ) of each pair, in nats; DPO's where κ is 1 and Δφ is 0.
+
+    Args:
+        margin: (n,) M, the policy margin.
+        kappa: (n,) κ.
+        divergence: (n,) Δφ.
+    """
+    return -functional.logsigmoid(kappa * margin + divergence)
+
+
+TRAINERS = {"dpo": PreparedTrainer, "dfpo": DfpoTrainer}
 
 
 class ReferencePass:

@@ -1,4 +1,4 @@
-"""The function that Ray Train runs on every worker: DPO with TRL under DeepSpeed."""
+"""The function that Ray Train runs on every worker: DPO or DFPO with TRL under DeepSpeed."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def build_trainer(job: TrainingJob, resume: Resume) -> tuple[DPOTrainer, dict[st
     import torch.distributed as dist
     from transformers import AutoModelForCausalLM
 
-    from pdray.alignment.trainer import PreparedTrainer
+    from pdray.alignment.trainer import DFPO_COLUMNS, REFERENCE_COLUMNS, TRAINERS
 
     alignment, policy = job.alignment, job.alignment.policy
     # Before the configuration, under which ZeRO-3 would build this model too. TRL loads the policy by its name.
@@ -70,7 +70,7 @@ def build_trainer(job: TrainingJob, resume: Resume) -> tuple[DPOTrainer, dict[st
     # The configuration comes first: under ZeRO-3 the models are then loaded in shards.
     args = dpo_config(job, resume.universal)
     tokens = data.open_pairs(job.pairs)
-    trainer = PreparedTrainer(
+    trainer = TRAINERS[alignment.loss](
         model=policy,
         args=args,
         processing_class=policy_tokenizer(policy),
@@ -83,7 +83,11 @@ def build_trainer(job: TrainingJob, resume: Resume) -> tuple[DPOTrainer, dict[st
     num_read = num_held_out + data.num_trained(job.pairs.pairs, alignment)
     order = {name: values[:num_read] for name, values in data.read_order(job.pairs).items()}
     logps, num_computed = _reference(trainer, job, order)
-    pairs = data.with_reference(tokens, logps)
+    columns = dict(zip(REFERENCE_COLUMNS, logps.T, strict=True))
+    if alignment.loss == "dfpo":
+        columns |= {name: order[name] for name in DFPO_COLUMNS}
+    assert all(np.isfinite(values).all() for values in columns.values()), "a number of a pair is not finite"
+    pairs = data.with_columns(tokens, order["row"], columns)
     trainer.train_dataset = pairs.select(order["row"][num_held_out:])
     num_workers = dist.get_world_size()
     num_evaluated = data.num_evaluated(num_held_out, alignment, num_workers)
@@ -101,10 +105,7 @@ def build_trainer(job: TrainingJob, resume: Resume) -> tuple[DPOTrainer, dict[st
 
 
 def _reference(trainer: DPOTrainer, job: TrainingJob, order: dict[str, np.ndarray]) -> tuple[np.ndarray, int]:
-    """Log-probabilities of the reference, (pairs, 2) float32 in the order of rows, and how many were computed now.
-
-    Rows that are not in ``order`` are NaN.
-    """
+    """Log-probabilities of the reference, (n, 2) float32 in the order of training, and how many were computed now."""
     import torch.distributed as dist
 
     from pdray.alignment.trainer import ReferencePass
@@ -121,10 +122,8 @@ def _reference(trainer: DPOTrainer, job: TrainingJob, order: dict[str, np.ndarra
             job.counter.set(done, total, REFERENCE)
 
     batch = dist.get_world_size() * job.alignment.batch_size
-    by_position = complete(order["key"], order["tokens"], job.reference, parts[0], batch, forward, first, count)
+    logps = complete(order["key"], order["tokens"], job.reference, parts[0], batch, forward, first, count)
     forward.close()
-    logps = np.full((job.pairs.pairs, 2), np.nan, np.float32)
-    logps[order["row"]] = by_position
     return logps, computed[0]
 
 
@@ -157,6 +156,7 @@ def dpo_config(job: TrainingJob, universal: bool = False) -> DPOConfig:
         deepspeed=deepspeed_config(alignment, universal),
         beta=alignment.beta,
         max_length=None,  # the pairs are cut
+        remove_unused_columns=False,  # there is none, but TRL knows those of its own losses alone
         precompute_ref_log_probs=True,
         max_steps=data.num_steps(job.pairs.pairs - held_out, alignment),
         learning_rate=alignment.learning_rate,
@@ -205,7 +205,7 @@ def _train(trainer: DPOTrainer, job: TrainingJob, facts: dict[str, Any], resume:
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(EngineCheck(trainer, job.alignment.zero_stage))
     trainer.add_callback(Record(job.folder, job.counter, facts, evaluate=facts["eval_pairs"] > 0))
-    trainer.add_callback(LossCheck())
+    trainer.add_callback(LossCheck(job.alignment.loss))
     trainer.train(resume_from_checkpoint=str(resume.path) if resume.path else None)
     last = [entry for entry in trainer.state.log_history if "loss" in entry][-1]
     ray.train.report({"step": trainer.state.global_step, "loss": last["loss"]})

@@ -13,13 +13,16 @@ Tracker = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 
 
 class AlignmentConfig(Section):
-    """DPO on the kept pairs with DeepSpeed inside Ray Train."""
+    """DPO, or DFPO, on the kept pairs with DeepSpeed inside Ray Train."""
 
     policy: Name = Field(
         description="model folder of the policy (an SFT model); also the reference",
         json_schema_extra=HOW,  # its files decide, not where they lie
     )
-    beta: float = Field(0.1, gt=0, description="β of DPO")
+    loss: Literal["dpo", "dfpo"] = Field(
+        "dpo", description="dpo, or dfpo: −log σ(κM + PD), made for all pairs (selection.strategy: all)"
+    )
+    beta: float = Field(0.1, gt=0, description="β of DPO, and of M in DFPO")
     epochs: float = Field(1.0, gt=0, description="passes over the kept pairs")
     max_steps: Count | None = Field(None, description="stop after so many optimizer steps; null: by epochs")
     learning_rate: float = Field(5e-6, gt=0, description="peak learning rate")

@@ -73,3 +73,14 @@ class RunConfig(Section):
                 f"proxies.models has no model for {missing}; add it or remove the aspect from corpus.aspects"
             )
         return self
+
+    @model_validator(mode="after")
+    def _labels_say_something(self) -> RunConfig:
+        without = sorted(aspect for aspect, weight in self.selection.weights.items() if not weight)
+        if self.alignment is not None and self.alignment.loss == "dfpo" and without:
+            raise ValueError(
+                f"alignment.loss is dfpo but selection.weights gives 0 to {', '.join(without)}, and what a label of an "
+                "aspect that counts nothing says of the policy is not defined; set a weight above 0 or alignment.loss "
+                "to dpo"
+            )
+        return self

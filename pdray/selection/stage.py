@@ -16,7 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pdray.config import RunConfig, fingerprinted
+from pdray.config import RunConfig, SelectionConfig, fingerprinted
 from pdray.errors import UserError, reason, user_errors
 from pdray.runtime.tasks import outcomes, sum_over_shards
 from pdray.schema import PAIRS, TEXTS, CorpusOutput, SelectionOutput
@@ -36,7 +36,7 @@ from pdray.stages import Stage, StageContext, StageResult, Upstream
 from pdray.storage import StoragePath
 from pdray.store import fingerprint
 
-VERSION = 3
+VERSION = 4
 
 
 def settings(config: RunConfig) -> dict[str, Any]:
@@ -121,7 +121,7 @@ def run(ctx: StageContext) -> StageResult:
         assert ranked == (wanted if selection.rank == "kept" else finite), f"{ranked} ranks"
     not_finite = corpus.pairs - finite
     return StageResult(
-        output=SelectionOutput(corpus.num_shards, wanted, corpus.conversational),
+        output=SelectionOutput(corpus.num_shards, wanted, corpus.conversational, aspect_weights(selection, source)),
         rows_in=corpus.pairs,
         rows_out=wanted,
         dropped={"over the budget": finite - wanted, "divergence not finite": not_finite},
@@ -197,9 +197,14 @@ def ordering(
     ctx: StageContext, source: PairSource, quantiles: dict[str, float], strategy: str, median: float = float("nan")
 ) -> Ordering:
     """How a strategy orders the pairs of this run."""
-    chosen = ctx.config.selection.weights
-    weights = tuple(chosen.get(aspect, 1.0) for aspect in source.penalties) if chosen else None
+    selection = ctx.config.selection
+    weights = tuple(aspect_weights(selection, source).values()) if selection.weights else None
     return Ordering(source, quantiles, strategy, ctx.config.seed, weights, median)
+
+
+def aspect_weights(selection: SelectionConfig, source: PairSource) -> dict[str, float]:
+    """Aspect -> weight of its margin, of every aspect in the order of the penalties."""
+    return {aspect: selection.weights.get(aspect, 1.0) for aspect in source.penalties}
 
 
 def median_divergence(order: Ordering, run_pass: Callable[..., Any]) -> float:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pdray.alignment import stage
+from pdray.config import SelectionConfig
 from pdray.errors import UserError
 from pdray.schema import CorpusOutput
 from pdray.shards import ShardedFolder
@@ -27,6 +28,16 @@ def test_first_loss_must_be_ln2(loss: float) -> None:
     check_loss(math.log(2) + 0.0009, step=1)
     with pytest.raises(UserError, match=r"must be ln 2 = 0\.693147 within 0\.001.*dropout"):
         check_loss(loss, step=1)
+
+
+@pytest.mark.parametrize("loss", [math.log(2), 1.5012, 1.4988, math.nan])
+def test_first_loss_of_dfpo_must_be_that_of_the_reference_on_the_same_pairs(loss: float) -> None:
+    from pdray.alignment.callbacks import check_loss
+
+    check_loss(1.5009, step=1, reference=1.5)
+    check_loss(0.7, step=2, reference=1.5)
+    with pytest.raises(UserError, match=r"first DFPO loss is .* the mean of log\(1 .* = 1\.500000 within 0\.001"):
+        check_loss(loss, step=1, reference=1.5)
 
 
 def test_later_losses_must_be_numbers() -> None:
@@ -79,6 +90,17 @@ def test_too_few_kept_pairs_are_refused_before_ray(tmp_path: Path) -> None:
     stage.check(ctx.config, Upstream())
 
 
+def test_a_strategy_that_keeps_everything_has_enough_whatever_the_budget(tmp_path: Path) -> None:
+    settings = dpo_case.alignment(tiny.tiny_llama_lm(tmp_path / "policy", chat=False), pairs_per_step=16, loss="dfpo")
+    config = dpo_case.context(tmp_path, NOTHING, settings, pairs=40).config
+    config.selection = SelectionConfig(strategy="all")
+    few = Upstream(corpus=CorpusOutput(1, 40, 80, ["a", "b"], {"a": 20, "b": 20}, False))
+    stage.check(config, few)
+    config.selection = SelectionConfig(strategy="longest")
+    with pytest.raises(UserError, match="11 pairs are left to train on"):
+        stage.check(config, few)
+
+
 def test_more_tokens_than_the_policy_reads_are_refused_before_ray(tmp_path: Path) -> None:
     """Such a policy would fail with an IndexError in its first forward pass."""
     policy = tiny.tiny_llama_lm(tmp_path / "policy", max_positions=256)
@@ -99,6 +121,7 @@ def test_what_is_shared_follows_what_decides_it(tmp_path: Path) -> None:
 
     pairs, reference = places()
     assert places(beta=0.2, epochs=3, zero_stage=3, learning_rate=1.0, num_workers=4) == (pairs, reference)
+    assert places(loss="dfpo") == (pairs, reference)
     assert places(max_tokens=32)[0] != pairs
     assert places(prompt_tokens=3)[0] != pairs
     assert places(seed=1)[0] != pairs

@@ -6,20 +6,22 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from pdray.alignment import data
 from pdray.alignment.inputs import INDEX, forget_damaged, is_order, tokens_path, write_order
 from pdray.errors import UserError
-from pdray.schema import INPUT, KEPT, kept_schema
+from pdray.hashing import hash64
+from pdray.schema import INPUT, KEPT, PAIRS, kept_schema, selection_schema
 from pdray.shards import ShardedFolder, run_rounds
 from pdray.storage import StoragePath
 from tests import dpo_case, tiny
 from tests.dpo_case import alignment, write_kept
 
 POLICY = Path("/models/policy")
-PAIRS = 40
+NUM_PAIRS = 40
 
 
 @pytest.fixture(scope="module")
@@ -35,33 +37,33 @@ def _rows(run: Path, selection: ShardedFolder, policy: Path, **options: object) 
 
 @pytest.mark.usefixtures("ray_local")
 def test_the_order_does_not_depend_on_the_shards(policy: Path, tmp_path: Path) -> None:
-    few = _rows(tmp_path / "run-a", write_kept(tmp_path / "a", PAIRS), policy)
-    assert _rows(tmp_path / "run-b", write_kept(tmp_path / "b", PAIRS, split=0.75), policy) == few
-    assert len(few) == PAIRS
-    one_shard = _rows(tmp_path / "run-c", write_kept(tmp_path / "c", PAIRS, split=0), policy)
+    few = _rows(tmp_path / "run-a", write_kept(tmp_path / "a", NUM_PAIRS), policy)
+    assert _rows(tmp_path / "run-b", write_kept(tmp_path / "b", NUM_PAIRS, split=0.75), policy) == few
+    assert len(few) == NUM_PAIRS
+    one_shard = _rows(tmp_path / "run-c", write_kept(tmp_path / "c", NUM_PAIRS, split=0), policy)
     assert one_shard == few
-    pairs = dpo_case.prepare(tmp_path / "run-a", write_kept(tmp_path / "a", PAIRS), alignment(policy), seed=4)
+    pairs = dpo_case.prepare(tmp_path / "run-a", write_kept(tmp_path / "a", NUM_PAIRS), alignment(policy), seed=4)
     assert list(data.open_pairs(pairs).select(data.read_order(pairs)["row"])) != few
 
 
 @pytest.mark.usefixtures("ray_local")
 def test_every_kept_pair_is_trained_on_however_long_its_prompt(policy: Path, tmp_path: Path) -> None:
-    selection = write_kept(tmp_path / "kept", PAIRS, longest=60)
+    selection = write_kept(tmp_path / "kept", NUM_PAIRS, longest=60)
     pairs = dpo_case.prepare(tmp_path / "run", selection, alignment(policy, max_tokens=16))
-    assert (pairs.pairs, pairs.empty) == (PAIRS, 0)
+    assert (pairs.pairs, pairs.empty) == (NUM_PAIRS, 0)
     rows = list(data.open_pairs(pairs))
     assert all(row["chosen_ids"] and row["rejected_ids"] for row in rows)
     longest = [len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"])) for row in rows]
     assert max(longest) == 16
-    assert 0 < pairs.prompts_cut <= PAIRS
-    assert 0 < pairs.responses_cut <= PAIRS
-    assert sorted(data.read_order(pairs)["row"].tolist()) == list(range(PAIRS))
+    assert 0 < pairs.prompts_cut <= NUM_PAIRS
+    assert 0 < pairs.responses_cut <= NUM_PAIRS
+    assert sorted(data.read_order(pairs)["row"].tolist()) == list(range(NUM_PAIRS))
     assert data.read_order(pairs)["tokens"].tolist() == [longest[row] for row in data.read_order(pairs)["row"]]
 
 
 @pytest.mark.usefixtures("ray_local")
 def test_what_is_whole_is_not_tokenised_again_and_what_is_not_is(policy: Path, tmp_path: Path) -> None:
-    selection, settings = write_kept(tmp_path / "kept", PAIRS), alignment(policy)
+    selection, settings = write_kept(tmp_path / "kept", NUM_PAIRS), alignment(policy)
     encoder = dpo_case.encoder(tmp_path / "run", selection, settings)
     before = dpo_case.prepare(tmp_path / "run", selection, settings)
     files = [tokens_path(encoder.target, shard).local for shard in (0, 1)]
@@ -91,11 +93,31 @@ def test_a_pair_without_a_response_is_left_out_and_counted(policy: Path, tmp_pat
         for name, chosen, rejected in (("a", good, none), ("b", good, good + good), ("c", none, good))
     ]
     selection = ShardedFolder(StoragePath(str(tmp_path / "kept")), "test", 1)
-    selection.write(0, {KEPT: pa.Table.from_pylist(rows, kept_schema(True))}, 0, {})
+    pairs = pa.table([["a", "b", "c"], [-1.0, 0.5, 2.0], [True] * 3], selection_schema([]))
+    selection.write(0, {PAIRS: pairs, KEPT: pa.Table.from_pylist(rows, kept_schema(True))}, 0, {})
     encoder = dpo_case.encoder(tmp_path / "run", selection, alignment(tokenizer))
     markers = run_rounds(encoder.target, lambda missing: [encoder(shard) for shard in missing], print)
     facts = markers[0].facts
     assert (facts["pairs"], facts["empty"]) == (1, 2)
+    assert encoder.target.read(INDEX, 0)["divergence"].to_pylist() == [0.5], "of the pair that stays"
+
+
+@pytest.mark.usefixtures("ray_local")
+def test_every_pair_brings_its_own_divergence(policy: Path, tmp_path: Path) -> None:
+    pairs = dpo_case.prepare(tmp_path / "run", write_kept(tmp_path / "kept", NUM_PAIRS), alignment(policy), seed=3)
+    ids = dpo_case.pair_ids(NUM_PAIRS)
+    ordered = [ids[place] for place in np.argsort(hash64(ids, salt="alignment 3"))]
+    order = data.read_order(pairs)
+    assert order["divergence"].tolist() == pytest.approx([dpo_case.divergence(one) for one in ordered], abs=1e-6)
+    assert order["kappa"].tolist() == [3.0] * NUM_PAIRS
+
+
+def test_kept_pairs_that_are_not_those_of_the_divergence_are_no_input(policy: Path, tmp_path: Path) -> None:
+    selection = write_kept(tmp_path / "kept", 6)
+    kept = selection.read(KEPT, 1)
+    selection.write(1, {PAIRS: dpo_case.selection_pairs(["pair-0000"] * len(kept)), KEPT: kept}, 0, {})
+    outcome = dpo_case.encoder(tmp_path / "run", selection, alignment(policy))(1)
+    assert "shard 1: kept are other pairs" in str(outcome.error)
 
 
 def test_a_damaged_shard_is_an_error_and_not_a_smaller_training_set(policy: Path, tmp_path: Path) -> None:

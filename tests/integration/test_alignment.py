@@ -24,6 +24,7 @@ from pdray.alignment import checkpoints, stage
 from pdray.alignment.merge import merge_adapters
 from pdray.alignment.worker import TrainingJob
 from pdray.errors import UserError
+from pdray.hashing import hash64
 from pdray.schema import AlignmentOutput
 from pdray.shards import ShardedFolder
 from pdray.storage import StoragePath
@@ -32,6 +33,7 @@ from tests import dpo_case, tiny
 PAIRS = 42  # 4 held out, 38 to train on: the last step of an epoch takes 2 pairs instead of 4
 STEPS = 12  # an epoch has 10, so that a resumed training crosses from one into the next
 LORA: dict[str, Any] = {"lora": {"r": 4, "alpha": 8}, "max_steps": 6, "learning_rate": 1e-2}
+DFPO: dict[str, Any] = {"loss": "dfpo", "max_steps": 4, "batch_size": 2}
 ONE: dict[str, Any] = {"num_workers": 1}
 OFFLOAD_OPTIMIZER = {"offload_optimizer": {"device": "cpu"}}
 OFFLOAD_ALL = {**OFFLOAD_OPTIMIZER, "offload_param": {"device": "cpu"}}
@@ -76,6 +78,9 @@ def trained(policy: Path, selection: ShardedFolder, tmp_path_factory: pytest.Tem
             pairs_per_step=8,
             gradient_checkpointing=True,
         ),
+        "dfpo2": _job(root, "dfpo2", selection, policy, zero_stage=2, **DFPO),
+        "dfpo3": _job(root, "dfpo3", selection, policy, zero_stage=3, **DFPO),
+        "dfpo again": _job(root, "dfpo again", selection, policy, zero_stage=2, **DFPO),
         "ddp": _job(root, "ddp", selection, policy, max_steps=1),
     }
     errors = _train_all(jobs, selection, 2)
@@ -110,6 +115,8 @@ def _interrupted(name: str, folder: Path) -> None:
 
     if dist.get_rank() == 0 and name == "lora again":
         _copy_checkpoint(folder.parent / "lora", folder, 4)
+    if dist.get_rank() == 0 and name == "dfpo again":
+        _copy_checkpoint(folder.parent / "dfpo2", folder, 2)
     if dist.get_rank() == 0 and name == "poisoned":
         _poison(_copy_checkpoint(folder.parent / "zero2", folder, 8), folder.parent / "created")
     dist.barrier()
@@ -309,6 +316,31 @@ def test_held_out_evaluation_is_logged(trained: dict[str, Path]) -> None:
     assert evaluation["step"] == STEPS
     assert evaluation["eval_rewards/accuracies"] in (0, 0.25, 0.5, 0.75, 1)
     assert math.isfinite(evaluation["eval_loss"])
+
+
+def test_dfpo_under_zero2_and_zero3_and_resumed(trained: dict[str, Path]) -> None:
+    entries = {name: _entries(trained[name]) for name in ("dfpo2", "dfpo3", "dfpo again")}
+    first, *_, last = [entry for entry in entries["dfpo2"] if "loss" in entry]
+    assert first["loss"] == pytest.approx(first["reference_loss"], abs=1e-5)
+    assert abs(first["loss"] - math.log(2)) > 0.02, "pairs whose divergence is 0 prove nothing"
+    assert abs(last["loss"] - last["reference_loss"]) > 0.02, "a policy that does not move proves nothing"
+    assert _losses(trained["dfpo3"]) == pytest.approx(_losses(trained["dfpo2"]), abs=1e-4)
+    assert _facts(trained["dfpo again"])["resumed_from_step"] == 2
+    assert _losses(trained["dfpo again"]) == pytest.approx(_losses(trained["dfpo2"]), abs=1e-5)
+    assert [_facts(trained[name])["reference_computed"] for name in entries] == [0] * 3, "whatever the loss"
+    held_out = [dpo_case.divergence(pair_id) for pair_id in _held_out()]
+    for name in entries:
+        (evaluation,) = [entry for entry in entries[name] if "eval_loss" in entry]
+        expected = sum(math.log1p(math.exp(-one)) for one in held_out) / len(held_out)
+        assert evaluation["eval_reference_loss"] == pytest.approx(expected, abs=1e-6)
+        assert evaluation["eval_loss"] != pytest.approx(expected, abs=1e-3)
+
+
+def _held_out() -> list[str]:
+    """Ids of the pairs that are held out: the first ones by their seeded hash."""
+    ids = dpo_case.pair_ids(PAIRS)
+    hashes = hash64(ids, salt="alignment 3")
+    return sorted(ids, key=lambda one: hashes[ids.index(one)])[:4]
 
 
 @pytest.mark.parametrize("name", ["offload2", "offload3"])

@@ -55,7 +55,8 @@ def test_another_budget_of_a_strategy_with_a_median_reads_what_is_shared(tmp_pat
 
 @pytest.mark.parametrize("weights", [{"a": 0.0}, {"a": 0.25, "c": 3.0}])
 def test_weights_of_aspects(tmp_path, case, weights):
-    select(tmp_path, case, 3, weights=weights)
+    result = select(tmp_path, case, 3, weights=weights)
+    assert result.output.weights == {"a": 1.0, "b": 1.0, "c": 1.0} | weights
     expected = [pair_id for _, pair_id, _ in by_hand(case, weights=weights)]
     assert kept_ids(tmp_path) == sorted(expected)
     assert sorted(expected) != sorted(pair_id for _, pair_id, _ in by_hand(case))
