@@ -52,8 +52,10 @@ class DfpoTrainer(PreparedTrainer):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.loss_types, self.loss_weights = [], []
-        self._collate, self.data_collator = self.data_collator, self._collate_terms
+        self.loss_types: list[str] = []
+        self.loss_weights: list[float] = []
+        self._collate: Any = self.data_collator
+        self.data_collator: Any = self._collate_terms
 
     def _collate_terms(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
         """TRL's collator keeps what it knows; the pass over the reference has no more than that."""
