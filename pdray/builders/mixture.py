@@ -54,10 +54,10 @@ def size_at(conflicting: int, agreeing: int, level: float, pairs: int | None) ->
     Raises:
         UserError: there is no such number, or not so many.
     """
-    most = min(
-        int(conflicting / level + 1e-9) if level > 0 else conflicting + agreeing,
-        int(agreeing / (1 - level) + 1e-9) if level < 1 else conflicting + agreeing,
-    )
+    there = conflicting + agreeing
+    by_conflicts = conflicting / level + 1e-9 if level > 0 else there
+    by_agreements = agreeing / (1 - level) + 1e-9 if level < 1 else there
+    most = int(min(by_conflicts, by_agreements, there))
     if pairs is not None and pairs > most:
         raise UserError(
             f"--conflict {level:g} can be met with at most {most:,} pairs ({conflicting:,} of the data conflict, "

@@ -34,9 +34,8 @@ def test_aspects_and_pairs_are_drawn_evenly_and_by_the_seed():
     units = [unit(("a", 1, 4), ("b", 2, 3), ("c", 3, 2), prompt=f"q{i}") for i in range(900)]
     pairs = [draw(one, ASPECTS, 0) for one in units]
     assert 400 < Counter(pair["aspect"] for pair in pairs)["help"] < 500
-    assert all(
-        250 < count < 350 for count in Counter(pair["chosen"] + pair["rejected"] for pair in pairs).values()
-    ) or (set(Counter(frozenset((pair["chosen"], pair["rejected"])) for pair in pairs)) != set())
+    counts = Counter(frozenset((pair["chosen"], pair["rejected"])) for pair in pairs)
+    assert len(counts) == 3 and all(250 < count < 350 for count in counts.values())
     assert [draw(one, ASPECTS, 1) for one in units] != pairs
 
 

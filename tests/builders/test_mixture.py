@@ -74,7 +74,7 @@ def test_a_size_never_takes_more_than_there_is(conflicting, agreeing, level):
     except UserError:
         return
     taken = round(level * size)
-    assert 0 < size and taken <= conflicting and size - taken <= agreeing
+    assert size > 0 and taken <= conflicting and size - taken <= agreeing
     assert abs(taken / size - level) <= TOLERANCE
 
 

@@ -7,7 +7,7 @@ import pytest
 from pdray.builders.build import build
 from pdray.config import CorpusConfig
 from pdray.corpus import stage
-from tests.builders.published import helpsteer3, ultrafeedback, write_lines
+from tests.builders.published import helpsteer, ultrafeedback, write_lines
 from tests.stages import run_stage
 
 pytestmark = pytest.mark.usefixtures("ray_local")
@@ -24,9 +24,13 @@ def test_the_corpus_finds_the_share_of_conflicts_that_was_asked_for(tmp_path):
 
 
 def test_conversations_are_read(tmp_path):
-    turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes?"}]
-    rows = [helpsteer3([*turns, {"role": "user", "content": f"q{i}"}], "one", "two", 1) for i in range(6)]
-    build("helpsteer3", str(tmp_path / "a"), [write_lines(tmp_path / "a.jsonl", rows)])
-    config = CorpusConfig(path=str(tmp_path / "a"))
-    with pytest.raises(ValueError, match="has 1 aspect"):
-        run_stage(stage.STAGE, tmp_path / "run", corpus=config)
+    turns = "q{}\n<extra_id_1>Assistant\nYes?\n<extra_id_1>User\nGo on."
+    rated = [
+        (turns.format(i), text, rating, 4 - rating, 1, rating, 2) for i in range(9) for rating, text in enumerate("ab")
+    ]
+    source = write_lines(tmp_path / "hs.jsonl", [helpsteer(*one) for one in rated])
+    manifest = build("helpsteer2", str(tmp_path / "hs"), [source])
+    result = run_stage(stage.STAGE, tmp_path / "run", corpus=CorpusConfig(path=str(tmp_path / "hs")))
+    assert (result.rows_out, result.quarantined) == (manifest["pairs"], 0)
+    assert result.output.conversational
+    assert result.metrics["conflict"] == pytest.approx(manifest["conflict"])
