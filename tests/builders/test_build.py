@@ -247,12 +247,17 @@ def test_what_is_wrong_is_one_sentence(tmp_path, capsys, name, rows, options, se
 def test_places_that_are_wrong(tmp_path, capsys):
     path = write_lines(tmp_path / "in.jsonl", UF)
     (tmp_path / "file").touch()
+    (tmp_path / "packed.jsonl").write_bytes(gzip.compress(b"{}"))
     for words, sentence in [
         (["--out", str(tmp_path), "--input", path], "holds something already; name a new or an empty folder"),
         (["--out", str(tmp_path / "file"), "--input", path], "holds something already"),
         (["--out", str(tmp_path / "file" / "x"), "--input", path], "cannot be made"),
         (["--out", "s3://bucket/x", "--input", path], "a data set is built on a local disk"),
         (["--out", str(tmp_path / "x"), "--input", str(tmp_path / "*.parquet")], "--input matches no file"),
+        (
+            ["--out", str(tmp_path / "x"), "--input", str(tmp_path / "packed.jsonl")],
+            "or give --input the other files alone",
+        ),
         (["--out", str(tmp_path / "x")], "openbmb/UltraFeedback (split train) cannot be loaded from the hub"),
     ]:
         assert main(["data", "ultrafeedback", *words]) == 2
