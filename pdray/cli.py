@@ -8,7 +8,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from pdray import __version__
 from pdray.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, Stopped, UserError, printable, reason
@@ -23,6 +23,7 @@ examples:
   pdray run run.yaml                                run what is not done yet
   pdray select run.yaml --set selection.budget=0.1  cut again at another budget; nothing is rescored
   pdray show runs/my-run                            what came out
+  pdray data ultrafeedback --conflict 0.1 --out data/uf10   build a corpus from a published data set
   pdray submit run.yaml --address http://127.0.0.1:8265 --follow
 
 exit codes:
@@ -31,6 +32,26 @@ exit codes:
   2  the configuration, the input or the command line is wrong; the message says how to mend it
   3  another process is using the run folder
   129, 130, 143  ended by SIGHUP, Ctrl-C or SIGTERM; the same command continues where it stopped
+"""
+DATA_SETS = (
+    "ultrafeedback",
+    "ultrafeedback-cleaned",
+    "helpsteer",
+    "helpsteer2",
+    "helpsteer3",
+    "pku-saferlhf",
+    "shp",
+    "rated",
+)
+DATA_EPILOG = """\
+examples:
+  pdray data ultrafeedback --conflict 0.1 --out data/uf10                from the hub
+  pdray data ultrafeedback --input UltraFeedback/*.jsonl --conflict 0.3 --pairs 20000 --out data/uf30
+  pdray data helpsteer2 --input train.jsonl.gz --seed 1 --out data/hs2   no level: the share that the draws give
+  pdray data rated --input mine.parquet --out data/mine --license cc-by-4.0 \\
+      --column prompt=question --column response=answer --column rating.helpfulness=help --column rating.safety=safe
+
+A pair is in conflict where the other aspects' ratings oppose its label. docs/data.md states the rules.
 """
 
 
@@ -75,12 +96,40 @@ def build_parser() -> argparse.ArgumentParser:
     models.add_argument("name", choices=("minilm", "smollm2"), help="minilm: proxy backbone; smollm2: policy")
     models.add_argument("folder", help="where to write it")
 
+    _add_data(commands)
+
     submit = _with_config(commands.add_parser("submit", help="run on a Ray cluster through its jobs API"))
     submit.add_argument("--address", required=True, help="jobs API of the head, for example http://127.0.0.1:8265")
     submit.add_argument("--follow", action="store_true", help="print the job's log and exit with its code")
 
     commands.add_parser("version", help="print the version")
     return parser
+
+
+def _add_data(commands: Any) -> None:
+    data = commands.add_parser(
+        "data",
+        help="build a corpus from a published rated data set",
+        description="One pair a prompt, labelled by one aspect, with the share of conflicts that you ask for.",
+        epilog=DATA_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    data.add_argument("name", choices=DATA_SETS, metavar="NAME", help=f"one of {', '.join(DATA_SETS)}")
+    data.add_argument("--out", required=True, help="new or empty folder for pairs-*.parquet and manifest.yaml")
+    data.add_argument("--input", nargs="+", metavar="PATH", help="files, folders or globs; left out: from the hub")
+    data.add_argument("--conflict", type=float, metavar="SHARE", help="share of pairs in conflict, for example 0.1")
+    data.add_argument("--pairs", type=int, metavar="N", help="how many pairs; left out: as many as there are")
+    data.add_argument("--seed", type=int, default=0, help="of the draws of pairs and aspects (default: 0)")
+    data.add_argument("--split", default="train", help="split of the data set on the hub (default: train)")
+    data.add_argument("--license", metavar="NAME", help="licence of the rows, in place of the one that is known")
+    data.add_argument(
+        "--column",
+        dest="columns",
+        action="append",
+        metavar="OURS=YOURS",
+        default=[],
+        help="rated: what a column is called in your files, for example rating.safety=harmless; may be repeated",
+    )
 
 
 def _with_config(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
@@ -150,6 +199,8 @@ def _dispatch(args: argparse.Namespace) -> int:
         from pdray.models.packaged import build
 
         build(args.name, args.folder)
+    elif args.command == "data":
+        _build_data(args)
     elif args.command == "submit":
         from pdray.submit import submit
 
@@ -157,6 +208,20 @@ def _dispatch(args: argparse.Namespace) -> int:
     else:
         return _run(args)
     return EXIT_OK
+
+
+def _build_data(args: argparse.Namespace) -> None:
+    from pdray.builders.build import build, tell
+
+    columns = dict(column.partition("=")[::2] for column in args.columns)
+    if odd := [ours for ours, yours in columns.items() if not yours]:
+        raise UserError(f"--column {odd[0]} names no column of yours; write it as OURS=YOURS")
+    numbers = {"conflict": args.conflict, "pairs": args.pairs, "seed": args.seed}
+    manifest = build(
+        args.name, args.out, args.input, **numbers, split=args.split, columns=columns, license=args.license
+    )
+    print(tell(manifest))
+    print(f"written to {args.out}; set corpus.path to it")
 
 
 def _run(args: argparse.Namespace) -> int:

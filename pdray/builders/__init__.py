@@ -1,0 +1,1 @@
+"""Published rated data sets as one-aspect pairs with a conflict level: ``pdray data``."""
