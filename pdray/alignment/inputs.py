@@ -19,12 +19,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pdray.alignment.encode import EncodedPair, PairEncoder, PairRule
+from pdray.alignment.encode import EncodedPair, PairEncoder
 from pdray.errors import UserError, user_errors
 from pdray.filesystems import check_regular
 from pdray.hashing import hash64
 from pdray.models.loading import load_tokenizer_files
 from pdray.progress import Progress
+from pdray.responses import CutRule
 from pdray.runtime.tasks import finished, outcomes
 from pdray.schema import INPUT, KEPT, ORDER, TOKENISED
 from pdray.shards import Marker, Outcome, ShardedFolder, attempted, run_rounds, shard_name
@@ -74,7 +75,7 @@ class ShardEncoder:
     selection: ShardedFolder
     target: ShardedFolder
     policy: str
-    rule: PairRule
+    rule: CutRule
     seed: int
 
     def __call__(self, shard: int) -> Outcome:
