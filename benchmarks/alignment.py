@@ -73,20 +73,20 @@ def _measured(function: Any, memory: bool) -> dict[str, Any]:
 def _train(run: Path, folder: Path, selection: Any, settings: AlignmentConfig) -> dict[str, Any]:
     """The alignment stage without its manifest."""
     from pdray.alignment import checkpoints
-    from pdray.alignment.encode import pair_rule
     from pdray.alignment.inputs import ShardEncoder, prepare_input
     from pdray.alignment.launch import fit
     from pdray.alignment.stage import input_shards, reference_store
     from pdray.alignment.worker import TrainingJob
     from pdray.console import Console
     from pdray.progress import Progress
+    from pdray.responses import cut_rule
     from pdray.storage import StoragePath
 
     folder.mkdir()
     root, progress = StoragePath(str(run)), Progress(Console(io.StringIO(), io.StringIO()), "alignment")
     target = input_shards(root, selection, settings, seed=0)
-    encoder = ShardEncoder(selection, target, settings.policy, pair_rule(settings), 0, WEIGHTS)
-    pairs = prepare_input(encoder, progress)
+    rule = cut_rule(settings.max_tokens, settings.prompt_tokens)
+    pairs = prepare_input(ShardEncoder(selection, target, settings.policy, rule, 0, WEIGHTS), progress)
     with progress.counting("DPO", unit="steps") as counter:
         fit(TrainingJob(settings, 0, pairs, reference_store(root, settings), folder, counter), print)
     checkpoint = checkpoints.finished(folder)

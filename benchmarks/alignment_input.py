@@ -79,16 +79,17 @@ def run_once(pairs: int, folder: Path, policy: str | None, max_tokens: int) -> d
 
 
 def _tokenise(run: Path, selection: Any, policy: str, max_tokens: int) -> Any:
-    from pdray.alignment.encode import pair_rule
     from pdray.alignment.inputs import ShardEncoder, prepare_input
     from pdray.alignment.stage import input_shards
     from pdray.console import Console
     from pdray.progress import Progress
+    from pdray.responses import cut_rule
     from pdray.storage import StoragePath
 
     settings = AlignmentConfig(policy=policy, max_tokens=max_tokens)
     target = input_shards(StoragePath(str(run)), selection, settings, seed=0)
-    encoder = ShardEncoder(selection, target, policy, pair_rule(settings), 0, WEIGHTS)
+    rule = cut_rule(settings.max_tokens, settings.prompt_tokens)
+    encoder = ShardEncoder(selection, target, policy, rule, 0, WEIGHTS)
     return prepare_input(encoder, Progress(Console(io.StringIO(), io.StringIO()), "input"))
 
 

@@ -14,7 +14,7 @@ from pdray import __version__
 from pdray.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, Stopped, UserError, printable, reason
 from pdray.signals import stopped_by_signals
 
-STAGES = ("corpus", "proxies", "scores", "selection", "alignment")
+STAGES = ("corpus", "proxies", "scores", "logprobs", "selection", "alignment")
 EPILOG = """\
 examples:
   pdray demo                                        the whole pipeline on an embedded corpus, in minutes
@@ -88,7 +88,7 @@ def build_parser() -> argparse.ArgumentParser:
     show.add_argument("run", help="run folder")
     show.add_argument("--json", action="store_true", help="one JSON object instead of a table")
 
-    demo = commands.add_parser("demo", help="run all five stages on an embedded corpus")
+    demo = commands.add_parser("demo", help="run the stages on an embedded corpus")
     demo.add_argument("--folder", default="runs/demo", help="run folder (default: runs/demo)")
     demo.add_argument("--write-only", action="store_true", help="write corpus, models and run.yaml, and stop")
 

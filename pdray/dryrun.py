@@ -14,6 +14,7 @@ READS = {
     "corpus": ("corpus",),
     "proxies": ("proxies", "scores"),
     "scores": ("proxies", "scores"),
+    "logprobs": ("logprobs",),
     "alignment": ("alignment",),
 }
 

@@ -1,4 +1,4 @@
-"""The five stages in order: skip what is done, run what is not, refuse what does not match."""
+"""The stages in order: skip what is done, run what is not, refuse what does not match."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from pdray.stages import Stage, StageContext, StageResult, Upstream
 from pdray.storage import StoragePath, copy_folder
 from pdray.store import MANIFEST, DamagedError, RunStore, check_folder, fingerprint, package_versions, read_spent
 
-ROOMS = ("corpus", "proxies", "scoring", "selection", "alignment")
+ROOMS = ("corpus", "proxies", "scoring", "logprobs", "selection", "alignment")
 
 
 def all_stages() -> list[Stage]:
-    """The five stages in their order."""
+    """All stages in their order."""
     return [import_module(f"pdray.{room}.stage").STAGE for room in ROOMS]
 
 
 def load_stages(config: RunConfig) -> list[Stage]:
-    """The stages of a run in their order; the alignment only where it is configured."""
-    return [stage for stage in all_stages() if stage.name != "alignment" or config.alignment is not None]
+    """The stages of a run in their order; optional ones only where they are configured."""
+    return [stage for stage in all_stages() if not stage.optional or getattr(config, stage.name) is not None]
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class Step:
         fingerprint: sha256 over its settings, its version and its upstream fingerprints.
         settings: what it was computed from.
         folder: where it writes.
+        reads: names of the stages that it reads in this run.
         manifest: None while it is not finished, or no longer whole.
         output: what it handed over, None like the manifest.
         damage: what is no longer whole of a stage that was finished.
@@ -53,6 +54,7 @@ class Step:
     fingerprint: str
     settings: dict[str, Any]
     folder: StoragePath
+    reads: tuple[str, ...]
     manifest: dict[str, Any] | None = None
     output: Output | None = None
     damage: str | None = None
@@ -69,11 +71,12 @@ def plan(config: RunConfig) -> list[Step]:
     prints: dict[str, str] = {}
     for stage in load_stages(config):
         settings = stage.settings(config)
-        upstream = {name: prints[name] for name in stage.upstream}
+        reads = stage.reads(config)
+        upstream = {name: prints[name] for name in reads}
         prints[stage.name] = fingerprint([stage.name, stage.version, settings, upstream])
         folder = store.stage_folder(stage.name, prints[stage.name])
         try:
-            steps.append(_found(store, Step(stage, prints[stage.name], settings, folder)))
+            steps.append(_found(store, Step(stage, prints[stage.name], settings, folder, reads)))
         except OSError as error:
             raise UserError(f"{folder} cannot be read ({error}); mend that, or set run to another folder") from None
     return steps
@@ -111,13 +114,13 @@ def up_to(steps: list[Step], until: str | None) -> list[Step]:
     """The steps up to and including a stage; all of them for None.
 
     Raises:
-        UserError: the run has no such stage, because it has no alignment section.
+        UserError: the run has no such stage, because it has no section of that name.
     """
     names = [step.stage.name for step in steps]
     if until is None:
         return steps
     if until not in names:
-        raise UserError(f"the configuration has no {until} section; add one (see pdray init) or stop at the selection")
+        raise UserError(f"the configuration has no {until} section; add one (see pdray init) or stop at another stage")
     return steps[: names.index(until) + 1]
 
 
@@ -219,7 +222,7 @@ def _run_step(config: RunConfig, step: Step, before: list[Step], console: Consol
         run=store.root,
         folder=step.folder,
         fingerprint=step.fingerprint,
-        upstream=upstream_of([done[name] for name in step.stage.upstream]),
+        upstream=upstream_of([done[name] for name in step.reads]),
         progress=Progress(console, step.stage.name),
     )
     began, start = time.time(), time.monotonic()
@@ -247,7 +250,7 @@ def _manifest(step: Step, done: dict[str, Step], result: StageResult, began: flo
         "version": step.stage.version,
         "fingerprint": step.fingerprint,
         "config": step.settings,
-        "inputs": {name: done[name].fingerprint for name in step.stage.upstream},
+        "inputs": {name: done[name].fingerprint for name in step.reads},
         "packages": package_versions(),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)),
         "rows_in": result.rows_in,

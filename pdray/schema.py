@@ -77,6 +77,19 @@ def scores_schema(aspects: list[str]) -> pa.Schema:
     return pa.schema([*rewards, ("num_tokens", pa.int32()), ("truncated", pa.bool_())])
 
 
+def logprobs_schema(models: list[str]) -> pa.Schema:
+    """``logprobs/texts``: row-aligned with ``corpus/texts``.
+
+    ``logp.<model>`` is the log-probability of the response given its prompt, in nats, summed over ``num_tokens`` tokens
+    of it; NaN where a text could not be read. ``truncated`` says whether anything was cut.
+
+    Args:
+        models: ``policy``, and ``reference`` where it is another model.
+    """
+    logps = [(f"logp.{model}", pa.float32()) for model in models]
+    return pa.schema([*logps, ("num_tokens", pa.int32()), ("truncated", pa.bool_())])
+
+
 def selection_schema(aspects: list[str]) -> pa.Schema:
     """``selection/pairs``: row-aligned with ``corpus/pairs``.
 
@@ -215,6 +228,21 @@ class ScoresOutput:
 
 
 @dataclass(frozen=True)
+class LogprobsOutput:
+    """What the log-probabilities hand over.
+
+    Attributes:
+        num_shards: S, as in the corpus.
+        models: ``policy``, and ``reference`` where it is another model.
+        texts: rows in all shards.
+    """
+
+    num_shards: int
+    models: list[str]
+    texts: int
+
+
+@dataclass(frozen=True)
 class SelectionOutput:
     """What the selection hands over.
 
@@ -242,7 +270,7 @@ class AlignmentOutput:
     policy: str
 
 
-Output = CorpusOutput | ProxiesOutput | ScoresOutput | SelectionOutput | AlignmentOutput
+Output = CorpusOutput | ProxiesOutput | ScoresOutput | LogprobsOutput | SelectionOutput | AlignmentOutput
 
 
 def to_json(output: Output) -> dict[str, Any]:

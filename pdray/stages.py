@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pdray.config import RunConfig
-from pdray.schema import CorpusOutput, Output, ProxiesOutput, ScoresOutput, SelectionOutput
+from pdray.schema import CorpusOutput, LogprobsOutput, Output, ProxiesOutput, ScoresOutput, SelectionOutput
 from pdray.shards import ShardedFolder
 from pdray.storage import StoragePath
 
@@ -22,7 +22,7 @@ class Upstream:
     Attributes:
         folders: stage folder, by stage name.
         fingerprints: by stage name.
-        corpus, proxies, scores, selection: what each handed over.
+        corpus, proxies, scores, logprobs, selection: what each handed over.
     """
 
     folders: dict[str, StoragePath] = field(default_factory=dict)
@@ -30,6 +30,7 @@ class Upstream:
     corpus: CorpusOutput | None = None
     proxies: ProxiesOutput | None = None
     scores: ScoresOutput | None = None
+    logprobs: LogprobsOutput | None = None
     selection: SelectionOutput | None = None
 
     def shards(self, stage: str) -> ShardedFolder:
@@ -88,12 +89,13 @@ class StageResult:
 
 @dataclass(frozen=True)
 class Stage:
-    """One of the five stages; each room's ``stage.py`` exports its own as ``STAGE``.
+    """One of the stages; each room's ``stage.py`` exports its own as ``STAGE``.
 
     Attributes:
         name: also the start of the folder name.
         version: raised when the same settings would give another result.
         upstream: names of the stages that it reads.
+        reads_also: names of further ones that it reads under a config.
         settings: what decides the result, as a JSON value; includes the identity of outside inputs.
         run: does the work, continuing what an earlier attempt left; imports heavy packages only when called.
         load: its output from the JSON in the manifest.
@@ -101,6 +103,7 @@ class Stage:
         check: refuses what the config and the outputs of finished stages (by name) show to be impossible.
         damage: what is no longer whole in the finished stage's folder, given its manifest, of all that neither a shard
             nor a model folder tells; None where everything is.
+        optional: whether a run has it only where the config has its section.
     """
 
     name: str
@@ -112,3 +115,9 @@ class Stage:
     shown: tuple[str, ...] = ()
     check: Callable[[RunConfig, Upstream], None] | None = None
     damage: Callable[[StoragePath, dict[str, Any]], str | None] | None = None
+    reads_also: Callable[[RunConfig], tuple[str, ...]] = lambda config: ()
+    optional: bool = False
+
+    def reads(self, config: RunConfig) -> tuple[str, ...]:
+        """All stages that it reads in a run."""
+        return self.upstream + self.reads_also(config)

@@ -33,13 +33,18 @@ def _section(model: type[Section], prefix: str, depth: int) -> list[str]:
     for name, field in model.model_fields.items():
         key, indent = f"{prefix}{name}", "  " * depth
         section = section_of(field)
-        # A section inside another that is left out by default shows as a setting: a line of it would switch it on.
-        if section and not (depth and field.default is None):
+        # A section that is left out by default shows as a setting, but for one that a first run has: a line of it would
+        # switch it on.
+        if section and (field.default is not None or _is_set(key)):
             # Never commented out: a line of it that is uncommented alone would land in the section above.
             lines += ([""] if depth == 0 else []) + [f"{indent}{name}:", *_section(section, f"{key}.", depth + 1)]
         else:
             lines.append(_line(name, key, field, indent))
     return lines
+
+
+def _is_set(key: str) -> bool:
+    return any(example.startswith(f"{key}.") for example in EXAMPLES)
 
 
 def _line(name: str, key: str, field: FieldInfo, indent: str) -> str:

@@ -204,14 +204,15 @@ def count_unknown(tokenizer: Any, columns: list[pa.ChunkedArray]) -> tuple[int, 
     return sum(pc.sum(pc.equal(one, unknown)).as_py() or 0 for one in ids), total
 
 
-def require_known(folder: str, unknown: int, total: int, limit: float) -> None:
-    """Refuse texts most of whose words a tokenizer does not know: their rewards would be those of other texts.
+def require_known(folder: str, unknown: int, total: int, limit: float, section: str = "scores") -> None:
+    """Refuse texts most of whose words a tokenizer does not know: what a model says would be said of other texts.
 
     Args:
         folder: of the tokenizer.
         unknown: tokens that it does not know.
         total: all tokens.
         limit: largest share of unknown ones.
+        section: of the config that sets it, for the message.
 
     Raises:
         UserError: the share is above the limit.
@@ -220,11 +221,11 @@ def require_known(folder: str, unknown: int, total: int, limit: float) -> None:
     if share > limit:
         raise UserError(
             f"the tokenizer of {folder} does not know {share:.1%} of the tokens of the corpus, above "
-            f"scores.max_unknown_tokens {limit:g}; copy the model's own tokenizer files into that folder, take a model "
-            "that reads the corpus' language, or raise scores.max_unknown_tokens"
+            f"{section}.max_unknown_tokens {limit:g}; copy the model's own tokenizer files into that folder, take a "
+            f"model that reads the corpus' language, or raise {section}.max_unknown_tokens"
         )
 
 
-def check_unknown_tokens(tokenizer: Any, columns: list[pa.ChunkedArray], limit: float) -> None:
+def check_unknown_tokens(tokenizer: Any, columns: list[pa.ChunkedArray], limit: float, section: str = "scores") -> None:
     """:func:`require_known` for some columns of token ids."""
-    require_known(tokenizer.name_or_path, *count_unknown(tokenizer, columns), limit)
+    require_known(tokenizer.name_or_path, *count_unknown(tokenizer, columns), limit, section)

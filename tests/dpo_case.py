@@ -12,13 +12,13 @@ import pyarrow as pa
 from safetensors.numpy import save
 
 from pdray.alignment import checkpoints
-from pdray.alignment.encode import pair_rule
 from pdray.alignment.inputs import PairInput, ShardEncoder, prepare_input
 from pdray.alignment.stage import STAGE, input_shards, reference_store
 from pdray.alignment.worker import TrainingJob
 from pdray.config import AlignmentConfig, RunConfig
 from pdray.console import Console
 from pdray.progress import Progress
+from pdray.responses import cut_rule
 from pdray.schema import KEPT, PAIRS, SelectionOutput, kept_schema, selection_schema
 from pdray.shards import ShardedFolder
 from pdray.stages import StageContext
@@ -89,7 +89,8 @@ def write_kept(folder: Path, count: int, chat: bool = False, longest: int = 10, 
 def encoder(run: Path, selection: ShardedFolder, settings: AlignmentConfig, seed: int = 3) -> ShardEncoder:
     """The input step of a run, as the stage sets it up."""
     target = input_shards(StoragePath(str(run)), selection, settings, seed)
-    return ShardEncoder(selection, target, settings.policy, pair_rule(settings), seed, WEIGHTS)
+    rule = cut_rule(settings.max_tokens, settings.prompt_tokens)
+    return ShardEncoder(selection, target, settings.policy, rule, seed, WEIGHTS)
 
 
 def prepare(run: Path, selection: ShardedFolder, settings: AlignmentConfig, seed: int = 3) -> PairInput:

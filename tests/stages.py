@@ -15,7 +15,7 @@ from pdray.stages import Stage, StageContext, StageResult, Upstream
 from pdray.storage import StoragePath
 
 FINGERPRINT = "test"
-STAGES = ("corpus", "proxies", "scores", "selection")
+STAGES = ("corpus", "proxies", "scores", "logprobs", "selection")
 
 
 def context(

@@ -19,7 +19,14 @@ from tests import tiny
 # Where a run is written and which Ray it uses decides nothing.
 ELSEWHERE = ("run", "cluster")
 # Where inputs lie decides nothing either, what lies there does: see the tests at the end.
-INPUTS = ("corpus.path", "proxies.base_model", "proxies.models", "alignment.policy")
+INPUTS = (
+    "corpus.path",
+    "proxies.base_model",
+    "proxies.models",
+    "logprobs.policy",
+    "logprobs.reference",
+    "alignment.policy",
+)
 # Where a value of the right type is not yet one that can be looked up.
 OTHERS: dict[str, Any] = {"strategy": "longest", "weights": {"helpfulness": 2.0}}
 
@@ -27,6 +34,7 @@ OTHERS: dict[str, Any] = {"strategy": "longest", "weights": {"helpfulness": 2.0}
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
     root = tmp_path_factory.mktemp("inputs")
+    tiny.tiny_llama_lm(root / "policy")
     (root / "pairs.jsonl").write_text('{"prompt": "p", "chosen": "a", "rejected": "b", "aspect": "x"}\n')
     return build_config(
         {
@@ -35,7 +43,12 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
             "proxies": {"base_model": str(tiny.tiny_llama_reward(root / "base")), "lora": {}},
             # Left out, the dtype follows gpus_per_actor, and then that decides a result.
             "scores": {"dtype": "float32"},
-            "alignment": {"policy": str(tiny.tiny_llama_lm(root / "policy")), "lora": {}},
+            "logprobs": {
+                "dtype": "float32",
+                "policy": str(root / "policy"),
+                "reference": str(tiny.tiny_llama_lm(root / "reference", seed=1)),
+            },
+            "alignment": {"policy": str(root / "policy"), "lora": {}},
         }
     )
 
@@ -87,6 +100,7 @@ def names() -> list[str]:
         {
             "corpus": {"path": "x"},
             "proxies": {"base_model": "x", "lora": {}},
+            "logprobs": {"policy": "x"},
             "alignment": {"policy": "x", "lora": {}},
         }
     )
@@ -108,7 +122,7 @@ def test_the_test_sees_many_settings_of_both_kinds() -> None:
 
 
 @pytest.mark.parametrize("content", ["the same", "another"])
-@pytest.mark.parametrize("name", ["corpus", "proxies", "alignment"])
+@pytest.mark.parametrize("name", ["corpus", "proxies", "logprobs", "alignment"])
 def test_inputs_are_what_lies_there(config: RunConfig, tmp_path: Path, name: str, content: str) -> None:
     """A copy elsewhere is the same input; another content is another."""
     here = Path(config.corpus.patterns[0]).parent

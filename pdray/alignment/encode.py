@@ -8,30 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from pdray.config import AlignmentConfig
-from pdray.tokens import chat_ids, common_prefix
-
-
-@dataclass(frozen=True)
-class PairRule:
-    """How a pair is cut.
-
-    Where prompt and longer response do not fit into ``max_tokens`` together, the prompt loses its beginning until they
-    do, but keeps its last ``prompt_tokens``; a BOS token stays in front of it. What a response then has too much is
-    cut off its end, so at least ``max_tokens − prompt_tokens`` of it stay.
-
-    Attributes:
-        max_tokens: most tokens of prompt and response together.
-        prompt_tokens: tokens of the prompt that stay in any case; below ``max_tokens``.
-    """
-
-    max_tokens: int
-    prompt_tokens: int
-
-
-def pair_rule(alignment: AlignmentConfig) -> PairRule:
-    """The rule of a run; half of ``max_tokens`` is the prompt's where nothing else is said."""
-    return PairRule(alignment.max_tokens, alignment.prompt_tokens or alignment.max_tokens // 2)
+from pdray.responses import CutRule, cut_prompt, prompt_ids, text_ids
+from pdray.tokens import common_prefix
 
 
 @dataclass(frozen=True)
@@ -77,7 +55,7 @@ class PairEncoder:
         rule: how a pair is cut.
     """
 
-    def __init__(self, tokenizer: Any, rule: PairRule) -> None:
+    def __init__(self, tokenizer: Any, rule: CutRule) -> None:
         self.tokenizer = tokenizer
         self.rule = rule
 
@@ -87,31 +65,12 @@ class PairEncoder:
         Raises:
             UserError: messages are given but the tokenizer has no chat template, or its template refuses them.
         """
-        if not prompts:
-            return []
-        if isinstance(prompts[0], str):
-            ids = self._strings(prompts), self._texts(prompts, chosen), self._texts(prompts, rejected)
-        else:
-            ids = (
-                [chat_ids(self.tokenizer, prompt, add_generation_prompt=True) for prompt in prompts],
-                self._chats(prompts, chosen),
-                self._chats(prompts, rejected),
-            )
+        ids = (
+            prompt_ids(self.tokenizer, prompts),
+            text_ids(self.tokenizer, prompts, chosen),
+            text_ids(self.tokenizer, prompts, rejected),
+        )
         return [cut_pair(split_pair(*one), self.rule, self.tokenizer.bos_token_id) for one in zip(*ids, strict=True)]
-
-    def _texts(self, prompts: list[str], responses: list[str]) -> list[list[int]]:
-        eos = self.tokenizer.eos_token
-        ended = [text if text.endswith(eos) else text + eos for text in responses]
-        return self._strings([prompt + text for prompt, text in zip(prompts, ended, strict=True)])
-
-    def _strings(self, texts: list[str]) -> list[list[int]]:
-        ids: list[list[int]] = self.tokenizer(texts, verbose=False)["input_ids"]
-        return ids
-
-    def _chats(self, prompts: list[Any], responses: list[Any]) -> list[list[int]]:
-        return [
-            chat_ids(self.tokenizer, prompt + response) for prompt, response in zip(prompts, responses, strict=True)
-        ]
 
 
 def split_pair(prompt: list[int], with_chosen: list[int], with_rejected: list[int]) -> EncodedPair:
@@ -120,8 +79,8 @@ def split_pair(prompt: list[int], with_chosen: list[int], with_rejected: list[in
     return EncodedPair(prompt[:start], with_chosen[start:], with_rejected[start:])
 
 
-def cut_pair(pair: EncodedPair, rule: PairRule, bos: int | None) -> EncodedPair:
-    """A pair cut by a rule; see :class:`PairRule`.
+def cut_pair(pair: EncodedPair, rule: CutRule, bos: int | None) -> EncodedPair:
+    """A pair cut by a rule; see :class:`~pdray.responses.CutRule`.
 
     Args:
         pair: uncut.
@@ -130,11 +89,7 @@ def cut_pair(pair: EncodedPair, rule: PairRule, bos: int | None) -> EncodedPair:
     """
     if pair.longest <= rule.max_tokens:
         return pair
-    room = max(rule.prompt_tokens, rule.max_tokens - max(len(pair.chosen), len(pair.rejected)))
-    prompt = pair.prompt
-    if len(prompt) > room:
-        start = prompt[:1] if prompt[0] == bos else []
-        prompt = start + prompt[len(prompt) - room + len(start) :]
+    prompt = cut_prompt(pair.prompt, max(len(pair.chosen), len(pair.rejected)), rule, bos)
     left = rule.max_tokens - len(prompt)
     return EncodedPair(
         prompt,

@@ -21,12 +21,13 @@ import numpy as np
 import pyarrow as pa
 
 from pdray.alignment.dfpo import dfpo_terms
-from pdray.alignment.encode import EncodedPair, PairEncoder, PairRule
+from pdray.alignment.encode import EncodedPair, PairEncoder
 from pdray.errors import UserError, user_errors
 from pdray.filesystems import check_regular
 from pdray.hashing import hash64
 from pdray.models.loading import load_tokenizer_files
 from pdray.progress import Progress
+from pdray.responses import CutRule
 from pdray.runtime.tasks import finished, outcomes
 from pdray.schema import INPUT, KEPT, ORDER, PAIRS, TOKENISED
 from pdray.shards import Marker, Outcome, ShardedFolder, attempted, run_rounds, shard_name
@@ -77,7 +78,7 @@ class ShardEncoder:
     selection: ShardedFolder
     target: ShardedFolder
     policy: str
-    rule: PairRule
+    rule: CutRule
     seed: int
     weights: dict[str, float]
 

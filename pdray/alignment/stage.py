@@ -9,7 +9,6 @@ from typing import Any
 from pdray.alignment import checkpoints, data
 from pdray.alignment.deepspeed import deepspeed_config
 from pdray.alignment.dfpo import REFERENCE_LOSS
-from pdray.alignment.encode import pair_rule
 from pdray.alignment.inputs import PairInput, ShardEncoder, prepare_input
 from pdray.alignment.launch import check_resources, fit
 from pdray.alignment.merge import merge_adapters
@@ -20,6 +19,7 @@ from pdray.errors import check_together, user_errors
 from pdray.identity import model_identity
 from pdray.models.folder import check_model_folder
 from pdray.models.positions import check_positions
+from pdray.responses import cut_rule
 from pdray.runtime.tasks import finished
 from pdray.schema import AlignmentOutput
 from pdray.selection.divergence import num_kept
@@ -110,7 +110,7 @@ def _prepare(ctx: StageContext) -> PairInput:
     """
     alignment, selection, seed = _section(ctx.config), ctx.upstream.shards("selection"), ctx.config.seed
     assert ctx.upstream.selection is not None, "alignment reads the selection"
-    rule, weights = pair_rule(alignment), ctx.upstream.selection.weights
+    rule, weights = cut_rule(alignment.max_tokens, alignment.prompt_tokens), ctx.upstream.selection.weights
     target = input_shards(ctx.run, selection, alignment, seed)
     pairs = prepare_input(ShardEncoder(selection, target, alignment.policy, rule, seed, weights), ctx.progress)
     held_out, trained = data.num_held_out(pairs.pairs, alignment), data.num_trained(pairs.pairs, alignment)
@@ -127,7 +127,7 @@ def _prepare(ctx: StageContext) -> PairInput:
 
 def input_shards(run: StoragePath, selection: ShardedFolder, alignment: AlignmentConfig, seed: int) -> ShardedFolder:
     """Where the tokenised pairs lie: beside the stage folders, by everything that decides them."""
-    rule = pair_rule(alignment)
+    rule = cut_rule(alignment.max_tokens, alignment.prompt_tokens)
     identity = [selection.fingerprint, model_identity(alignment.policy), rule.max_tokens, rule.prompt_tokens, seed]
     key = fingerprint(["input", VERSION, *identity])
     return ShardedFolder(run / "shared" / f"alignment-input-{key[:8]}", key, selection.num_shards)
@@ -199,4 +199,5 @@ STAGE = Stage(
         "policy_path",
     ),
     check=check,
+    optional=True,
 )

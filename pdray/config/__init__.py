@@ -6,21 +6,24 @@ starts.
 
 from pdray.config.alignment import AlignmentConfig
 from pdray.config.corpus import ColumnNames, CorpusConfig
+from pdray.config.engine import EngineConfig
 from pdray.config.load import ConfigError, build_config, load_config
+from pdray.config.logprobs import LogprobsConfig
 from pdray.config.lora import LoraConfig
 from pdray.config.proxies import MultiHeadModel, ProxiesConfig
 from pdray.config.run import ClusterConfig, RunConfig, SelectionConfig
-from pdray.config.scores import ENGINE_ARGS_OF_OURS, ScoresConfig
+from pdray.config.scores import ScoresConfig
 from pdray.config.section import HOW, Section, alike, fingerprinted, section_of
 
 __all__ = [
-    "ENGINE_ARGS_OF_OURS",
     "HOW",
     "AlignmentConfig",
     "ClusterConfig",
     "ColumnNames",
     "ConfigError",
     "CorpusConfig",
+    "EngineConfig",
+    "LogprobsConfig",
     "LoraConfig",
     "MultiHeadModel",
     "ProxiesConfig",

@@ -237,7 +237,7 @@ def _sentence(error: Any) -> str:
 
 
 def _with_absolute_paths(config: RunConfig) -> RunConfig:
-    proxies, alignment = config.proxies, config.alignment
+    proxies, alignment, logprobs = config.proxies, config.alignment, config.logprobs
     models: Any = proxies.models
     if isinstance(models, MultiHeadModel):
         models = models.model_copy(update={"path": absolute(models.path)})
@@ -252,6 +252,8 @@ def _with_absolute_paths(config: RunConfig) -> RunConfig:
             "run": absolute(config.run),
             "corpus": config.corpus.model_copy(update={"path": patterns, "hub": hub}),
             "proxies": proxies.model_copy(update={"models": models, "base_model": base_model}),
+            "logprobs": logprobs
+            and logprobs.model_copy(update={name: absolute(folder) for name, folder in logprobs.folders.items()}),
             "alignment": alignment and alignment.model_copy(update={"policy": absolute(alignment.policy)}),
         }
     )
@@ -268,6 +270,8 @@ def _paths_of_config(config: RunConfig) -> list[str]:
             "one, or leave the alignment section out"
         )
     models = config.proxies.folders
+    if config.logprobs:
+        models |= {f"logprobs.{name}": folder for name, folder in config.logprobs.folders.items()}
     if config.alignment:
         models["alignment.policy"] = config.alignment.policy
     return wrong + _wrong_paths(config.run, config.corpus.patterns, models)
@@ -286,6 +290,7 @@ def _paths_of(data: dict[str, Any]) -> tuple[str, list[str], dict[str, str]]:
     folders |= {
         f"proxies.models.{name}": folder for name, folder in (models if isinstance(models, dict) else {}).items()
     }
+    folders |= {f"logprobs.{name}": section("logprobs").get(name) for name in ("policy", "reference")}
     folders["alignment.policy"] = section("alignment").get("policy")
     patterns = [absolute(path) for path in (paths if isinstance(paths, list) else [paths]) if isinstance(path, str)]
     run = data.get("run")

@@ -8,10 +8,11 @@ from pydantic import Field, field_validator, model_validator
 
 from pdray.config.alignment import AlignmentConfig
 from pdray.config.corpus import CorpusConfig
+from pdray.config.logprobs import LogprobsConfig
 from pdray.config.proxies import ProxiesConfig
 from pdray.config.scores import ScoresConfig
 from pdray.config.section import HOW, Count, Name, Section, Share
-from pdray.selection.strategies import names
+from pdray.selection.strategies import BUILT_IN, names
 
 
 class ClusterConfig(Section):
@@ -28,7 +29,7 @@ class SelectionConfig(Section):
 
     strategy: str = Field(
         "pd",
-        description="what is kept: pd, pd_high, pd_mid, pd_ratings, random, all, longest, or an installed plugin's",
+        description=f"what is kept: {', '.join(BUILT_IN)}, or an installed plugin's",
     )
     budget: Share = Field(0.3, description="λ, share of the pairs that is kept, in (0, 1]")
     gamma: Share = Field(0.9, description="γ, the quantile of |margin| that scales to 1")
@@ -53,7 +54,7 @@ class SelectionConfig(Section):
 
 
 class RunConfig(Section):
-    """One run: five stages and the folder that they write to."""
+    """One run: its stages and the folder that they write to."""
 
     run: Name = Field("runs/my-run", description="run folder: a path that every node mounts, or s3://bucket/folder")
     seed: int = Field(0, ge=0, lt=2**31, description="seed of every random choice")
@@ -61,6 +62,11 @@ class RunConfig(Section):
     corpus: CorpusConfig
     proxies: ProxiesConfig
     scores: ScoresConfig = ScoresConfig()
+    logprobs: LogprobsConfig | None = Field(
+        None,
+        description="{policy: FOLDER, reference: FOLDER, max_tokens: 512, ...}: log-probabilities of every response, "
+        "for the strategies that select by them; null: not computed",
+    )
     selection: SelectionConfig = SelectionConfig()
     alignment: AlignmentConfig | None = Field(None, description="leave the section out to stop at the selection")
 

@@ -136,7 +136,7 @@ class ShardScorer:
         began = time.monotonic()
         outputs, facts, spent, failed = self._score(shard, texts.take(rows), rows)
         tokens = sum(spent.tokens)
-        with deadline(text_pass.scores.step_timeout):
+        with deadline(text_pass.config.step_timeout):
             tables, more = text_pass.write(shard, rows, outputs, facts)
             marker = text_pass.corpus.read_marker(shard)
             assert marker is not None, "the corpus is whole"
@@ -155,7 +155,7 @@ class ShardScorer:
 
     def _read(self, shard: int) -> tuple[pa.Table, np.ndarray]:
         text_pass = self._work.text_pass
-        with deadline(text_pass.scores.step_timeout):
+        with deadline(text_pass.config.step_timeout):
             texts = read_texts(text_pass.corpus, shard)
             rows = np.arange(len(texts)) if text_pass.rows is None else text_pass.rows(shard, len(texts))
         return texts, rows
@@ -199,7 +199,7 @@ class ShardScorer:
         start = stop = tokens = 0
         parts: list[Encoded] = []
         while stop < len(texts):
-            with deadline(self._work.text_pass.scores.step_timeout):
+            with deadline(self._work.text_pass.config.step_timeout):
                 parts.append(self._encoder().encode(texts.slice(stop, ENCODED_AT_ONCE)))
             stop = min(stop + ENCODED_AT_ONCE, len(texts))
             tokens += parts[-1].tokens
@@ -218,7 +218,7 @@ class ShardScorer:
         for engine, ids, labels in zip(self._loaded.result(), encoded.ids, self._work.num_labels, strict=True):
 
             def score(part: list[int], engine: RewardEngine = engine, ids: list[list[int]] = ids) -> Rewards:
-                with deadline(self._work.text_pass.scores.step_timeout):
+                with deadline(self._work.text_pass.config.step_timeout):
                     return engine.score([ids[index] for index in part])
 
             began = time.monotonic()
@@ -233,7 +233,7 @@ class ShardScorer:
     def _encoder(self) -> ModelEncoder:
         """One for each thread: a tokenizer is not made to be shared."""
         if not hasattr(self._encoders, "one"):
-            self._encoders.one = ModelEncoder(self._models(), self._work.text_pass.rule)
+            self._encoders.one = ModelEncoder(self._models(), self._work.text_pass.rule, self._work.options.output)
         encoder: ModelEncoder = self._encoders.one
         return encoder
 
@@ -254,15 +254,15 @@ class ShardScorer:
 
     def _load(self, folders: list[Path]) -> list[RewardEngine]:
         work = self._work
-        with deadline(max(LOAD_SECONDS, work.text_pass.scores.step_timeout)):
+        with deadline(max(LOAD_SECONDS, work.text_pass.config.step_timeout)):
             engines = [work.text_pass.load(str(folder), work.options) for folder in folders]
             if not len(work.sample):
                 return engines
-            encoded = ModelEncoder(folders, work.text_pass.rule).encode(work.sample)
+            encoded = ModelEncoder(folders, work.text_pass.rule, work.options.output).encode(work.sample)
             rewards = [engine.score(ids) for engine, ids in zip(engines, encoded.ids, strict=True)]
         parity = compare(work.sample, np.concatenate(rewards, axis=1), work.reference, work.labels)
         (work.text_pass.target.folder / PARITY).write_table(parity)
-        require_parity(parity, work.sample["prompt"].to_pylist(), work.text_pass.scores)
+        require_parity(parity, work.sample["prompt"].to_pylist(), work.text_pass.config)
         return engines
 
 

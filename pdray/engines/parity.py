@@ -10,11 +10,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pdray.config import ScoresConfig
+from pdray.config import EngineConfig
 from pdray.engines.encode import ModelEncoder
 from pdray.engines.engine import EngineOptions, Rewards, load_reference
 from pdray.errors import UserError, user_errors
 from pdray.hashing import hash64
+from pdray.responses import CutRule
 from pdray.shards import ShardedFolder
 from pdray.storage import StoragePath, node_copy
 from pdray.texts import read_texts
@@ -80,7 +81,7 @@ def reference_rewards(
     sample: pa.Table,
     folders: list[StoragePath],
     digests: list[str],
-    rule: TokenRule,
+    rule: TokenRule | CutRule,
     max_unknown: float,
     options: EngineOptions,
     resources: dict[str, float],
@@ -116,14 +117,14 @@ def _reference(
     sample: pa.Table,
     folders: list[StoragePath],
     digests: list[str],
-    rule: TokenRule,
+    rule: TokenRule | CutRule,
     max_unknown: float,
     options: EngineOptions,
 ) -> Rewards:
     copies = [node_copy(folder, digest) for folder, digest in zip(folders, digests, strict=True)]
-    encoder = ModelEncoder(copies, rule)
+    encoder = ModelEncoder(copies, rule, options.output)
     encoded = encoder.encode(sample)
-    encoder.check_unknown(encoded, max_unknown)
+    encoder.check_unknown(encoded, max_unknown, options.section)
     parts = [load_reference(str(copy), options).score(ids) for copy, ids in zip(copies, encoded.ids, strict=True)]
     return np.concatenate(parts, axis=1)
 
@@ -184,7 +185,7 @@ def rank_correlation(one: np.ndarray, other: np.ndarray) -> float:
     return float(spearmanr(one, other).statistic)
 
 
-def require_parity(parity: pa.Table, prompts: list[Any], scores: ScoresConfig) -> Figures:
+def require_parity(parity: pa.Table, prompts: list[Any], config: EngineConfig) -> Figures:
     """The figures of a comparison, where they are good enough.
 
     In float32 the largest difference decides. Half precision rounds rewards of any size, so there the order of the
@@ -193,42 +194,45 @@ def require_parity(parity: pa.Table, prompts: list[Any], scores: ScoresConfig) -
     Args:
         parity: see :func:`compare`.
         prompts: of the sampled texts, for the message.
-        scores: thresholds, engine and dtype.
+        config: thresholds, engine and dtype.
 
     Raises:
         UserError: they are not; names the worst text, both values, the threshold and the cure.
     """
     figures = measure(parity)
-    broken = _broken_rule(figures, scores)
+    broken = _broken_rule(figures, config)
     if broken is None:
         return figures
     position = int(np.argmax(parity["error"].to_numpy()))
     worst = parity.slice(position, 1).to_pylist()[0]
     prompt = " ".join(str(prompts[position % len(prompts)]).split())[:60]
     raise UserError(
-        f"{scores.engine} in {scores.resolved_dtype} and Transformers disagree: text {worst['row']} of corpus shard "
-        f"{worst['shard']} (prompt {prompt!r}) gets {worst['reward']:.6g} for {worst['output']} from {scores.engine} "
+        f"{config.engine} in {config.resolved_dtype} and Transformers disagree: text {worst['row']} of corpus shard "
+        f"{worst['shard']} (prompt {prompt!r}) gets {worst['reward']:.6g} for {worst['output']} from {config.engine} "
         f"and {worst['reference']:.6g} from Transformers in float32; {broken}"
     )
 
 
-def _broken_rule(figures: Figures, scores: ScoresConfig) -> str | None:
-    if scores.resolved_dtype == "float32":
-        if figures.max_error <= scores.parity_tolerance:
+def _broken_rule(figures: Figures, config: EngineConfig) -> str | None:
+    section = config.section
+    if config.resolved_dtype == "float32":
+        if figures.max_error <= config.parity_tolerance:
             return None
-        cure = "" if scores.engine == "transformers" else "set scores.engine to transformers, or "
+        cure = "" if config.engine == "transformers" else f"set {section}.engine to transformers, or "
         return (
-            f"they are {figures.max_error:.3g} apart where scores.parity_tolerance is {scores.parity_tolerance:g}; "
-            f"{cure}raise scores.parity_tolerance if you accept it"
+            f"they are {figures.max_error:.3g} apart where {section}.parity_tolerance is {config.parity_tolerance:g}; "
+            f"{cure}raise {section}.parity_tolerance if you accept it"
         )
-    cure = "set scores.dtype to float32, or change the threshold if you accept it"
+    cure = f"set {section}.dtype to float32, or change the threshold if you accept it"
     if not math.isfinite(figures.max_error):
         return f"only one of them is a number; {cure}"
-    if figures.rank is not None and figures.rank < scores.parity_rank:
-        return f"the rank correlation is {figures.rank:.3f} where scores.parity_rank is {scores.parity_rank:g}; {cure}"
-    if figures.spread is not None and figures.spread > scores.parity_spread:
+    if figures.rank is not None and figures.rank < config.parity_rank:
         return (
-            f"they are {figures.spread:.3g} standard deviations apart where scores.parity_spread is "
-            f"{scores.parity_spread:g}; {cure}"
+            f"the rank correlation is {figures.rank:.3f} where {section}.parity_rank is {config.parity_rank:g}; {cure}"
+        )
+    if figures.spread is not None and figures.spread > config.parity_spread:
+        return (
+            f"they are {figures.spread:.3g} standard deviations apart where {section}.parity_spread is "
+            f"{config.parity_spread:g}; {cure}"
         )
     return None

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pdray.config import ScoresConfig
+from pdray.config import EngineConfig
 from pdray.engines.actor import ShardScorer, Work, without_sample
-from pdray.engines.engine import EngineOptions, Rewards
+from pdray.engines.engine import EngineOptions, Output, Rewards
 from pdray.engines.failures import TooManyFailedError, find_killers
 from pdray.engines.parity import reference_rewards, take_sample
 from pdray.engines.shards import TextPass, rows_of
@@ -56,25 +56,27 @@ class ActorSize:
         return max(1, math.floor(self.cpus))
 
 
-def actor_size(scores: ScoresConfig, nodes: list[dict[str, float]]) -> ActorSize:
+def actor_size(config: EngineConfig, nodes: list[dict[str, float]]) -> ActorSize:
     """An actor's part of a node; where the config leaves it open, all CPUs, or one CPU beside its GPU."""
-    usual = 1.0 if scores.gpus_per_actor else node_cpus(nodes)
-    return ActorSize(scores.cpus_per_actor or usual, scores.gpus_per_actor)
+    usual = 1.0 if config.gpus_per_actor else node_cpus(nodes)
+    return ActorSize(config.cpus_per_actor or usual, config.gpus_per_actor)
 
 
-def engine_options(scores: ScoresConfig, size: ActorSize, num_models: int) -> EngineOptions:
+def engine_options(config: EngineConfig, size: ActorSize, num_models: int, output: Output = "rewards") -> EngineOptions:
     """How each of an actor's engines is loaded; they share its memory evenly."""
     # The config speaks of the actor's part of a GPU, engines of the whole; without a GPU there is nothing to part.
     part = min(1, size.gpus) or 1
     return EngineOptions(
-        engine=scores.engine,
-        dtype=scores.resolved_dtype,
-        max_tokens=scores.max_tokens,
+        engine=config.engine,
+        dtype=config.resolved_dtype,
+        max_tokens=config.max_tokens,
         threads=size.threads,
         num_gpus=size.gpus,
-        memory_share=scores.memory_share * part / num_models,
-        cpu_cache_bytes=int(scores.cpu_cache_gib * 2**30),
-        engine_args=scores.engine_args,
+        memory_share=config.memory_share * part / num_models,
+        cpu_cache_bytes=int(config.cpu_cache_gib * 2**30),
+        engine_args=config.engine_args,
+        output=output,
+        section=config.section,
     )
 
 
@@ -97,7 +99,7 @@ class Pool:
         self.texts = self.tokens = self.num_actors = 0
         self._pass, self._most, self._counter, self._note = text_pass, most_failed, counter, note
         self._work: Work | None = None
-        self._size = actor_size(text_pass.scores, living_nodes())
+        self._size = actor_size(text_pass.config, living_nodes())
         self._rounds = 0
 
     def attempt(self, shards: Sequence[int]) -> Iterator[Outcome]:
@@ -139,13 +141,13 @@ class Pool:
     def _strategy(self, num_shards: int) -> Any:
         import ray
 
-        scores = self._pass.scores
-        cure = "scores.num_actors, scores.cpus_per_actor or scores.gpus_per_actor"
-        need = Need("scoring actor", self._size.cpus, self._size.gpus, scores.num_actors or 1, cure)
+        config = self._pass.config
+        cure = " or ".join(f"{config.section}.{name}" for name in ("num_actors", "cpus_per_actor", "gpus_per_actor"))
+        need = Need("scoring actor", self._size.cpus, self._size.gpus, config.num_actors or 1, cure)
         fitting = find_places(need, self._note)
-        self.num_actors = self.num_actors or min(fitting, scores.num_actors or fitting)
+        self.num_actors = self.num_actors or min(fitting, config.num_actors or fitting)
         room = num_shards if may_grow() else fitting
-        most = max(1, min(num_shards, scores.num_actors or room))
+        most = max(1, min(num_shards, config.num_actors or room))
         # While one shard is computed the next is read; alone in later rounds, so that a text that ends its process
         # takes no other shard with it.
         calls = 2 if self._rounds == 0 else 1
@@ -159,14 +161,13 @@ class Pool:
 
     def _prepared(self) -> Work:
         if self._work is None:
-            text_pass, scores = self._pass, self._pass.scores
-            options = engine_options(scores, self._size, len(text_pass.models))
-            num_labels = [label_count(folder) for folder in text_pass.models]
-            sample = take_sample(text_pass.corpus, text_pass.rows, scores.parity_rows)
+            text_pass = self._pass
+            options = engine_options(text_pass.config, self._size, len(text_pass.models), text_pass.output)
+            sample = take_sample(text_pass.corpus, text_pass.rows, text_pass.config.parity_rows)
             self._work = Work(
                 text_pass=text_pass,
                 digests=[copy_key(folder) for folder in text_pass.models],
-                num_labels=num_labels,
+                num_labels=output_counts(text_pass),
                 options=options,
                 most_failed=self._most,
                 left_out={},
@@ -207,7 +208,7 @@ class Pool:
         try:
             found = find_killers(lambda start, stop: prober.survives(shard, start, stop), len(rows), self._most)
         except TooManyFailedError as error:
-            raise UserError(f"shard {shard}: {error}; raise scores.max_failed if you accept it") from None
+            raise UserError(f"shard {shard}: {error}; {self._pass.config.accept_failed}") from None
         finally:
             prober.end()
         return [int(rows[position]) for position in found]
@@ -219,22 +220,29 @@ def reference_of(text_pass: TextPass, sample: pa.Table) -> Rewards:
     Raises:
         UserError: a folder lacks weights, or its tokenizer does not know the words of the texts.
     """
-    scores, size = text_pass.scores, actor_size(text_pass.scores, living_nodes())
+    config, size = text_pass.config, actor_size(text_pass.config, living_nodes())
     if not len(sample):
-        return np.empty((0, sum(map(label_count, text_pass.models))), np.float32)
+        return np.empty((0, sum(output_counts(text_pass))), np.float32)
     return reference_rewards(
         sample,
         text_pass.models,
         [copy_key(folder) for folder in text_pass.models],
         text_pass.rule,
-        scores.max_unknown_tokens,
-        engine_options(scores, size, len(text_pass.models)),
+        config.max_unknown_tokens,
+        engine_options(config, size, len(text_pass.models), text_pass.output),
         size.resources,
     )
 
 
-def label_count(folder: StoragePath) -> int:
-    """Labels of a sequence classifier; Transformers writes them only where there are not two."""
+def output_counts(text_pass: TextPass) -> list[int]:
+    """Outputs of each model: one where log-probabilities are read, else the labels of a sequence classifier."""
+    if text_pass.output == "logps":
+        return [1] * len(text_pass.models)
+    return [_label_count(folder) for folder in text_pass.models]
+
+
+def _label_count(folder: StoragePath) -> int:
+    # Transformers writes them only where there are not two.
     config = (folder / "config.json").read_json()
     return len(config.get("id2label") or range(config.get("num_labels", 2)))
 

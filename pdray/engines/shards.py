@@ -1,4 +1,4 @@
-"""The pass that runs reward models over the texts of a corpus, shard by shard."""
+"""The pass that runs models over the texts of a corpus, shard by shard."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
-from pdray.config import ScoresConfig
+from pdray.config import EngineConfig
 from pdray.engines.encode import TextFacts
-from pdray.engines.engine import EngineLoader, load_engine
+from pdray.engines.engine import EngineLoader, Output, load_engine
 from pdray.engines.failures import TooManyFailedError
 from pdray.engines.parity import Figures, measure
 from pdray.errors import UserError
 from pdray.progress import Progress
+from pdray.responses import CutRule
 from pdray.shards import Marker, ShardedFolder, ShardsFailedError, run_rounds
 from pdray.storage import StoragePath
 from pdray.tokens import TokenRule
@@ -57,26 +58,28 @@ class TextPass:
     """One pass.
 
     Attributes:
-        models: folders of sequence classifiers, usually one.
+        models: their folders, usually one: sequence classifiers and encoders, or language models.
         rule: how texts are cut.
         corpus: its ``texts`` are read.
         target: where the tables of each shard are written.
         rows: the texts to compute; None means all.
         write: makes the tables.
-        scores: engine, dtype, actors, resources, limits and thresholds.
+        config: engine, dtype, actors, resources, limits and thresholds.
         labels: a name for each output, for messages; empty numbers them.
         load: loads a model; tests bring their own.
+        output: what is read of the texts.
     """
 
     models: list[StoragePath]
-    rule: TokenRule
+    rule: TokenRule | CutRule
     corpus: ShardedFolder
     target: ShardedFolder
     rows: RowChooser | None
     write: ShardWriter
-    scores: ScoresConfig
+    config: EngineConfig
     labels: list[str] = field(default_factory=list)
     load: EngineLoader = load_engine
+    output: Output = "rewards"
 
 
 @dataclass(frozen=True)
@@ -141,7 +144,7 @@ def run_text_pass(text_pass: TextPass, progress: Progress, what: str) -> PassRes
 
     Raises:
         UserError: the models, the cluster or the engine do not fit the config, the engine's outputs are not those of
-            Transformers, or more than ``scores.max_failed`` of the texts cannot be scored.
+            Transformers, or more than ``max_failed`` of the texts cannot be scored.
         ShardsFailedError: shards that failed in every round for a reason that no text is to blame for.
     """
     from pdray.engines.pool import Pool
@@ -149,10 +152,10 @@ def run_text_pass(text_pass: TextPass, progress: Progress, what: str) -> PassRes
     corpus = text_pass.corpus.done()
     num_texts = sum(rows_of(marker, "texts") for marker in corpus.values())
     assert len(corpus) == text_pass.corpus.num_shards, "the corpus is whole when a later stage runs"
-    most = int(text_pass.scores.max_failed * num_texts)
+    most = int(text_pass.config.max_failed * num_texts)
     with progress.counting(what, total=_expected(text_pass, corpus), unit="texts") as counter:
         pool = Pool(text_pass, most, counter, progress.note)
-        markers = _all_rounds(text_pass.target, pool, progress.note)
+        markers = _all_rounds(text_pass, pool, progress.note)
     result = PassResult(
         markers,
         pool.seconds,
@@ -161,7 +164,7 @@ def run_text_pass(text_pass: TextPass, progress: Progress, what: str) -> PassRes
         read_parity(text_pass.target.folder, progress.note),
         pool.num_actors,
     )
-    _check_failed(result.failed, num_texts, text_pass.scores.max_failed)
+    _check_failed(result.failed, num_texts, text_pass.config)
     return result
 
 
@@ -178,26 +181,27 @@ def _expected(text_pass: TextPass, corpus: dict[int, Marker]) -> int | None:
     return sum(rows_of(marker, "texts") for shard, marker in corpus.items() if shard not in done)
 
 
-def _all_rounds(target: ShardedFolder, pool: Any, note: Callable[[str], None]) -> dict[int, Marker]:
+def _all_rounds(text_pass: TextPass, pool: Any, note: Callable[[str], None]) -> dict[int, Marker]:
     """The rounds, and where workers are lost in all of them, the search for the texts that end them."""
     try:
-        return run_rounds(target, pool.attempt, note)
+        return run_rounds(text_pass.target, pool.attempt, note)
     except ShardsFailedError as error:
         for reason in error.failed.values():
             if TooManyFailedError.__name__ in reason:
-                raise UserError(f"{reason}; raise scores.max_failed if you accept it") from None
+                raise UserError(f"{reason}; {text_pass.config.accept_failed}") from None
         if not pool.leave_out_killers(error.failed):
             raise
-    return run_rounds(target, pool.attempt, note)
+    return run_rounds(text_pass.target, pool.attempt, note)
 
 
-def _check_failed(failed: list[tuple[int, int, str]], num_texts: int, most: float) -> None:
-    if len(failed) <= most * num_texts:
+def _check_failed(failed: list[tuple[int, int, str]], num_texts: int, config: EngineConfig) -> None:
+    limit = f"{config.section}.max_failed"
+    if len(failed) <= config.max_failed * num_texts:
         return
     shard, row, reason = failed[0]
     raise UserError(
-        f"{len(failed)} of {num_texts:,} texts cannot be scored, which is above scores.max_failed {most:g}; the first "
-        f"is text {row} of corpus shard {shard} ({reason}); mend the texts or the model, or raise scores.max_failed"
+        f"{len(failed)} of {num_texts:,} texts cannot be scored, which is above {limit} {config.max_failed:g}; the "
+        f"first is text {row} of corpus shard {shard} ({reason}); mend the texts or the model, or raise {limit}"
     )
 
 
@@ -214,5 +218,5 @@ def read_parity(folder: StoragePath, note: Callable[[str], None]) -> Figures | N
     except FileNotFoundError:
         return None
     except (OSError, pa.ArrowException, KeyError, ValueError):
-        note(f"{path} is damaged, so how near the rewards come to those of Transformers is not known any more")
+        note(f"{path} is damaged, so how near its numbers come to those of Transformers is not known any more")
         return None

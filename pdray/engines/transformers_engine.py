@@ -35,22 +35,12 @@ class TransformersEngine:
         batch_tokens: int | None = None,
         pooling: Pooling | None = None,
     ) -> None:
-        import torch
         from transformers import AutoModel, AutoModelForSequenceClassification
 
-        self._device = "cuda" if options.num_gpus > 0 else "cpu"
-        # The reference of a model that vLLM splits does not fit on one GPU either.
-        spread: dict[str, Any] = {"device_map": "auto"} if options.num_gpus > 1 else {}
-        model = load_weights(
-            f"a reward model is {model_path}",
-            model_path,
-            AutoModel if pooling else AutoModelForSequenceClassification,
-            dtype=getattr(torch, options.dtype),
-            **spread,
-        )
-        self._model = (model if spread else model.to(self._device)).eval()
+        model_class = AutoModel if pooling else AutoModelForSequenceClassification
+        self._model, self._device = load_model(f"a reward model is {model_path}", model_path, model_class, options)
         self._pooling = pooling
-        padding = model.config.get_text_config().pad_token_id
+        padding = self._model.config.get_text_config().pad_token_id
         self._padding = padding or 0
         fitting = GPU_BATCH_TOKENS if options.num_gpus > 0 else CPU_BATCH_TOKENS
         # A decoder head without a padding token cannot find the end of a padded text.
@@ -68,18 +58,44 @@ class TransformersEngine:
     def _forward(self, token_ids: TokenIds) -> Rewards:
         import torch
 
-        longest = max(map(len, token_ids))
-        input_ids = np.full((len(token_ids), longest), self._padding, dtype=np.int64)
-        mask = np.zeros_like(input_ids)
-        for row, ids in enumerate(token_ids):
-            input_ids[row, : len(ids)] = ids
-            mask[row, : len(ids)] = 1
+        input_ids, mask = padded(token_ids, self._padding)
         with torch.inference_mode():
             attention_mask = torch.from_numpy(mask).to(self._device)
             output = self._model(input_ids=torch.from_numpy(input_ids).to(self._device), attention_mask=attention_mask)
             values = pooled(output.last_hidden_state, attention_mask, self._pooling) if self._pooling else output.logits
         rewards: Rewards = values.float().cpu().numpy()
         return rewards
+
+
+def load_model(name: str, model_path: str, model_class: Any, options: EngineOptions) -> tuple[Any, str]:
+    """A model that is ready to read, and the device that its inputs go to.
+
+    Args:
+        name: how messages call the folder.
+        model_path: Hugging Face folder.
+        model_class: one of Transformers' ``AutoModel…``.
+        options: see :class:`~pdray.engines.engine.EngineOptions`.
+
+    Raises:
+        UserError: see :func:`~pdray.models.loading.load_weights`.
+    """
+    import torch
+
+    device = "cuda" if options.num_gpus > 0 else "cpu"
+    # The reference of a model that vLLM splits does not fit on one GPU either.
+    spread: dict[str, Any] = {"device_map": "auto"} if options.num_gpus > 1 else {}
+    model = load_weights(name, model_path, model_class, dtype=getattr(torch, options.dtype), **spread)
+    return (model if spread else model.to(device)).eval(), device
+
+
+def padded(token_ids: TokenIds, padding: int) -> tuple[np.ndarray, np.ndarray]:
+    """Texts padded on the right: ids and mask, both (texts, longest) int64, the mask 1 for tokens of the text."""
+    input_ids = np.full((len(token_ids), max(map(len, token_ids))), padding, dtype=np.int64)
+    mask = np.zeros_like(input_ids)
+    for row, ids in enumerate(token_ids):
+        input_ids[row, : len(ids)] = ids
+        mask[row, : len(ids)] = 1
+    return input_ids, mask
 
 
 def pooled(states: Any, attention_mask: Any, pooling: Pooling) -> Any:

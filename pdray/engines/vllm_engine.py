@@ -1,4 +1,4 @@
-"""Reward models in vLLM, inside the process of the actor."""
+"""Models in vLLM, inside the process of the actor: reward models and encoders, and what all vLLM engines share."""
 
 from __future__ import annotations
 
@@ -36,36 +36,17 @@ class VllmEngine:
     """
 
     def __init__(self, model_path: str, options: EngineOptions, pooling: Pooling | None = None) -> None:
-        os.environ.update(ENVIRONMENT)
-        try:
-            from vllm import LLM, PoolingParams
-        except ImportError as error:
-            raise UserError(
-                f"scores.engine is vllm, which cannot be imported here ({error}); install pdray[cpu] or pdray[gpu], "
-                "or set scores.engine to transformers"
-            ) from error
+        arguments: dict[str, Any] = {"runner": "pooling", "max_model_len": options.max_tokens}
+        require_vllm(options)
+        from vllm import PoolingParams
+        from vllm.config import PoolerConfig
+
         self._padding = padding_id(model_path)
         self._params = PoolingParams(use_activation=False)
-        arguments: dict[str, Any] = {
-            "model": model_path,
-            "runner": "pooling",
-            "dtype": options.dtype,
-            "max_model_len": options.max_tokens,
-            "load_format": "safetensors",
-            "trust_remote_code": False,
-            "disable_log_stats": True,
-            "gpu_memory_utilization": options.memory_share,
-            "kv_cache_memory_bytes": None if options.num_gpus else options.cpu_cache_bytes,
-        }
-        if options.num_gpus > 1:
-            # Left alone, vLLM asks Ray for GPUs of its own beside those that this actor holds.
-            arguments |= {"tensor_parallel_size": int(options.num_gpus), "distributed_executor_backend": "mp"}
         self._embeds = pooling is not None
         if pooling is not None:
-            from vllm.config import PoolerConfig
-
             arguments |= {"convert": "embed", "pooler_config": PoolerConfig(seq_pooling_type=pooling.upper())}
-        self._llm = LLM(**(arguments | options.engine_args))
+        self._llm = load_llm(model_path, options, arguments)
 
     def score(self, token_ids: TokenIds) -> Rewards:
         """See :class:`~pdray.engines.engine.RewardEngine`."""
@@ -77,6 +58,47 @@ class VllmEngine:
             return np.asarray([output.outputs.embedding for output in embedded], dtype=np.float32)
         outputs = self._llm.classify(prompts, pooling_params=self._params, use_tqdm=False)
         return np.asarray([output.outputs.probs for output in outputs], dtype=np.float32)
+
+
+def require_vllm(options: EngineOptions) -> None:
+    """Import vLLM with the environment that it needs here.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    os.environ.update(ENVIRONMENT)
+    try:
+        import vllm  # noqa: F401
+    except ImportError as error:
+        raise UserError(
+            f"{options.section}.engine is vllm, which cannot be imported here ({error}); install pdray[cpu] or "
+            f"pdray[gpu], or set {options.section}.engine to transformers"
+        ) from error
+
+
+def load_llm(model_path: str, options: EngineOptions, arguments: dict[str, Any]) -> Any:
+    """A ``vllm.LLM`` in this process; needs :func:`require_vllm` first.
+
+    Args:
+        model_path: Hugging Face folder.
+        options: see :class:`~pdray.engines.engine.EngineOptions`.
+        arguments: beside those that follow from the options; the config's ``engine_args`` come before both.
+    """
+    from vllm import LLM
+
+    common: dict[str, Any] = {
+        "model": model_path,
+        "dtype": options.dtype,
+        "load_format": "safetensors",
+        "trust_remote_code": False,
+        "disable_log_stats": True,
+        "gpu_memory_utilization": options.memory_share,
+        "kv_cache_memory_bytes": None if options.num_gpus else options.cpu_cache_bytes,
+    }
+    if options.num_gpus > 1:
+        # Left alone, vLLM asks Ray for GPUs of its own beside those that this actor holds.
+        common |= {"tensor_parallel_size": int(options.num_gpus), "distributed_executor_backend": "mp"}
+    return LLM(**(common | arguments | options.engine_args))
 
 
 def padding_id(model_path: str) -> int | None:

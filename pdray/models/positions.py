@@ -20,22 +20,24 @@ OFFSET_POSITIONS = (
 )
 
 
-def check_positions(setting: str, max_tokens: int, folder: str) -> None:
+def check_positions(setting: str, max_tokens: int, folder: str, spare: int = 0) -> None:
     """Refuse more tokens than a model reads.
 
     Args:
         setting: name of the setting, for the message.
         max_tokens: its value.
         folder: model folder.
+        spare: positions beyond these that the engine needs.
 
     Raises:
         UserError: the model has fewer positions.
     """
     positions = max_positions(read_object(f"a model is {folder}", Path(folder) / "config.json"))
-    if positions is not None and max_tokens > positions:
+    if positions is not None and max_tokens + spare > positions:
+        kept = f", of which the engine needs {spare} for itself" if spare else ""
         raise UserError(
-            f"{setting} is {max_tokens}, but {folder} reads at most {positions} tokens; "
-            f"set {setting} to {positions} or less"
+            f"{setting} is {max_tokens}, but {folder} reads at most {positions} tokens{kept}; "
+            f"set {setting} to {positions - spare} or less"
         )
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from pdray.errors import UserError
-from pdray.models.weights import Shapes
+from pdray.models.files import read_object
+from pdray.models.weights import Shapes, read_shapes
 
 CURE = "copy the tokenizer files that the model was trained with into the folder"
 # Any of these sets of files is a tokenizer; without one, Transformers makes up one that knows special tokens only.
@@ -63,6 +64,42 @@ def require_embeddings(name: str, largest: int, rows: int) -> None:
             f"{name}, whose tokenizer has a token {largest}, but the model has embeddings for the tokens 0 to "
             f"{rows - 1} only; {CURE}"
         )
+
+
+def check_same_vocabulary(name: str, folder: str, other_name: str, other: str) -> None:
+    """Refuse two models of which one would read the other's token ids as other tokens; added tokens may differ.
+
+    Args:
+        name: how messages call the folder.
+        folder: the model that reads token ids.
+        other_name: how messages call the other.
+        other: the model whose tokenizer makes them.
+
+    Raises:
+        UserError: their vocabularies differ, or the model has no embedding for a token; with the cure.
+    """
+    same = "name two models of one family, or copy the tokenizer of the other into it if they number tokens alike"
+    if _vocabulary(name, Path(folder)) != _vocabulary(other_name, Path(other)):
+        raise UserError(f"{name}, whose vocabulary is not that of {other_name}, which makes its tokens; {same}")
+    largest = largest_token(other_name, other)
+    rows = embedding_rows(read_object(name, Path(folder) / "config.json"), read_shapes(name, folder))
+    if largest is not None and rows is not None and largest >= rows:
+        raise UserError(
+            f"{name}, which has embeddings for the tokens 0 to {rows - 1} only, but the tokenizer of {other_name} has "
+            f"a token {largest}; {same}"
+        )
+
+
+def _vocabulary(name: str, folder: Path) -> Any:
+    """What tells a tokenizer's token ids; to compare."""
+    file = next((files[0] for files in VOCABULARIES if all((folder / one).is_file() for one in files)), None)
+    if file is None:
+        return None
+    try:
+        content = (folder / file).read_bytes()
+        return file, json.loads(content)["model"]["vocab"] if file == "tokenizer.json" else content
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        raise UserError(f"{name}, whose {file} is damaged: no tokenizer can be read from it; {CURE}") from None
 
 
 def embedding_rows(config: dict[str, Any], shapes: Shapes) -> int | None:

@@ -227,7 +227,7 @@ def _write_features(
         target=target,
         rows=rows,
         write=FeatureWriter(),
-        scores=ctx.config.scores,
+        config=ctx.config.scores,
     )
     result = run_text_pass(text_pass, ctx.progress, "features")
     costs = {

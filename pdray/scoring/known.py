@@ -38,12 +38,12 @@ def check_known(text_pass: TextPass, known: KnownRewards) -> Figures | None:
     Raises:
         UserError: they differ by more than the config accepts.
     """
-    sample = take_sample(text_pass.corpus, WithFeatures(known), text_pass.scores.parity_rows)
+    sample = take_sample(text_pass.corpus, WithFeatures(known), text_pass.config.parity_rows)
     if not len(sample):
         return None
     parity = compare(sample, _rewards_of(sample, known), reference_of(text_pass, sample), text_pass.labels)
     (text_pass.target.folder / PARITY).write_table(parity)
-    return require_parity(parity, sample["prompt"].to_pylist(), text_pass.scores)
+    return require_parity(parity, sample["prompt"].to_pylist(), text_pass.config)
 
 
 def _rewards_of(sample: pa.Table, known: KnownRewards) -> np.ndarray:
@@ -96,7 +96,7 @@ def _write(text_pass: TextPass, width: int, shard: int) -> tuple[int, str | None
     none = TextFacts(np.empty(0, np.int32), np.empty(0, bool))
     began = time.monotonic()
     try:
-        with deadline(text_pass.scores.step_timeout):
+        with deadline(text_pass.config.step_timeout):
             marker = text_pass.corpus.read_marker(shard)
             assert marker is not None, "the corpus is whole"
             outputs = np.empty((0, width), np.float32)

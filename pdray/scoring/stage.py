@@ -12,10 +12,10 @@ from typing import Any
 
 from pdray.config import RunConfig, ScoresConfig, fingerprinted
 from pdray.engines.engine import EngineLoader, load_engine
-from pdray.engines.shards import PassResult, TextPass, run_text_pass
+from pdray.engines.report import pass_metrics, pass_notes
+from pdray.engines.shards import TextPass, run_text_pass
 from pdray.models.positions import check_positions
-from pdray.runtime import living_nodes
-from pdray.schema import CorpusOutput, ScoresOutput
+from pdray.schema import ScoresOutput
 from pdray.scoring.features import KnownRewards, WithoutFeatures, read_head
 from pdray.scoring.known import check_known, covers_all, run_known
 from pdray.scoring.models import RewardModels, find_models
@@ -23,8 +23,6 @@ from pdray.scoring.writer import RewardWriter
 from pdray.shards import ShardedFolder
 from pdray.stages import Stage, StageContext, StageResult, Upstream
 from pdray.tokens import token_rule
-
-LISTED = 20  # failed texts in the manifest; the markers have them all
 
 
 def settings(config: RunConfig) -> dict[str, Any]:
@@ -45,9 +43,6 @@ def check(config: RunConfig, upstream: Upstream) -> None:
 def run(ctx: StageContext, load: EngineLoader = load_engine) -> StageResult:
     """Score the corpus' texts; those with features by the head alone, the others by an engine.
 
-    ``texts_per_second`` and ``tokens_per_second`` count what the engine read, from its first text to its last;
-    ``pairs_per_second`` the pairs of the corpus that this amounts to.
-
     Args:
         ctx: see :class:`~pdray.stages.StageContext`.
         load: loads a reward model; tests bring their own.
@@ -67,7 +62,7 @@ def run(ctx: StageContext, load: EngineLoader = load_engine) -> StageResult:
         target=ctx.shards(corpus.num_shards),
         rows=WithoutFeatures(known) if known else None,
         write=RewardWriter(models.aspects, models.columns, known),
-        scores=scores,
+        config=scores,
         labels=models.labels,
         load=load,
     )
@@ -76,12 +71,14 @@ def run(ctx: StageContext, load: EngineLoader = load_engine) -> StageResult:
         result = run_known(text_pass, len(models.outputs), ctx.progress.note)
     else:
         result = run_text_pass(text_pass, ctx.progress, "scoring")
-    metrics = _metrics(corpus, scores, result) | {
+    metrics = pass_metrics(scores, corpus, result) | {
+        "reused": result.total("reused"),
+        "scoring_seconds": result.rates["seconds"],
         "max_parity_error_features": known_parity and known_parity.max_error,
         "shards_digest": text_pass.target.digest(result.markers),
     }
     output = ScoresOutput(corpus.num_shards, models.aspects, corpus.texts)
-    return StageResult(output, corpus.texts, corpus.texts, metrics=metrics, notes=_notes(ctx.config, metrics))
+    return StageResult(output, corpus.texts, corpus.texts, metrics=metrics, notes=_notes(scores, metrics))
 
 
 def _known(ctx: StageContext, models: RewardModels) -> KnownRewards | None:
@@ -94,49 +91,9 @@ def _known(ctx: StageContext, models: RewardModels) -> KnownRewards | None:
     return KnownRewards(features, read_head(folder, model.head, model.dense), proxies.features, model.first_feature)
 
 
-def _metrics(corpus: CorpusOutput, scores: ScoresConfig, result: PassResult) -> dict[str, Any]:
-    written = sum(stated["rows"] for marker in result.markers.values() for stated in marker.files.values())
-    assert written == corpus.texts, f"{written} texts have rewards, {corpus.texts} are in the corpus"
-    reused, computed = result.total("reused"), result.total("texts")
-    rates = result.rates
-    pairs = corpus.pairs * result.texts / computed / result.seconds if computed and result.seconds else None
-    return {
-        "engine": scores.engine,
-        "dtype": scores.resolved_dtype,
-        "num_actors": result.num_actors,
-        "texts": corpus.texts,
-        "computed": computed,
-        "reused": reused,
-        "pairs_per_second": pairs and round(pairs, 3),
-        "texts_per_second": rates["texts_per_second"],
-        "tokens_per_second": rates["tokens_per_second"],
-        "scoring_seconds": rates["seconds"],
-        "max_parity_error": result.parity and result.parity.max_error,
-        "parity_rank": result.parity and result.parity.rank,
-        "parity_rows": scores.parity_rows,
-        "truncated": result.total("truncated"),
-        "non_finite": result.total("non_finite"),
-        "failed": len(result.failed),
-        "failed_texts": [list(one) for one in result.failed[:LISTED]],
-    }
-
-
-def _notes(config: RunConfig, metrics: dict[str, Any]) -> list[str]:
-    notes = []
-    if metrics["truncated"]:
-        notes.append(
-            f"{metrics['truncated']:,} texts were cut to scores.max_tokens = {config.scores.max_tokens}: "
-            f"of a long prompt its {config.scores.keep_prompt} was kept, of a response its beginning"
-        )
-    if metrics["failed"]:
-        first = "; ".join(f"shard {shard} row {row}: {why}" for shard, row, why in metrics["failed_texts"][:3])
-        notes.append(f"{metrics['failed']:,} texts could not be scored and have no reward ({first})")
-    if metrics["non_finite"]:
-        notes.append(f"{metrics['non_finite']:,} rewards are NaN or infinite; selection never keeps such a pair")
-    num_gpus = sum(node.get("GPU", 0) for node in living_nodes())
-    if num_gpus and not config.scores.gpus_per_actor:
-        notes.append(f"the cluster has {num_gpus:g} GPUs that scoring left idle; set scores.gpus_per_actor to use them")
-    return notes
+def _notes(scores: ScoresConfig, metrics: dict[str, Any]) -> list[str]:
+    cut = f"of a long prompt its {scores.keep_prompt} was kept, of a response its beginning"
+    return pass_notes(scores, metrics, ("reward", "rewards"), cut)
 
 
 STAGE = Stage(

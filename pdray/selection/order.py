@@ -6,7 +6,8 @@ margins between passes would, and holds nothing in memory that grows with the co
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +18,7 @@ from pdray.schema import PAIRS, TEXTS
 from pdray.selection import strategies
 from pdray.selection.divergence import preference_divergence, reward_margins, scale_margins
 from pdray.selection.radix import ordered_bits, starts_with
-from pdray.selection.strategy import Table, sort_key
+from pdray.selection.strategy import LogProbs, Table, sort_key
 from pdray.shards import ShardedFolder
 
 
@@ -42,11 +43,13 @@ class PairSource:
         corpus: has ``pairs``.
         scores: has ``texts``, row-aligned with those of the corpus.
         penalties: aspect -> ρ, aspects sorted.
+        logprobs: likewise, for strategies that read log-probabilities; else None.
     """
 
     corpus: ShardedFolder
     scores: ShardedFolder
     penalties: dict[str, float]
+    logprobs: ShardedFolder | None = None
 
     def ids(self, shard: int) -> pa.Array:
         """``pair_id`` of each pair of a shard, one string array."""
@@ -60,14 +63,25 @@ class PairSource:
         """
         pairs = self.corpus.read(PAIRS, shard, ["chosen_row", "rejected_row"])
         tokens = self.scores.read(TEXTS, shard, ["num_tokens"])["num_tokens"].to_numpy()
-        lengths: np.ndarray = tokens[np.stack(self._rows(shard, pairs, len(tokens)))].astype(np.int64)
+        lengths: np.ndarray = tokens[np.stack(_rows(self.scores, shard, pairs, len(tokens)))].astype(np.int64)
         return lengths
 
-    def _rows(self, shard: int, pairs: pa.Table, texts: int) -> tuple[np.ndarray, np.ndarray]:
-        chosen, rejected = pairs["chosen_row"].to_numpy(), pairs["rejected_row"].to_numpy()
-        if len(pairs) and max(chosen.max(), rejected.max()) >= texts:
-            raise UserError(f"{self.scores.table(TEXTS, shard)} lacks rows that pairs name; run again to score them")
-        return chosen, rejected
+    def logps(self, shard: int) -> LogProbs:
+        """Log-probabilities of the responses of a shard.
+
+        Raises:
+            UserError: a pair's text has no row among them.
+        """
+        assert self.logprobs is not None, "the strategy says that it reads them"
+        pairs = self.corpus.read(PAIRS, shard, ["chosen_row", "rejected_row"])
+        texts = self.logprobs.read(TEXTS, shard)
+        rows = np.stack(_rows(self.logprobs, shard, pairs, len(texts)))
+        policy, reference = (
+            texts[f"logp.{name}" if f"logp.{name}" in texts.column_names else "logp.policy"].to_numpy()[rows]
+            for name in ("policy", "reference")
+        )
+        tokens = texts["num_tokens"].to_numpy()[rows].astype(np.int64)
+        return LogProbs(policy.astype(np.float64), reference.astype(np.float64), tokens)
 
     def margins(self, shard: int) -> Margins:
         """The margins of every pair of a shard.
@@ -77,7 +91,7 @@ class PairSource:
         """
         pairs = self.corpus.read(PAIRS, shard, ["aspect", "chosen_row", "rejected_row"])
         scores = self.scores.read(TEXTS, shard, [*(f"reward.{aspect}" for aspect in self.penalties), "num_tokens"])
-        chosen, rejected = self._rows(shard, pairs, len(scores))
+        chosen, rejected = _rows(self.scores, shard, pairs, len(scores))
         tokens = scores["num_tokens"].to_numpy()
         lengths = tokens[chosen] - tokens[rejected]
         values = [
@@ -86,12 +100,50 @@ class PairSource:
         ]
         return Margins(self.own(pairs["aspect"]), values)
 
+    def own_margins(self, shard: int) -> np.ndarray:
+        """(n,) float64, of each pair the margin of the aspect that labelled it."""
+        margins = self.margins(shard)
+        own: np.ndarray = np.stack(margins.values)[margins.own, np.arange(len(margins.own))].astype(np.float64)
+        return own
+
     def own(self, labels: pa.ChunkedArray) -> np.ndarray:
         """(n,) int64, index of the aspect that labelled each pair."""
         own = pc.index_in(labels, value_set=pa.array(list(self.penalties), pa.string()))
         assert not own.null_count, "pairs of an aspect that was not scored"
         indices: np.ndarray = own.to_numpy().astype(np.int64)
         return indices
+
+
+def _rows(texts: ShardedFolder, shard: int, pairs: pa.Table, num_texts: int) -> tuple[np.ndarray, np.ndarray]:
+    chosen, rejected = pairs["chosen_row"].to_numpy(), pairs["rejected_row"].to_numpy()
+    if len(pairs) and max(chosen.max(), rejected.max()) >= num_texts:
+        raise UserError(f"{texts.table(TEXTS, shard)} lacks rows that pairs name; run again, and it is made anew")
+    return chosen, rejected
+
+
+@dataclass(frozen=True)
+class ShardColumns:
+    """The :class:`~pdray.selection.strategy.Columns` of a shard."""
+
+    source: PairSource
+    shard: int
+
+    def ids(self) -> list[str]:
+        """See :class:`~pdray.selection.strategy.Columns`, as for the others."""
+        ids: list[str] = self.source.ids(self.shard).to_pylist()
+        return ids
+
+    def lengths(self) -> np.ndarray:
+        """(2, n) int64."""
+        return self.source.lengths(self.shard)
+
+    def own_margins(self) -> np.ndarray:
+        """(n,) float64."""
+        return self.source.own_margins(self.shard)
+
+    def logps(self) -> LogProbs:
+        """Of n pairs."""
+        return self.source.logps(self.shard)
 
 
 @dataclass(frozen=True)
@@ -118,7 +170,8 @@ class Ordering:
         strategy: name of the key; see :mod:`pdray.selection.strategies`.
         seed: of random keys.
         weights: per aspect, in the order of the penalties, by how much its margin counts; None is 1 for each.
-        median: of the divergence, for a strategy that asks for it.
+        statistics: those that the strategy asks for.
+        column: name of a statistic by whose column the pairs are ordered in place of the key; None for the key.
     """
 
     source: PairSource
@@ -126,7 +179,8 @@ class Ordering:
     strategy: str
     seed: int
     weights: tuple[float, ...] | None = None
-    median: float = float("nan")
+    statistics: Mapping[str, float] = field(default_factory=dict)
+    column: str | None = None
 
     @property
     def num_shards(self) -> int:
@@ -142,14 +196,11 @@ class Ordering:
 
     def keys(self, shard: int, divergence: np.ndarray) -> np.ndarray:
         """(n,) float64, NaN where the divergence is."""
-        table = Table(
-            divergence,
-            self.median,
-            self.seed,
-            lambda: self.source.ids(shard).to_pylist(),
-            lambda: self.source.lengths(shard),
-        )
-        return sort_key(strategies.find(self.strategy), table)
+        strategy = strategies.find(self.strategy)
+        if self.column is not None:
+            strategy = replace(strategy, key=strategy.statistics[self.column].column)
+        table = Table(divergence, self.seed, ShardColumns(self.source, shard), self.statistics)
+        return sort_key(strategy, table)
 
     def bits(self, shard: int) -> np.ndarray:
         """The key of each pair as (n,) uint64 that sort alike; see :func:`~pdray.selection.radix.ordered_bits`."""

@@ -9,14 +9,14 @@ selection-<hash8>/
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
 import pyarrow as pa
 
-from pdray.config import RunConfig, SelectionConfig, fingerprinted
+from pdray.config import LogprobsConfig, RunConfig, SelectionConfig, fingerprinted
 from pdray.errors import UserError, reason, user_errors
 from pdray.runtime.tasks import outcomes, sum_over_shards
 from pdray.schema import PAIRS, TEXTS, CorpusOutput, SelectionOutput
@@ -25,10 +25,10 @@ from pdray.selection.divergence import num_kept
 from pdray.selection.kept import KeptWriter, add_facts
 from pdray.selection.order import Ordering, PairSource, RatingSource
 from pdray.selection.quantiles import absolute_quantiles
-from pdray.selection.radix import float_of
 from pdray.selection.ranks import FOLDER as RANKS
 from pdray.selection.ranks import cut_by_position, sorted_pairs, write_ranks
 from pdray.selection.shared import Shared, read_shared, shared_path, write_shared
+from pdray.selection.statistics import find_statistics
 from pdray.selection.strategies import find, origin
 from pdray.selection.strategy import Strategy
 from pdray.shards import VERIFY_THREADS, Marker, Outcome, ShardedFolder, run_rounds, shard_name
@@ -46,12 +46,14 @@ def settings(config: RunConfig) -> dict[str, Any]:
 
 
 def check(config: RunConfig, upstream: Upstream) -> None:
-    """Refuse, as soon as the corpus is known, a budget that keeps nothing and what the corpus does not have.
+    """Refuse a strategy that reads what the run does not have, and once the corpus is known a budget that keeps none.
 
     Raises:
-        UserError: ⌊λN⌋ is 0; the strategy looks at ratings that no pair has; a weight of an unknown aspect.
+        UserError: the strategy reads log-probabilities that the run does not compute, or ratings that no pair has;
+            ⌊λN⌋ is 0; a weight of an unknown aspect.
     """
     corpus, selection = upstream.corpus, config.selection
+    _check_logps(selection.strategy, config.logprobs)
     if corpus is None:
         return
     if num_kept(selection.budget, corpus.pairs) == 0:
@@ -70,6 +72,26 @@ def check(config: RunConfig, upstream: Upstream) -> None:
         raise UserError(
             f"selection.weights names {', '.join(unknown)}, but the corpus has the aspects {', '.join(corpus.aspects)}"
         )
+
+
+def _check_logps(name: str, logprobs: LogprobsConfig | None) -> None:
+    needed = find_strategy(name).logps
+    if needed and logprobs is None:
+        keys = ", ".join(f"{model}: FOLDER" for model in (needed if len(needed) > 1 else ("policy",)))
+        raise UserError(
+            f"selection.strategy {name} reads log-probabilities, but the config has no logprobs section; add one, as "
+            f"in logprobs: {{{keys}}}, or choose another strategy"
+        )
+    if len(needed) > 1 and logprobs is not None and logprobs.reference is None:
+        raise UserError(
+            f"selection.strategy {name} compares the policy with a reference, but logprobs.reference is not set, so "
+            "that both are one model; set it to the model that the policy was trained from, or choose another strategy"
+        )
+
+
+def reads_also(config: RunConfig) -> tuple[str, ...]:
+    """The log-probabilities, for a strategy that reads them."""
+    return ("logprobs",) if config.logprobs is not None and find_strategy(config.selection.strategy).logps else ()
 
 
 def find_strategy(name: str) -> Strategy:
@@ -102,15 +124,16 @@ def run(ctx: StageContext) -> StageResult:
     strategy = find_strategy(selection.strategy)
     source = pair_source(ctx.upstream)
     if strategy.margins == "ratings":
-        source = RatingSource(source.corpus, source.scores, dict.fromkeys(corpus.rated, 0.0))
+        source = RatingSource(source.corpus, source.scores, dict.fromkeys(corpus.rated, 0.0), source.logprobs)
     shared = find_shared(ctx, source)
-    order = ordering(ctx, source, shared.quantiles, selection.strategy, shared.median)
+    order = ordering(ctx, source, shared.quantiles, shared.statistics)
     finite = int(shared.counts.sum())
     wanted = finite if strategy.keeps_all else num_kept(selection.budget, corpus.pairs)
+    needed = "divergence and log-probabilities" if strategy.logps else "divergence"
     if finite < max(wanted, 1):
         raise UserError(
-            f"only {finite:,} of {corpus.pairs:,} pairs have a finite divergence but selection.budget asks for "
-            f"{max(wanted, 1):,}; look at the proxies' rewards, or lower the budget"
+            f"only {finite:,} of {corpus.pairs:,} pairs have a finite {needed} but selection.budget asks for "
+            f"{max(wanted, 1):,}; look at the numbers of the stages before, or lower the budget"
         )
     cut = find_cut(ctx, order, wanted, shared)
     figures = write_shards(ctx, order, cut, corpus)
@@ -124,7 +147,7 @@ def run(ctx: StageContext) -> StageResult:
         output=SelectionOutput(corpus.num_shards, wanted, corpus.conversational, aspect_weights(selection, source)),
         rows_in=corpus.pairs,
         rows_out=wanted,
-        dropped={"over the budget": finite - wanted, "divergence not finite": not_finite},
+        dropped={"over the budget": finite - wanted, f"{needed} not finite": not_finite},
         metrics={
             "strategy": selection.strategy,
             "budget": selection.budget,
@@ -132,34 +155,41 @@ def run(ctx: StageContext) -> StageResult:
             "ranked": ranked,
             "cut_pd": figures["cut_pd"],
             "ids_digest": figures["ids_digest"],
-            # JSON has no NaN: the quantile of an aspect without a finite margin is null.
-            "quantiles": {aspect: q if math.isfinite(q) else None for aspect, q in shared.quantiles.items()},
+            "quantiles": _finite(shared.quantiles),
+            "statistics": _finite(shared.statistics),
             "conflict": figures["conflict"],
             "kept_per_aspect": figures["kept_per_aspect"],
             "chosen_longer": figures["chosen_longer"],
         },
-        notes=[f"{not_finite:,} pairs have no finite divergence and were left out"] if not_finite else [],
+        notes=[f"{not_finite:,} pairs have no finite {needed} and were left out"] if not_finite else [],
     )
+
+
+def _finite(numbers: dict[str, float]) -> dict[str, float | None]:
+    # JSON has no NaN: the quantile of an aspect without a finite margin is null.
+    return {name: number if math.isfinite(number) else None for name, number in numbers.items()}
 
 
 def pair_source(upstream: Upstream) -> PairSource:
     """The pairs and their rewards.
 
     Raises:
-        UserError: shards of the scores are gone, or are not those of the corpus.
+        UserError: shards of the scores or log-probabilities are gone, or are not those of the corpus.
     """
     corpus, scores = upstream.shards("corpus"), upstream.shards("scores")
+    logprobs = upstream.shards("logprobs") if upstream.logprobs is not None else None
     assert upstream.corpus is not None and upstream.proxies is not None and upstream.scores is not None
     with ThreadPoolExecutor(VERIFY_THREADS) as pool:
         of_corpus = list(pool.map(partial(_marker, corpus), range(corpus.num_shards)))
-        of_scores = list(pool.map(partial(_marker, scores), range(scores.num_shards)))
-    if [_rows(marker, TEXTS) for marker in of_corpus] != [_rows(marker, TEXTS) for marker in of_scores]:
-        raise UserError(f"{scores.folder} does not hold one row for each text of {corpus.folder}; run again")
+        for other in (scores, *([logprobs] if logprobs is not None else [])):
+            markers = pool.map(partial(_marker, other), range(other.num_shards))
+            if [_rows(marker, TEXTS) for marker in of_corpus] != [_rows(marker, TEXTS) for marker in markers]:
+                raise UserError(f"{other.folder} does not hold one row for each text of {corpus.folder}; run again")
     found = sum(_rows(marker, PAIRS) for marker in of_corpus)
     if found != upstream.corpus.pairs:
         raise UserError(f"{corpus.folder} holds {found:,} pairs instead of {upstream.corpus.pairs:,}; run again")
     penalties = {aspect: upstream.proxies.length_penalty[aspect] for aspect in sorted(upstream.scores.aspects)}
-    return PairSource(corpus, scores, penalties)
+    return PairSource(corpus, scores, penalties, logprobs)
 
 
 def _marker(shards: ShardedFolder, shard: int) -> Marker:
@@ -174,46 +204,34 @@ def _rows(marker: Marker, table: str) -> int:
 
 
 def find_shared(ctx: StageContext, source: PairSource) -> Shared:
-    """Quantiles and the first count of the keys, from an earlier budget of this run where there was one."""
+    """Quantiles, statistics and the first count of the keys, from an earlier budget of this run where there was one."""
     selection = ctx.config.selection
     decided = {name: value for name, value in settings(ctx.config).items() if name not in ("budget", "rank")}
-    prints = {name: ctx.upstream.fingerprints[name] for name in STAGE.upstream}
-    key = fingerprint([VERSION, decided, prints])
+    key = fingerprint([VERSION, decided, ctx.upstream.fingerprints])
     path = shared_path(ctx.run, key)
     shared = read_shared(path, key)
     if shared is None:
         run_pass = partial(sum_over_shards, num_shards=source.corpus.num_shards, progress=ctx.progress)
         quantiles = absolute_quantiles(source, selection.gamma, partial(run_pass, what="quantiles"))
-        median = float("nan")
-        if find_strategy(selection.strategy).needs_median:
-            median = median_divergence(ordering(ctx, source, quantiles, "pd"), run_pass)
-        order = ordering(ctx, source, quantiles, selection.strategy, median)
-        shared = Shared(quantiles, run_pass(CountKeys(order, 0, 0), what="divergence").counts, median)
+        statistics = find_statistics(ordering(ctx, source, quantiles), partial(run_pass, what="statistics"))
+        order = ordering(ctx, source, quantiles, statistics)
+        shared = Shared(quantiles, run_pass(CountKeys(order, 0, 0), what="divergence").counts, statistics)
         write_shared(path, key, shared)
     return shared
 
 
 def ordering(
-    ctx: StageContext, source: PairSource, quantiles: dict[str, float], strategy: str, median: float = float("nan")
+    ctx: StageContext, source: PairSource, quantiles: dict[str, float], statistics: dict[str, float] | None = None
 ) -> Ordering:
-    """How a strategy orders the pairs of this run."""
+    """How the strategy orders the pairs of this run."""
     selection = ctx.config.selection
     weights = tuple(aspect_weights(selection, source).values()) if selection.weights else None
-    return Ordering(source, quantiles, strategy, ctx.config.seed, weights, median)
+    return Ordering(source, quantiles, selection.strategy, ctx.config.seed, weights, statistics or {})
 
 
 def aspect_weights(selection: SelectionConfig, source: PairSource) -> dict[str, float]:
     """Aspect -> weight of its margin, of every aspect in the order of the penalties."""
     return {aspect: selection.weights.get(aspect, 1.0) for aspect in source.penalties}
-
-
-def median_divergence(order: Ordering, run_pass: Callable[..., Any]) -> float:
-    """The lower median of the finite divergences, by radix passes; NaN where there are none."""
-    counts = run_pass(CountKeys(order, 0, 0), what="divergence").counts
-    finite = int(counts.sum())
-    if not finite:
-        return float("nan")
-    return float_of(radix_cut(order, (finite + 1) // 2, counts, partial(run_pass, what="median")).bits)
 
 
 def find_cut(ctx: StageContext, order: Ordering, wanted: int, shared: Shared) -> Cut:
@@ -263,4 +281,5 @@ STAGE = Stage(
     shown=("strategy", "budget", "rows", "cut_pd", "ids_digest", "kept_per_aspect", "chosen_longer", "conflict"),
     check=check,
     damage=damage,
+    reads_also=reads_also,
 )

@@ -2,16 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 
 from pdray.errors import UserError
 
-PairIds = Callable[[], list[str]]
+Model = Literal["policy", "reference"]
+
+
+@dataclass(frozen=True)
+class LogProbs:
+    """How likely two models find the responses of n pairs; the first row is of the chosen, the second of the rejected.
+
+    Attributes:
+        policy, reference: (2, n) float64, log-probability of the response given its prompt, in nats, summed over its
+            tokens; NaN where it is not known. The reference is the policy where the run names no other.
+        num_tokens: (2, n) int64, tokens that were summed.
+    """
+
+    policy: np.ndarray
+    reference: np.ndarray
+    num_tokens: np.ndarray
+
+    @property
+    def implicit_margin(self) -> np.ndarray:
+        """(n,) float64, log π(y_w|x)/π_ref(y_w|x) − log π(y_l|x)/π_ref(y_l|x): the margin M_θ of DPO with β = 1."""
+        ratio = self.policy - self.reference
+        margin: np.ndarray = ratio[0] - ratio[1]
+        return margin
+
+    def gap_per_token(self, model: Model) -> np.ndarray:
+        """(n,) float64, mean log-probability of a chosen token less that of a rejected one.
+
+        It is the logarithm of the rejected response's perplexity less that of the chosen one's; NaN where a response
+        has no token.
+        """
+        means: np.ndarray = getattr(self, model) / np.where(self.num_tokens > 0, self.num_tokens, np.nan)
+        gap: np.ndarray = means[0] - means[1]
+        return gap
+
+
+class Columns(Protocol):
+    """Reads the columns of a shard that cost something."""
+
+    def ids(self) -> list[str]:
+        """``pair_id`` of each of n pairs."""
+        ...
+
+    def lengths(self) -> np.ndarray:
+        """(2, n) int64, tokens of the chosen and rejected responses."""
+        ...
+
+    def own_margins(self) -> np.ndarray:
+        """(n,) float64, Δr̂_k − ρΔlen of the aspect k that labelled the pair."""
+        ...
+
+    def logps(self) -> LogProbs:
+        """Log-probabilities, where the run has them."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -21,27 +73,67 @@ class Table:
     Attributes:
         divergence: (n,) float64, PD in [−(κ−1), κ−1] or, with ``selection.weights``, their weighted sum; NaN where it
             is not known.
-        median: of the divergence over the whole corpus, for a strategy that asks for it; else NaN.
         seed: of the run.
-        read_ids: gives the n ids; they are slow to read and to hash.
-        read_lengths: gives (2, n) int64, tokens of the chosen and rejected responses.
+        columns: reads what is asked for.
+        statistics: those that the strategy asks for, by its names; NaN where no pair of the corpus has the column.
     """
 
     divergence: np.ndarray
-    median: float
     seed: int
-    read_ids: PairIds
-    read_lengths: Callable[[], np.ndarray]
+    columns: Columns
+    statistics: Mapping[str, float] = field(default_factory=dict)
 
     @cached_property
     def ids(self) -> list[str]:
-        """``pair_id`` of each pair."""
-        return self.read_ids()
+        """``pair_id`` of each pair; they are slow to read and to hash."""
+        return self.columns.ids()
 
     @cached_property
     def lengths(self) -> np.ndarray:
         """(2, n) int64, tokens of the chosen and rejected responses."""
-        return self.read_lengths()
+        return self.columns.lengths()
+
+    @cached_property
+    def own_margins(self) -> np.ndarray:
+        """(n,) float64, reward margin of the aspect that labelled the pair, in log-odds of Bradley-Terry."""
+        return self.columns.own_margins()
+
+    @cached_property
+    def logps(self) -> LogProbs:
+        """Log-probabilities; for strategies that name the models in :attr:`Strategy.logps`."""
+        return self.columns.logps()
+
+
+Column = Callable[[Table], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """A number over all pairs of the corpus, the same however they are sharded.
+
+    Pairs whose divergence or column is not finite do not count.
+
+    Attributes:
+        kind: arithmetic mean, standard deviation (of the whole corpus, not of a sample), or quantile.
+        column: (n,) numbers from the table of a shard, whose statistics are not known yet.
+        level: of a quantile, in (0, 1]; an order statistic, no interpolation.
+    """
+
+    kind: Literal["mean", "deviation", "quantile"]
+    column: Column
+    level: float = 0.5
+
+
+def moments(name: str, column: Column) -> dict[str, Statistic]:
+    """The statistics that :func:`z_scores` reads."""
+    return {f"{name} mean": Statistic("mean", column), f"{name} deviation": Statistic("deviation", column)}
+
+
+def z_scores(table: Table, name: str, values: np.ndarray) -> np.ndarray:
+    """(n,) float64, distance from the mean of the corpus in standard deviations; 0 for a column that never changes."""
+    deviation = table.statistics[f"{name} deviation"]
+    centred: np.ndarray = values - table.statistics[f"{name} mean"]
+    return centred / deviation if deviation else centred * 0.0
 
 
 @dataclass(frozen=True)
@@ -56,14 +148,16 @@ class Strategy:
             NaN the key counts as NaN, so that all strategies choose among the same pairs.
         about: what is kept, with its equation or paper, in a line.
         margins: what the divergence is made of: the rewards of the proxies, or the true ratings of the corpus.
-        needs_median: whether the key looks at :attr:`Table.median`.
+        logps: the models whose log-probabilities the key reads; two of them have to be different models.
+        statistics: what the key has to know of the whole corpus, by the names that it gives them.
         keeps_all: whether every pair with a key is kept, whatever the budget.
     """
 
-    key: Callable[[Table], np.ndarray]
+    key: Column
     about: str
     margins: Literal["proxies", "ratings"] = "proxies"
-    needs_median: bool = False
+    logps: tuple[Model, ...] = ()
+    statistics: Mapping[str, Statistic] = field(default_factory=dict)
     keeps_all: bool = False
 
 

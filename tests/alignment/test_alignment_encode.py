@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from pdray.alignment.encode import EncodedPair, PairEncoder, PairRule, cut_pair, pair_rule, split_pair
+from pdray.alignment.encode import EncodedPair, PairEncoder, cut_pair, split_pair
 from pdray.errors import UserError
+from pdray.responses import CutRule, cut_rule
 from tests import tiny
 from tests.dpo_case import alignment
 
@@ -28,29 +29,29 @@ def _tokenizer(folder: Path, chat: bool = True) -> Any:
 
 def test_a_pair_that_fits_stays_as_it_is() -> None:
     pair = _pair(6, 4, 2)
-    assert cut_pair(pair, PairRule(10, 5), BOS) is pair
+    assert cut_pair(pair, CutRule(10, 5), BOS) is pair
 
 
 def test_a_long_prompt_loses_its_beginning_and_no_more_than_it_must() -> None:
-    cut = cut_pair(_pair(20, 4, 2), PairRule(10, 5), BOS)
+    cut = cut_pair(_pair(20, 4, 2), CutRule(10, 5), BOS)
     assert cut.prompt == list(range(114, 120)), "the responses leave room for six"
     assert (cut.chosen, cut.rejected) == ([200, 201, 202, 203], [300, 301])
     assert (cut.prompt_cut, cut.response_cut) == (True, False)
 
 
 def test_long_responses_lose_their_end_and_leave_the_prompt_its_share() -> None:
-    cut = cut_pair(_pair(20, 30, 3), PairRule(10, 4), BOS)
+    cut = cut_pair(_pair(20, 30, 3), CutRule(10, 4), BOS)
     assert cut.prompt == [116, 117, 118, 119]
     assert (cut.chosen, cut.rejected) == (list(range(200, 206)), [300, 301, 302])
     assert (cut.prompt_cut, cut.response_cut) == (True, True)
-    short = cut_pair(_pair(2, 30, 3), PairRule(10, 4), BOS)
+    short = cut_pair(_pair(2, 30, 3), CutRule(10, 4), BOS)
     assert (len(short.prompt), len(short.chosen), short.prompt_cut) == (2, 8, False)
 
 
 @pytest.mark.parametrize("prompt_tokens", range(1, 10))
 @pytest.mark.parametrize("lengths", [(1000, 1, 1), (1000, 1000, 1), (0, 1000, 1000), (9, 9, 9), (11, 1, 2)])
 def test_no_response_is_ever_lost(prompt_tokens: int, lengths: tuple[int, int, int]) -> None:
-    cut = cut_pair(_pair(*lengths), PairRule(10, prompt_tokens), BOS)
+    cut = cut_pair(_pair(*lengths), CutRule(10, prompt_tokens), BOS)
     assert cut.longest <= 10
     assert not cut.is_empty
     assert len(cut.prompt) >= min(prompt_tokens, lengths[0])
@@ -58,8 +59,8 @@ def test_no_response_is_ever_lost(prompt_tokens: int, lengths: tuple[int, int, i
 
 def test_a_bos_token_stays_in_front_of_a_cut_prompt() -> None:
     pair = EncodedPair([BOS, *range(100, 120)], [200, 201], [300])
-    assert cut_pair(pair, PairRule(8, 3), BOS).prompt == [BOS, *range(115, 120)]
-    assert cut_pair(pair, PairRule(8, 3), None).prompt == list(range(114, 120))
+    assert cut_pair(pair, CutRule(8, 3), BOS).prompt == [BOS, *range(115, 120)]
+    assert cut_pair(pair, CutRule(8, 3), None).prompt == list(range(114, 120))
 
 
 def test_responses_begin_where_the_first_of_them_leaves_the_prompt() -> None:
@@ -88,14 +89,14 @@ def test_tokens_are_those_of_trl(tmp_path: Path, chat: bool) -> None:
     trainer = type("Trainer", (), {"_tokenizer": tokenizer})
     theirs = DPOTrainer._prepare_dataset(trainer, Dataset.from_list(rows), tokenizer, args, "train")
     columns = [[row[name] for row in rows] for name in ("prompt", "chosen", "rejected")]
-    ours = PairEncoder(tokenizer, PairRule(512, 256)).encode(*columns)
+    ours = PairEncoder(tokenizer, CutRule(512, 256)).encode(*columns)
     assert [pair.prompt for pair in ours] == list(theirs["prompt_ids"])
     assert [pair.chosen for pair in ours] == list(theirs["chosen_ids"])
     assert [pair.rejected for pair in ours] == list(theirs["rejected_ids"])
 
 
 def test_messages_without_a_chat_template_are_refused(tmp_path: Path) -> None:
-    encoder = PairEncoder(_tokenizer(tmp_path, chat=False), PairRule(64, 32))
+    encoder = PairEncoder(_tokenizer(tmp_path, chat=False), CutRule(64, 32))
     message = [[{"role": "user", "content": "go"}]]
     with pytest.raises(UserError, match="has no chat template; use a model that has one, or a corpus of strings"):
         encoder.encode(message, message, message)
@@ -108,7 +109,7 @@ def test_a_key_tells_where_the_responses_part() -> None:
 
 
 def test_half_of_the_budget_is_the_prompts_unless_told_otherwise() -> None:
-    assert pair_rule(alignment(Path("policy"), max_tokens=100)) == PairRule(100, 50)
-    assert pair_rule(alignment(Path("policy"), max_tokens=100, prompt_tokens=99)) == PairRule(100, 99)
+    assert cut_rule(100, None) == CutRule(100, 50)
+    assert cut_rule(100, 99) == CutRule(100, 99)
     with pytest.raises(ValueError, match="prompt_tokens 100 fills max_tokens 100 and leaves no room for a response"):
         alignment(Path("policy"), max_tokens=100, prompt_tokens=100)

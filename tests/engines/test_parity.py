@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pdray.config import ScoresConfig
+from pdray.config import LogprobsConfig, ScoresConfig
 from pdray.engines.parity import Figures, compare, measure, rank_correlation, require_parity
 from pdray.engines.shards import read_parity
 from pdray.errors import UserError, user_errors
@@ -47,6 +47,14 @@ def test_the_worst_text_is_named_with_both_values_and_the_cure() -> None:
     )
     with pytest.raises(UserError, match=r"tolerance is 0.001; raise scores.parity_tolerance if you accept it$"):
         verdict(table, engine="transformers")
+
+
+def test_the_cure_names_the_section_that_asked() -> None:
+    table = parity([1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 3.0, 4.5])
+    for dtype, setting in {"float32": "parity_tolerance", "bfloat16": "parity_spread"}.items():
+        config = LogprobsConfig.model_validate({"policy": "p", "dtype": dtype, "engine": "transformers"})
+        with pytest.raises(UserError, match=rf"logprobs\.{setting} is"):
+            require_parity(table, PROMPTS, config)
 
 
 @pytest.mark.parametrize("reward", [float("nan"), float("inf")])

@@ -10,11 +10,11 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from pdray.config import RunConfig, SelectionConfig
+from pdray.config import LogprobsConfig, RunConfig, SelectionConfig
 from pdray.errors import UserError
 from pdray.selection import strategies
 from pdray.selection.stage import STAGE
-from pdray.selection.strategy import Strategy, Table, sort_key
+from pdray.selection.strategy import Columns, Strategy, Table, sort_key
 from pdray.stages import Upstream
 from tests.selection.cases import by_hand, random_case, read, select, write_case
 from tests.stages import run_stage
@@ -28,6 +28,8 @@ def case():
     rng = np.random.default_rng(3)
     found.ratings = rng.integers(1, 6, found.rewards.shape).astype(np.float64)
     found.ratings[rng.random(found.ratings.shape) < 0.01] = np.nan
+    found.logps = -rng.exponential(20, (900, 2, 2)).astype(np.float32)
+    found.logps[rng.random(found.logps.shape) < 0.01] = np.nan
     return found
 
 
@@ -79,10 +81,36 @@ def test_what_the_corpus_does_not_have_is_refused(tmp_path):
         refuse(write_case(tmp_path / "unrated", case, 2), strategy="pd_ratings")
 
 
-def refuse(upstream: Upstream, **config: Any) -> None:
+@pytest.mark.parametrize(
+    ("strategy", "logprobs", "cure"),
+    [
+        ("fusion", None, r"no logprobs section; add one, as in logprobs: {policy: FOLDER, reference: FOLDER}"),
+        ("perplexity_gap", None, r"no logprobs section; add one, as in logprobs: {policy: FOLDER}, or choose another"),
+        ("implicit_margin", LogprobsConfig(policy="p"), r"logprobs.reference is not set, so that both are one model"),
+        ("alignment_potential", LogprobsConfig(policy="p"), ""),
+        ("pd", None, ""),
+    ],
+)
+def test_log_probabilities_that_the_run_does_not_have_are_refused_before_anything_runs(strategy, logprobs, cure):
+    if not cure:
+        refuse(Upstream(), logprobs, strategy=strategy)
+        return
+    with pytest.raises(UserError, match=rf"selection.strategy {strategy} .*{cure}"):
+        refuse(Upstream(), logprobs, strategy=strategy)
+
+
+@pytest.mark.parametrize(("strategy", "reads"), [("pd", ()), ("fusion", ("logprobs",))])
+def test_only_a_strategy_that_reads_log_probabilities_depends_on_them(strategy, reads):
+    config = SimpleNamespace(selection=SelectionConfig(strategy=strategy), logprobs=LogprobsConfig(policy="p"))
+    assert STAGE.reads(cast(RunConfig, config)) == ("corpus", "proxies", "scores", *reads)
+    config.logprobs = None
+    assert STAGE.reads(cast(RunConfig, config)) == ("corpus", "proxies", "scores")
+
+
+def refuse(upstream: Upstream, logprobs: LogprobsConfig | None = None, **config: Any) -> None:
     """The check that the pipeline makes as soon as the corpus is known."""
     assert STAGE.check is not None
-    STAGE.check(cast(RunConfig, SimpleNamespace(selection=SelectionConfig(**config))), upstream)
+    STAGE.check(cast(RunConfig, SimpleNamespace(selection=SelectionConfig(**config), logprobs=logprobs)), upstream)
 
 
 def test_an_unknown_strategy_is_refused_with_the_known_ones():
@@ -114,7 +142,7 @@ def test_a_strategy_of_another_package(plugin, tmp_path, case):
     assert strategies.names()[-3:] == ["broken", "odd", "shortest"]
     assert SelectionConfig(strategy="shortest").strategy == "shortest"
     lengths = np.array([[3, 1, 2], [9, 9, 9]])
-    table = Table(np.array([0.0, np.nan, 1.0]), float("nan"), 0, list, lambda: lengths)
+    table = Table(np.array([0.0, np.nan, 1.0]), 0, cast(Columns, SimpleNamespace(lengths=lambda: lengths)))
     np.testing.assert_array_equal(sort_key(strategies.find("shortest"), table), [3.0, np.nan, 2.0])
     for name, reason in {"broken": "NOTHING", "odd": "leads to int, not to a Strategy"}.items():
         with pytest.raises(UserError, match=f"selection.strategy {name} does not load: .*{reason}"):
@@ -133,4 +161,4 @@ def test_another_version_of_a_plugin_is_another_selection(plugin):
 def test_keys_that_are_no_number_for_each_pair_are_refused(keys):
     odd = Strategy(lambda table: np.array(keys), "odd keys")
     with pytest.raises(UserError, match=r"keeps odd keys gives keys of shape .* a number for each is needed"):
-        sort_key(odd, Table(np.zeros(3), float("nan"), 0, list, lambda: np.zeros((2, 3))))
+        sort_key(odd, Table(np.zeros(3), 0, cast(Columns, None)))

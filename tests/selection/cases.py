@@ -14,8 +14,10 @@ from pdray.schema import (
     PAIRS,
     TEXTS,
     CorpusOutput,
+    LogprobsOutput,
     ProxiesOutput,
     ScoresOutput,
+    logprobs_schema,
     pairs_schema,
     scores_schema,
     text_type,
@@ -29,6 +31,7 @@ from pdray.texts import text_tables
 from tests.stages import FINGERPRINT, finished, join, run_stage
 
 ASPECTS = ["a", "b", "c"]
+MODELS = ["policy", "reference"]
 
 
 @dataclass
@@ -44,6 +47,7 @@ class Case:
         ratings: (n, 2, κ) float64, true ratings of the chosen and the rejected response; None is 0 for all.
         penalty: ρ.
         chat: whether texts are messages.
+        logps: (n, 2, 2) float32, of the chosen and the rejected response by policy and reference; None is −1 for all.
     """
 
     ids: list[str]
@@ -54,6 +58,21 @@ class Case:
     penalty: float = 0.01
     chat: bool = False
     ratings: np.ndarray | None = None
+    logps: np.ndarray | None = None
+
+    @property
+    def known_logps(self) -> np.ndarray:
+        """As ``logps``."""
+        return np.full((len(self.ids), 2, 2), -1, np.float32) if self.logps is None else self.logps
+
+    @property
+    def own_margins(self) -> np.ndarray:
+        """(n,) float64, Δr − ρΔlen of the own aspect, as float32 holds it."""
+        with np.errstate(invalid="ignore"):
+            margins = self.rewards[:, 0].astype(float) - self.rewards[:, 1].astype(float)
+        lengths = (self.tokens[:, 0] - self.tokens[:, 1]).astype(float)
+        own = margins[np.arange(len(self.ids)), self.own] - self.penalty * lengths
+        return own.astype(np.float32).astype(float)
 
 
 def random_case(seed: int = 5, rows: int = 3000, odd: float = 0.01, ids: list[str] | None = None) -> Case:
@@ -97,6 +116,8 @@ def keys_of(strategy: str, case: Case, pd: np.ndarray, seed: int) -> np.ndarray:
     finite = np.sort(pd[np.isfinite(pd)])
     if strategy == "random":
         return np.array(random_keys(case.ids, seed))
+    if strategy in LIKELY:
+        return LIKELY[strategy](case, pd)
     return {
         "pd": pd,
         "pd_ratings": pd,
@@ -105,6 +126,43 @@ def keys_of(strategy: str, case: Case, pd: np.ndarray, seed: int) -> np.ndarray:
         "pd_mid": np.abs(pd - finite[(len(finite) + 1) // 2 - 1]),
         "longest": -case.tokens[:, 0].astype(float),
     }[strategy]
+
+
+def implicit(case: Case) -> np.ndarray:
+    (chosen, rejected) = case.known_logps.astype(float).transpose(1, 2, 0)
+    return (chosen[0] - chosen[1]) - (rejected[0] - rejected[1])
+
+
+def gap(case: Case, model: int) -> np.ndarray:
+    per_token = case.known_logps.astype(float)[:, :, model] / case.tokens
+    return per_token[:, 0] - per_token[:, 1]
+
+
+def z(values: np.ndarray, pd: np.ndarray) -> np.ndarray:
+    known = values[np.isfinite(pd) & np.isfinite(values)]
+    return (values - known.mean()) / known.std()
+
+
+def probability(values: np.ndarray, pd: np.ndarray) -> np.ndarray:
+    known = np.sort(values[np.isfinite(pd) & np.isfinite(values)])
+    low, high = (known[int(np.ceil(round(level * len(known), 9))) - 1] for level in (0.01, 0.99))
+    return (np.clip(np.where(np.isfinite(values), values, np.nan), low, high) - low) / (high - low)
+
+
+def fusion(case: Case, pd: np.ndarray) -> np.ndarray:
+    one, other = probability(case.own_margins, pd), probability(implicit(case), pd)
+    with np.errstate(invalid="ignore"):
+        fused = one * other / (one * other + (1 - one) * (1 - other))
+    return -np.where(one + other == 1, 0.5, fused)
+
+
+LIKELY = {
+    "implicit_margin": lambda case, pd: -implicit(case),
+    "implicit_margin_small": lambda case, pd: implicit(case),
+    "perplexity_gap": lambda case, pd: -gap(case, 1),
+    "alignment_potential": lambda case, pd: z(np.abs(gap(case, 0)), pd) - z(case.own_margins, pd),
+    "fusion": fusion,
+}
 
 
 def by_hand(
@@ -121,7 +179,7 @@ def by_hand(
         assert case.ratings is not None
         pd = summed(case, case.ratings[:, 0] - case.ratings[:, 1], gamma, weights or {})
     rows = zip(keys_of(strategy, case, pd, seed).tolist(), case.ids, pd.tolist(), strict=True)
-    found = sorted(row for row in rows if np.isfinite(row[2]))
+    found = sorted(row for row in rows if np.isfinite(row[0]) and np.isfinite(row[2]))
     return found if strategy == "all" else found[: int(round(budget * len(case.ids), 6))]
 
 
@@ -129,15 +187,16 @@ def write_case(root: Path, case: Case, num_shards: int, seed: int = 0) -> Upstre
     """Shard a case into ``root`` as the stages before would, pairs dealt at random."""
     kappa, num_pairs = len(ASPECTS), len(case.ids)
     place = np.random.default_rng(seed).integers(0, num_shards, num_pairs)
-    corpus, scores = (
+    corpus, scores, logprobs = (
         ShardedFolder(StoragePath(str(root / f"{stage}-test")), FINGERPRINT, num_shards)
-        for stage in ("corpus", "scores")
+        for stage in ("corpus", "scores", "logprobs")
     )
     for shard in range(num_shards):
         rows = sorted(np.flatnonzero(place == shard), key=lambda row: case.ids[row])
-        texts, pairs, rewards = _shard_tables(case, [int(row) for row in rows])
+        texts, pairs, rewards, logps = _shard_tables(case, [int(row) for row in rows])
         corpus.write(shard, {**texts, PAIRS: pairs}, 0, {})
         scores.write(shard, {TEXTS: rewards}, 0, {})
+        logprobs.write(shard, {TEXTS: logps}, 0, {})
     counts = np.bincount(case.own, minlength=kappa).tolist()
     rated = ASPECTS if case.conflict is not None else []
     return join(
@@ -156,19 +215,25 @@ def write_case(root: Path, case: Case, num_shards: int, seed: int = 0) -> Upstre
         ),
         finished("proxies", StoragePath(str(root)), ProxiesOutput([], dict.fromkeys(ASPECTS, case.penalty))),
         finished("scores", scores.folder, ScoresOutput(num_shards, ASPECTS, 2 * num_pairs)),
+        finished("logprobs", logprobs.folder, LogprobsOutput(num_shards, MODELS, 2 * num_pairs)),
     )
 
 
-def _shard_tables(case: Case, rows: list[int]) -> tuple[dict[str, pa.Table], pa.Table, pa.Table]:
-    """Texts, pairs and scores; the two texts of a pair stand beside one another, the chosen one first or second."""
+def _shard_tables(case: Case, rows: list[int]) -> tuple[dict[str, pa.Table], pa.Table, pa.Table, pa.Table]:
+    """Texts, pairs, scores and log-probabilities.
+
+    The two texts of a pair stand beside one another, the chosen one first or second.
+    """
     swapped = [row % 2 for row in rows]
     texts: list[dict[str, Any]] = []
     rewards: list[np.ndarray] = []
+    likely: list[np.ndarray] = []
     tokens: list[int] = []
     for row, swap in zip(rows, swapped, strict=True):
         for side in (1, 0) if swap else (0, 1):
             texts.append({"prompt": text(case, "prompt", row), "response": text(case, SIDES[side], row)})
             rewards.append(case.rewards[row, side])
+            likely.append(case.known_logps[row, side])
             tokens.append(int(case.tokens[row, side]))
     rated = ASPECTS if case.conflict is not None else []
     pairs: dict[str, Any] = {
@@ -188,11 +253,14 @@ def _shard_tables(case: Case, rows: list[int]) -> tuple[dict[str, pa.Table], pa.
         pairs["conflict"] = case.conflict[rows].tolist()
     matrix = np.reshape(np.array(rewards, np.float32), (len(texts), len(ASPECTS)))
     scores = {f"reward.{aspect}": matrix[:, index] for index, aspect in enumerate(ASPECTS)}
-    scores |= {"num_tokens": tokens, "truncated": [False] * len(tokens)}
+    facts = {"num_tokens": tokens, "truncated": [False] * len(tokens)}
+    by_model = np.reshape(np.array(likely, np.float32), (len(texts), len(MODELS)))
+    logps = {f"logp.{model}": by_model[:, index] for index, model in enumerate(MODELS)}
     return (
         text_tables([one["prompt"] for one in texts], [one["response"] for one in texts], case.chat),
         pa.table(pairs, pairs_schema(rated)),
-        pa.table(scores, scores_schema(ASPECTS)),
+        pa.table(scores | facts, scores_schema(ASPECTS)),
+        pa.table(logps | facts, logprobs_schema(MODELS)),
     )
 
 

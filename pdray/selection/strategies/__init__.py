@@ -11,7 +11,20 @@ if TYPE_CHECKING:
     from pdray.selection.strategy import Strategy
 
 GROUP = "pdray.strategies"
-BUILT_IN = ("pd", "pd_high", "pd_mid", "pd_ratings", "random", "all", "longest")
+BUILT_IN = (
+    "pd",
+    "pd_high",
+    "pd_mid",
+    "pd_ratings",
+    "random",
+    "all",
+    "longest",
+    "implicit_margin",
+    "implicit_margin_small",
+    "fusion",
+    "perplexity_gap",
+    "alignment_potential",
+)
 
 
 def names() -> list[str]:

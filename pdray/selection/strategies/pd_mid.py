@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from pdray.selection.strategy import Strategy
+from pdray.selection.strategy import Statistic, Strategy
 
 STRATEGY = Strategy(
-    lambda table: np.abs(table.divergence - table.median),
+    lambda table: np.abs(table.divergence - table.statistics["median"]),
     "the divergence nearest to its median over the corpus, the paper's PD (mid)",
-    needs_median=True,
+    statistics={"median": Statistic("quantile", lambda table: table.divergence, 0.5)},
 )

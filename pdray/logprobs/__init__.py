@@ -1,0 +1,1 @@
+"""How likely the policy and the reference find every response."""
