@@ -14,7 +14,7 @@ from pdray import __version__
 from pdray.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, Stopped, UserError, printable, reason
 from pdray.signals import stopped_by_signals
 
-STAGES = ("corpus", "proxies", "scores", "logprobs", "selection", "alignment")
+STAGES = ("corpus", "proxies", "scores", "logprobs", "selection", "alignment", "evaluation")
 EPILOG = """\
 examples:
   pdray demo                                        the whole pipeline on an embedded corpus, in minutes
@@ -67,7 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
     parser = Parser(
         prog="pdray",
-        description="Select preference data by preference divergence, on Ray: corpus, proxies, scores, selection, DPO.",
+        description="Select preference data by preference divergence, on Ray: corpus to policy and its evaluation.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -16,6 +16,7 @@ READS = {
     "scores": ("proxies", "scores"),
     "logprobs": ("logprobs",),
     "alignment": ("alignment",),
+    "evaluation": ("evaluation", "alignment"),
 }
 
 

@@ -22,7 +22,7 @@ from pdray.stages import Stage, StageContext, StageResult, Upstream
 from pdray.storage import StoragePath, copy_folder
 from pdray.store import MANIFEST, DamagedError, RunStore, check_folder, fingerprint, package_versions, read_spent
 
-ROOMS = ("corpus", "proxies", "scoring", "logprobs", "selection", "alignment")
+ROOMS = ("corpus", "proxies", "scoring", "logprobs", "selection", "alignment", "evaluation")
 
 
 def all_stages() -> list[Stage]:
@@ -187,7 +187,7 @@ def upstream_of(steps: list[Step]) -> Upstream:
     return Upstream(
         folders={step.stage.name: step.folder for step in done},
         fingerprints={step.stage.name: step.fingerprint for step in done},
-        **{step.stage.name: step.output for step in done if step.stage.name != "alignment"},  # type: ignore[arg-type]
+        **{step.stage.name: step.output for step in done if step.stage.name != "evaluation"},  # type: ignore[arg-type]
     )
 
 

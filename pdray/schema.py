@@ -270,7 +270,20 @@ class AlignmentOutput:
     policy: str
 
 
-Output = CorpusOutput | ProxiesOutput | ScoresOutput | LogprobsOutput | SelectionOutput | AlignmentOutput
+@dataclass(frozen=True)
+class EvaluationOutput:
+    """What the evaluation hands over.
+
+    Attributes:
+        pairs: held-out pairs that were judged.
+    """
+
+    pairs: int
+
+
+Output = (
+    CorpusOutput | ProxiesOutput | ScoresOutput | LogprobsOutput | SelectionOutput | AlignmentOutput | EvaluationOutput
+)
 
 
 def to_json(output: Output) -> dict[str, Any]:

@@ -7,7 +7,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pdray.config import RunConfig
-from pdray.schema import CorpusOutput, LogprobsOutput, Output, ProxiesOutput, ScoresOutput, SelectionOutput
+from pdray.schema import (
+    AlignmentOutput,
+    CorpusOutput,
+    LogprobsOutput,
+    Output,
+    ProxiesOutput,
+    ScoresOutput,
+    SelectionOutput,
+)
 from pdray.shards import ShardedFolder
 from pdray.storage import StoragePath
 
@@ -22,7 +30,7 @@ class Upstream:
     Attributes:
         folders: stage folder, by stage name.
         fingerprints: by stage name.
-        corpus, proxies, scores, logprobs, selection: what each handed over.
+        corpus, proxies, scores, logprobs, selection, alignment: what each handed over.
     """
 
     folders: dict[str, StoragePath] = field(default_factory=dict)
@@ -32,6 +40,7 @@ class Upstream:
     scores: ScoresOutput | None = None
     logprobs: LogprobsOutput | None = None
     selection: SelectionOutput | None = None
+    alignment: AlignmentOutput | None = None
 
     def shards(self, stage: str) -> ShardedFolder:
         """The shards of a finished stage."""

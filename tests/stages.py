@@ -15,7 +15,7 @@ from pdray.stages import Stage, StageContext, StageResult, Upstream
 from pdray.storage import StoragePath
 
 FINGERPRINT = "test"
-STAGES = ("corpus", "proxies", "scores", "logprobs", "selection")
+STAGES = ("corpus", "proxies", "scores", "logprobs", "selection", "alignment")
 
 
 def context(

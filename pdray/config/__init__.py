@@ -7,6 +7,7 @@ starts.
 from pdray.config.alignment import AlignmentConfig
 from pdray.config.corpus import ColumnNames, CorpusConfig
 from pdray.config.engine import EngineConfig
+from pdray.config.evaluation import EvaluationConfig
 from pdray.config.load import ConfigError, build_config, load_config
 from pdray.config.logprobs import LogprobsConfig
 from pdray.config.lora import LoraConfig
@@ -23,6 +24,7 @@ __all__ = [
     "ConfigError",
     "CorpusConfig",
     "EngineConfig",
+    "EvaluationConfig",
     "LogprobsConfig",
     "LoraConfig",
     "MultiHeadModel",

@@ -238,6 +238,7 @@ def _sentence(error: Any) -> str:
 
 def _with_absolute_paths(config: RunConfig) -> RunConfig:
     proxies, alignment, logprobs = config.proxies, config.alignment, config.logprobs
+    evaluation = config.evaluation
     models: Any = proxies.models
     if isinstance(models, MultiHeadModel):
         models = models.model_copy(update={"path": absolute(models.path)})
@@ -255,6 +256,7 @@ def _with_absolute_paths(config: RunConfig) -> RunConfig:
             "logprobs": logprobs
             and logprobs.model_copy(update={name: absolute(folder) for name, folder in logprobs.folders.items()}),
             "alignment": alignment and alignment.model_copy(update={"policy": absolute(alignment.policy)}),
+            "evaluation": evaluation and evaluation.model_copy(update={"pairs": absolute(evaluation.pairs)}),
         }
     )
 
@@ -274,6 +276,8 @@ def _paths_of_config(config: RunConfig) -> list[str]:
         models |= {f"logprobs.{name}": folder for name, folder in config.logprobs.folders.items()}
     if config.alignment:
         models["alignment.policy"] = config.alignment.policy
+    if config.evaluation and not os.path.isfile(config.evaluation.pairs):
+        wrong.append(f"evaluation.pairs is {config.evaluation.pairs}, where no file is; correct the path")
     return wrong + _wrong_paths(config.run, config.corpus.patterns, models)
 
 

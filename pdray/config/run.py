@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from pdray.config.alignment import AlignmentConfig
 from pdray.config.corpus import CorpusConfig
+from pdray.config.evaluation import EvaluationConfig
 from pdray.config.logprobs import LogprobsConfig
 from pdray.config.proxies import ProxiesConfig
 from pdray.config.scores import ScoresConfig
@@ -69,6 +70,11 @@ class RunConfig(Section):
     )
     selection: SelectionConfig = SelectionConfig()
     alignment: AlignmentConfig | None = Field(None, description="leave the section out to stop at the selection")
+    evaluation: EvaluationConfig | None = Field(
+        None,
+        description="{pairs: FILE, max_pairs: 2000, ...}: how often the trained policy prefers the better response of "
+        "held-out pairs; null: not computed",
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> RunConfig:
@@ -77,6 +83,15 @@ class RunConfig(Section):
             missing = ", ".join(sorted(set(aspects) - set(models)))
             raise ValueError(
                 f"proxies.models has no model for {missing}; add it or remove the aspect from corpus.aspects"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_policy_to_judge(self) -> RunConfig:
+        if self.evaluation is not None and self.alignment is None:
+            raise ValueError(
+                "evaluation is set, but without an alignment section no policy is trained that it could judge; add one "
+                "(see pdray init), or leave evaluation out"
             )
         return self
 

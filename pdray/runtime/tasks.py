@@ -66,6 +66,7 @@ def finished(
     calls: Iterable[tuple[Any, ...]],
     counter: Counted | None = None,
     label: Callable[[tuple[Any, ...]], str] = str,
+    num_gpus: float = 0,
 ) -> Iterator[tuple[tuple[Any, ...], Any]]:
     """Run a function as Ray tasks and give each call with the reference to its result as it ends.
 
@@ -78,10 +79,11 @@ def finished(
         calls: its arguments.
         counter: is told what is under way, for the watchdog.
         label: names a call there.
+        num_gpus: of each task.
     """
     import ray
 
-    task = ray.remote(num_cpus=1, max_retries=RETRIES, retry_exceptions=[OSError])(_call)
+    task = ray.remote(num_cpus=1, num_gpus=num_gpus, max_retries=RETRIES, retry_exceptions=[OSError])(_call)
     running: dict[Any, tuple[Any, ...]] = {}
 
     def next_ready() -> tuple[tuple[Any, ...], Any]:
@@ -105,13 +107,16 @@ def finished(
             ray.cancel(ref)
 
 
-def run_tasks(function: Callable[..., T], jobs: Iterable[tuple[Any, ...]], seconds: float) -> Iterator[tuple[int, T]]:
+def run_tasks(
+    function: Callable[..., T], jobs: Iterable[tuple[Any, ...]], seconds: float, num_gpus: float = 0
+) -> Iterator[tuple[int, T]]:
     """Call a function on every job; see :func:`finished`.
 
     Args:
         function: of a module.
         jobs: its arguments.
         seconds: after which a task counts as hanging; its worker is ended.
+        num_gpus: of each task.
 
     Yields:
         the number of a job and its result, in the order in which they end.
@@ -122,7 +127,7 @@ def run_tasks(function: Callable[..., T], jobs: Iterable[tuple[Any, ...]], secon
     import ray
 
     calls = ((function, seconds, number, *job) for number, job in enumerate(jobs))
-    for (_, _, number, *_), ref in finished(_in_time, calls):
+    for (_, _, number, *_), ref in finished(_in_time, calls, num_gpus=num_gpus):
         yield number, ray.get(ref)
 
 

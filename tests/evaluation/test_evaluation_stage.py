@@ -1,0 +1,131 @@
+"""The evaluation stage: log-probabilities by hand, accuracy by aspect, and what a config may not ask for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from pdray.config import AlignmentConfig, ConfigError, EvaluationConfig, build_config
+from pdray.evaluation.stage import STAGE, log_probabilities
+from pdray.responses import CutRule
+from pdray.schema import AlignmentOutput, EvaluationOutput
+from pdray.storage import StoragePath
+from tests.stages import finished, run_stage
+from tests.tiny import tiny_llama_lm
+
+WORDS = ("a dull plain reply", "one bright and helpful answer", "no", "quite a long and winding story of nothing")
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A policy and its reference, below one run folder; the policy's weights were moved."""
+    root = tmp_path_factory.mktemp("run")
+    reference = tiny_llama_lm(root / "reference")
+    policy = tiny_llama_lm(root / "alignment-test" / "policy")
+    model = AutoModelForCausalLM.from_pretrained(policy)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    model.save_pretrained(policy)
+    return {"root": root, "policy": policy, "reference": reference}
+
+
+def rows() -> list[dict[str, Any]]:
+    return [
+        {
+            "prompt": f"what of {row // 2} ?",
+            "chosen": WORDS[row % 4],
+            "rejected": WORDS[(row + 1) % 4],
+            "aspect": ["x", "y"][row % 2],
+        }
+        for row in range(12)
+    ]
+
+
+def plain_logp(folder: Path, prompt: str, response: str) -> float:
+    """One text at a time, by the definition."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    start = len(tokenizer(prompt)["input_ids"])
+    ids = torch.tensor([tokenizer(prompt + response + tokenizer.eos_token)["input_ids"]])
+    with torch.no_grad():
+        logps = torch.log_softmax(model(ids).logits[0, :-1].double(), -1)
+    return float(logps.gather(1, ids[0, 1:, None])[start - 1 :].sum())
+
+
+@pytest.mark.usefixtures("ray_local")
+def test_accuracy_is_that_of_the_log_ratios(models: dict[str, Path], tmp_path: Path) -> None:
+    file = tmp_path / "held-out.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in [*rows(), {"prompt": "half a pair"}]))
+    upstream = finished("alignment", StoragePath(str(models["root"])), AlignmentOutput("alignment-test/policy"))
+    sections = {
+        "alignment": AlignmentConfig(policy=str(models["reference"]), max_tokens=64),
+        "evaluation": EvaluationConfig(pairs=str(file)),
+    }
+    result = run_stage(STAGE, models["root"], upstream=upstream, **sections)
+    margins = []
+    for row in rows():
+        ratios = [
+            plain_logp(models["policy"], row["prompt"], row[side])
+            - plain_logp(models["reference"], row["prompt"], row[side])
+            for side in ("chosen", "rejected")
+        ]
+        margins.append(ratios[0] - ratios[1])
+    table = pq.read_table(models["root"] / "evaluation-test" / "pairs.parquet")
+    np.testing.assert_allclose(table["margin"].to_numpy(), margins, atol=1e-4)
+    right = np.array(margins) > 0
+    assert 0 < right.sum() < 12
+    assert result.output == EvaluationOutput(12)
+    assert (result.rows_in, result.rows_out, sum(result.dropped.values())) == (13, 12, 1)
+    assert result.metrics["accuracy"]["mean"] == pytest.approx(right.mean(), abs=1e-6)
+    assert result.metrics["accuracy"]["low"] < right.mean() < result.metrics["accuracy"]["high"]
+    assert {name: found["pairs"] for name, found in result.metrics["aspects"].items()} == {"x": 6, "y": 6}
+    assert result.metrics["aspects"]["x"]["mean"] == pytest.approx(right[::2].mean(), abs=1e-6)
+
+
+def test_a_text_is_read_as_the_alignment_reads_it(models: dict[str, Path]) -> None:
+    import pyarrow as pa
+
+    row = {"prompt": "word " * 40, "chosen": "yes", "rejected": "no"}
+    cut = log_probabilities(pa.Table.from_pylist([row]), [str(models["policy"])], CutRule(24, 12), 0)
+    assert cut.shape == (1, 1, 2)
+    assert np.isfinite(cut).all()
+    whole = plain_logp(models["policy"], row["prompt"], row["chosen"])
+    assert cut[0, 0, 0] != pytest.approx(whole, abs=1e-3)
+
+
+def test_without_an_alignment_there_is_nothing_to_judge(tmp_path: Path) -> None:
+    (tmp_path / "pairs.jsonl").write_text("{}\n")
+    data = {
+        "run": str(tmp_path / "run"),
+        "corpus": {"path": str(tmp_path / "pairs.jsonl")},
+        "proxies": {"base_model": str(tiny_llama_lm(tmp_path / "base"))},
+        "evaluation": {"pairs": str(tmp_path / "pairs.jsonl")},
+    }
+    with pytest.raises(ConfigError, match="without an alignment section no policy is trained"):
+        build_config(data)
+    data["alignment"] = {"policy": data["proxies"]["base_model"]}
+    data["evaluation"] = {"pairs": str(tmp_path / "nowhere.jsonl")}
+    with pytest.raises(ConfigError, match=r"evaluation\.pairs is .*nowhere\.jsonl, where no file is"):
+        build_config(data)
+
+
+def test_the_bytes_of_the_pairs_decide_and_not_where_they_lie(tmp_path: Path) -> None:
+    def prints(name: str, text: str) -> dict[str, Any]:
+        (tmp_path / name).write_text(text)
+        sections = {
+            "evaluation": EvaluationConfig(pairs=str(tmp_path / name)),
+            "alignment": AlignmentConfig(policy="x"),
+        }
+        return STAGE.settings(SimpleNamespace(seed=0, **sections))  # type: ignore[arg-type]
+
+    assert prints("a.jsonl", "1") == prints("b.jsonl", "1") != prints("c.jsonl", "2")
