@@ -17,7 +17,9 @@ class ColumnNames(Section):
     chosen: str = Field("chosen", description="preferred response (kind: pairs)")
     rejected: str = Field("rejected", description="other response (kind: pairs)")
     aspect: str = Field("aspect", description="the one aspect that labelled the pair (kind: pairs)")
-    overall: str = Field("overall", description="overall label, for evaluation only")
+    overall: str = Field(
+        "overall", description="overall label, chosen, rejected or equal; read by selection.strategy overall alone"
+    )
     source: str = Field("source", description="where the pair comes from, carried along")
     response: str = Field("response", description="response (kind: rated, one row per response)")
     response_a: str = Field("response_a", description="first response (kind: rated, one row per pair)")

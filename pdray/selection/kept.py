@@ -57,7 +57,8 @@ class KeptWriter:
         kept = self.cut.keeps(bits, ids)
         columns = ["aspect", "chosen_row", "rejected_row", *(["conflict"] if self.rated else [])]
         pairs = self.order.source.corpus.read(PAIRS, shard, columns)
-        chosen = pairs.filter(pa.array(kept))
+        swapped = self.order.changes_places(shard, divergence)
+        chosen = _change_places(pairs, swapped).filter(pa.array(kept))
         kept_ids = ids.filter(pa.array(kept))
         digest = ids_digest(kept_ids.view(pa.binary()).to_pylist())
         at_cut = np.flatnonzero(kept & (bits == np.uint64(self.cut.bits)))
@@ -68,11 +69,13 @@ class KeptWriter:
             "ids_digest": as_hex(digest),
             "last": last,  # by key, then by id: a shard's pairs are sorted by their ids
             "kept_per_aspect": {one["values"]: one["counts"] for one in pc.value_counts(chosen["aspect"]).to_pylist()},
-            "longer": _longer(self.order.source.lengths(shard), kept),
+            "relabelled": int((swapped & kept).sum()),
+            "longer": _longer(self.order.source.lengths(shard), kept, swapped),
         }
         if self.rated:
             drawn = random_keys(ids.to_pylist(), self.order.seed) < self.budget
-            masks = {"all": bits != NOT_FINITE, "kept": kept, "random": drawn & (bits != NOT_FINITE)}
+            # Of the labels that the corpus brings: a pair that got another one counts as known no more.
+            masks = {"all": bits != NOT_FINITE, "kept": kept & ~swapped, "random": drawn & (bits != NOT_FINITE)}
             facts["conflict"] = {name: _tally(pairs["conflict"], mask) for name, mask in masks.items()}
         tables = {
             PAIRS: selection_table(list(self.order.quantiles), ids, divergence, kept, scaled),
@@ -158,10 +161,22 @@ def as_hex(digest: int) -> str:
     return f"{digest:064x}"
 
 
-def _longer(lengths: np.ndarray, kept: np.ndarray) -> dict[str, list[int]]:
+def _change_places(pairs: pa.Table, swapped: np.ndarray) -> pa.Table:
+    """The pairs with the rows of chosen and rejected exchanged where ``swapped``."""
+    if not swapped.any():
+        return pairs
+    chosen, rejected = pairs["chosen_row"], pairs["rejected_row"]
+    mask = pa.array(swapped)
+    for name, one, other in (("chosen_row", rejected, chosen), ("rejected_row", chosen, rejected)):
+        pairs = pairs.set_column(pairs.schema.get_field_index(name), name, pc.if_else(mask, one, other))
+    return pairs
+
+
+def _longer(lengths: np.ndarray, kept: np.ndarray, swapped: np.ndarray) -> dict[str, list[int]]:
     """Pairs whose chosen response has more tokens than the rejected one, and pairs; of all and of the kept."""
     longer = lengths[0] > lengths[1]
-    return {"all": [int(longer.sum()), len(longer)], "kept": [int(longer[kept].sum()), int(kept.sum())]}
+    as_kept = np.where(swapped, lengths[1] > lengths[0], longer)[kept]
+    return {"all": [int(longer.sum()), len(longer)], "kept": [int(as_kept.sum()), int(kept.sum())]}
 
 
 def _tally(conflict: pa.ChunkedArray, mask: np.ndarray) -> list[int]:
@@ -176,6 +191,7 @@ def add_facts(facts: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "kept": sum(one["kept"] for one in facts),
         "finite": sum(one["finite"] for one in facts),
+        "relabelled": sum(one["relabelled"] for one in facts),
         "ids_digest": as_hex(sum(int(one["ids_digest"], 16) for one in facts) % 2**256),
         "cut_pd": max((tuple(one["last"]) for one in facts if one["last"]), default=(None, None))[1],
         "kept_per_aspect": {aspect: sum(one["kept_per_aspect"].get(aspect, 0) for one in facts) for aspect in aspects},

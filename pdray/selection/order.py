@@ -18,8 +18,10 @@ from pdray.schema import PAIRS, TEXTS
 from pdray.selection import strategies
 from pdray.selection.divergence import preference_divergence, reward_margins, scale_margins
 from pdray.selection.radix import ordered_bits, starts_with
-from pdray.selection.strategy import LogProbs, Table, sort_key
+from pdray.selection.strategy import LogProbs, Table, changes_places, sort_key
 from pdray.shards import ShardedFolder
+
+OVERALL = {"chosen": 1.0, "rejected": -1.0, "equal": 0.0, None: np.nan}
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,32 @@ class PairSource:
         own: np.ndarray = np.stack(margins.values)[margins.own, np.arange(len(margins.own))].astype(np.float64)
         return own
 
+    def mean_rating_gap(self, shard: int) -> np.ndarray:
+        """(n,) float64, mean true rating over the aspects, of the chosen response less that of the rejected one.
+
+        NaN where a rating is not known.
+        """
+        names = [[f"score_{side}.{aspect}" for aspect in self.penalties] for side in ("chosen", "rejected")]
+        pairs = self.corpus.read(PAIRS, shard, [*names[0], *names[1]])
+        sides = [np.stack([pairs[name].to_numpy().astype(np.float64) for name in one]).mean(axis=0) for one in names]
+        # Means that are equal but for rounding are equal.
+        gap: np.ndarray = np.round(sides[0] - sides[1], 9)
+        return gap
+
+    def overall_gap(self, shard: int) -> np.ndarray:
+        """(n,) float64, 1, −1, 0 or NaN for an overall label of chosen, rejected, equal or none.
+
+        Raises:
+            UserError: the corpus has other labels.
+        """
+        labels = self.corpus.read(PAIRS, shard, ["overall"])["overall"].to_pylist()
+        if others := sorted(set(labels) - set(OVERALL), key=str):
+            raise UserError(
+                f"the column overall of the corpus says {others[0]!r}, but a strategy that labels pairs by it needs "
+                "chosen, rejected or equal; write one of these, or choose another strategy"
+            )
+        return np.array([OVERALL[label] for label in labels], np.float64)
+
     def own(self, labels: pa.ChunkedArray) -> np.ndarray:
         """(n,) int64, index of the aspect that labelled each pair."""
         own = pc.index_in(labels, value_set=pa.array(list(self.penalties), pa.string()))
@@ -144,6 +172,14 @@ class ShardColumns:
     def logps(self) -> LogProbs:
         """Of n pairs."""
         return self.source.logps(self.shard)
+
+    def mean_rating_gap(self) -> np.ndarray:
+        """(n,) float64."""
+        return self.source.mean_rating_gap(self.shard)
+
+    def overall_gap(self) -> np.ndarray:
+        """(n,) float64."""
+        return self.source.overall_gap(self.shard)
 
 
 @dataclass(frozen=True)
@@ -199,8 +235,14 @@ class Ordering:
         strategy = strategies.find(self.strategy)
         if self.column is not None:
             strategy = replace(strategy, key=strategy.statistics[self.column].column)
-        table = Table(divergence, self.seed, ShardColumns(self.source, shard), self.statistics)
-        return sort_key(strategy, table)
+        return sort_key(strategy, self._table(shard, divergence))
+
+    def changes_places(self, shard: int, divergence: np.ndarray) -> np.ndarray:
+        """(n,) bool, whether chosen and rejected change places where the pair is kept."""
+        return changes_places(strategies.find(self.strategy), self._table(shard, divergence))
+
+    def _table(self, shard: int, divergence: np.ndarray) -> Table:
+        return Table(divergence, self.seed, ShardColumns(self.source, shard), self.statistics)
 
     def bits(self, shard: int) -> np.ndarray:
         """The key of each pair as (n,) uint64 that sort alike; see :func:`~pdray.selection.radix.ordered_bits`."""

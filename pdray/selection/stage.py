@@ -36,7 +36,7 @@ from pdray.stages import Stage, StageContext, StageResult, Upstream
 from pdray.storage import StoragePath
 from pdray.store import fingerprint
 
-VERSION = 4
+VERSION = 5
 
 
 def settings(config: RunConfig) -> dict[str, Any]:
@@ -49,11 +49,16 @@ def check(config: RunConfig, upstream: Upstream) -> None:
     """Refuse a strategy that reads what the run does not have, and once the corpus is known a budget that keeps none.
 
     Raises:
-        UserError: the strategy reads log-probabilities that the run does not compute, or ratings that no pair has;
-            ⌊λN⌋ is 0; a weight of an unknown aspect.
+        UserError: the strategy reads log-probabilities that the run does not compute, or ratings that no pair has, or
+            it labels pairs anew for a loss that cannot use that; ⌊λN⌋ is 0; a weight of an unknown aspect.
     """
     corpus, selection = upstream.corpus, config.selection
     _check_logps(selection.strategy, config.logprobs)
+    if config.alignment and config.alignment.loss == "dfpo" and find_strategy(selection.strategy).label is not None:
+        raise UserError(
+            f"selection.strategy {selection.strategy} labels pairs anew, but alignment.loss dfpo reads the divergence "
+            "of the old labels; set alignment.loss to dpo, or selection.strategy to all"
+        )
     if corpus is None:
         return
     if num_kept(selection.budget, corpus.pairs) == 0:
@@ -62,7 +67,7 @@ def check(config: RunConfig, upstream: Upstream) -> None:
             f"set it to at least {_smallest_budget(corpus.pairs)} or give more pairs"
         )
     lacking = sorted(set(corpus.aspects) - set(corpus.rated))
-    if lacking and find_strategy(selection.strategy).margins == "ratings":
+    if lacking and find_strategy(selection.strategy).reads_ratings:
         raise UserError(
             f"selection.strategy {selection.strategy} needs true ratings of every aspect, but the corpus has none of "
             f"{', '.join(lacking)} (columns score_chosen.<aspect> and score_rejected.<aspect>); choose another strategy"
@@ -130,6 +135,8 @@ def run(ctx: StageContext) -> StageResult:
     finite = int(shared.counts.sum())
     wanted = finite if strategy.keeps_all else num_kept(selection.budget, corpus.pairs)
     needed = "divergence and log-probabilities" if strategy.logps else "divergence"
+    if strategy.label is not None:
+        needed = f"divergence and {'overall label' if strategy.label_of == 'overall' else 'mean rating'} but equal"
     if finite < max(wanted, 1):
         raise UserError(
             f"only {finite:,} of {corpus.pairs:,} pairs have a finite {needed} but selection.budget asks for "
@@ -157,6 +164,7 @@ def run(ctx: StageContext) -> StageResult:
             "ids_digest": figures["ids_digest"],
             "quantiles": _finite(shared.quantiles),
             "statistics": _finite(shared.statistics),
+            **({"relabelled": figures["relabelled"]} if strategy.label is not None else {}),
             "conflict": figures["conflict"],
             "kept_per_aspect": figures["kept_per_aspect"],
             "chosen_longer": figures["chosen_longer"],

@@ -65,6 +65,14 @@ class Columns(Protocol):
         """Log-probabilities, where the run has them."""
         ...
 
+    def mean_rating_gap(self) -> np.ndarray:
+        """(n,) float64, mean true rating of the chosen response less that of the rejected one; NaN without ratings."""
+        ...
+
+    def overall_gap(self) -> np.ndarray:
+        """(n,) float64, by the overall label: 1 for the chosen response, −1 for the rejected, 0 equal, NaN none."""
+        ...
+
 
 @dataclass(frozen=True)
 class Table:
@@ -102,6 +110,16 @@ class Table:
     def logps(self) -> LogProbs:
         """Log-probabilities; for strategies that name the models in :attr:`Strategy.logps`."""
         return self.columns.logps()
+
+    @cached_property
+    def mean_rating_gap(self) -> np.ndarray:
+        """(n,) float64, mean true rating of the chosen response less that of the rejected one; NaN without ratings."""
+        return self.columns.mean_rating_gap()
+
+    @cached_property
+    def overall_gap(self) -> np.ndarray:
+        """(n,) float64, by the overall label: 1 for the chosen response, −1 for the rejected, 0 equal, NaN none."""
+        return self.columns.overall_gap()
 
 
 Column = Callable[[Table], np.ndarray]
@@ -151,6 +169,9 @@ class Strategy:
         logps: the models whose log-probabilities the key reads; two of them have to be different models.
         statistics: what the key has to know of the whole corpus, by the names that it gives them.
         keeps_all: whether every pair with a key is kept, whatever the budget.
+        label: for strategies that label pairs anew: (n,) numbers from the table of a shard. Above 0 a pair stays as it
+            is, below 0 its responses change places where it is kept, and with 0 or NaN it has no label and no key.
+        label_of: what the label is made of.
     """
 
     key: Column
@@ -159,10 +180,17 @@ class Strategy:
     logps: tuple[Model, ...] = ()
     statistics: Mapping[str, Statistic] = field(default_factory=dict)
     keeps_all: bool = False
+    label: Column | None = None
+    label_of: Literal["ratings", "overall"] | None = None
+
+    @property
+    def reads_ratings(self) -> bool:
+        """Whether it needs true ratings of every aspect."""
+        return self.margins == "ratings" or self.label_of == "ratings"
 
 
 def sort_key(strategy: Strategy, table: Table) -> np.ndarray:
-    """The key of each pair, (n,) float64, never −0.0; NaN where the divergence is.
+    """The key of each pair, (n,) float64, never −0.0; NaN where the divergence is, or the pair has no label.
 
     Raises:
         UserError: the strategy gives something else than a number for each pair.
@@ -173,4 +201,15 @@ def sort_key(strategy: Strategy, table: Table) -> np.ndarray:
             f"the strategy that keeps {strategy.about} gives keys of shape {keys.shape} and type {keys.dtype} for "
             f"{len(table.divergence)} pairs; a number for each is needed"
         )
-    return np.where(np.isnan(table.divergence), np.nan, keys) + 0.0
+    unknown = np.isnan(table.divergence)
+    if strategy.label is not None:
+        unknown = unknown | ~(np.abs(strategy.label(table)) > 0)
+    return np.where(unknown, np.nan, keys) + 0.0
+
+
+def changes_places(strategy: Strategy, table: Table) -> np.ndarray:
+    """Which pairs the strategy labels the other way round, (n,) bool."""
+    if strategy.label is None:
+        return np.zeros(len(table.divergence), bool)
+    swapped: np.ndarray = strategy.label(table) < 0
+    return swapped

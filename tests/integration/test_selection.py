@@ -219,6 +219,7 @@ def test_a_table_that_is_lost_meanwhile_is_named(tmp_path, case):
 def test_a_budget_that_keeps_nothing_is_refused_before_the_proxies():
     class Config:
         selection = SelectionConfig(budget=0.001)
+        logprobs = alignment = None
 
     def with_pairs(pairs: int) -> Upstream:
         return Upstream(corpus=CorpusOutput(1, pairs, 2 * pairs, ASPECTS, {}, False))

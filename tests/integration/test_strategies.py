@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -16,7 +17,7 @@ from pdray.selection import strategies
 from pdray.selection.stage import STAGE
 from pdray.selection.strategy import Columns, Strategy, Table, sort_key
 from pdray.stages import Upstream
-from tests.selection.cases import by_hand, random_case, read, select, write_case
+from tests.selection.cases import by_hand, labels_of, random_case, read, select, write_case
 from tests.stages import run_stage
 
 pytestmark = pytest.mark.usefixtures("ray_local")
@@ -30,6 +31,7 @@ def case():
     found.ratings[rng.random(found.ratings.shape) < 0.01] = np.nan
     found.logps = -rng.exponential(20, (900, 2, 2)).astype(np.float32)
     found.logps[rng.random(found.logps.shape) < 0.01] = np.nan
+    found.overall = rng.choice(["chosen", "rejected", "equal", None], 900, p=[0.6, 0.2, 0.1, 0.1]).tolist()
     return found
 
 
@@ -42,6 +44,37 @@ def test_each_keeps_what_its_plain_form_keeps(tmp_path, case, strategy):
     result = select(tmp_path, case, 4, strategy=strategy)
     assert kept_ids(tmp_path) == sorted(pair_id for _, pair_id, _ in by_hand(case, strategy=strategy))
     assert result.rows_out == len(kept_ids(tmp_path)) == result.rows_in - sum(result.dropped.values())
+
+
+@pytest.mark.parametrize("strategy", ["overall", "mean_rating"])
+def test_pairs_that_are_labelled_anew_change_places(tmp_path, case, strategy):
+    result = select(tmp_path, case, 3, strategy=strategy, budget=0.1)
+    labels = dict(zip(case.ids, labels_of(case, strategy).tolist(), strict=True))
+    kept = read(tmp_path, "kept").to_pylist()
+    for row in kept:
+        sides = ("chosen", "rejected") if labels[row["pair_id"]] > 0 else ("rejected", "chosen")
+        assert [row["chosen"], row["rejected"]] == [f"{side} of {row['pair_id']}" for side in sides]
+    swapped = [row["pair_id"] for row in kept if labels[row["pair_id"]] < 0]
+    assert result.metrics["relabelled"] == len(swapped) > 50
+    place = {pair_id: row for row, pair_id in enumerate(case.ids)}
+    longer = [np.sign(case.tokens[place[row["pair_id"]]] @ [1, -1]) * labels[row["pair_id"]] > 0 for row in kept]
+    assert result.metrics["chosen_longer"]["kept"] == pytest.approx(np.mean(longer))
+    as_labelled = [case.conflict[place[row["pair_id"]]] for row in kept if labels[row["pair_id"]] > 0]
+    assert result.metrics["conflict"]["kept"] == pytest.approx(np.mean(as_labelled))
+
+
+def test_an_overall_label_that_says_something_else_is_refused(tmp_path, case):
+    strange = replace(case, overall=["response A", *case.overall[1:]])
+    with pytest.raises(UserError, match=r"overall of the corpus says 'response A', but .* chosen, rejected or equal"):
+        select(tmp_path, strange, 2, strategy="overall")
+
+
+def test_dfpo_reads_no_labels_that_are_new():
+    config = SimpleNamespace(
+        selection=SelectionConfig(strategy="mean_rating"), logprobs=None, alignment=SimpleNamespace(loss="dfpo")
+    )
+    with pytest.raises(UserError, match=r"mean_rating labels pairs anew, but .*dfpo reads the divergence of the old"):
+        STAGE.check(cast(RunConfig, config), Upstream())
 
 
 def test_another_budget_of_a_strategy_with_a_median_reads_what_is_shared(tmp_path, case):
@@ -101,7 +134,9 @@ def test_log_probabilities_that_the_run_does_not_have_are_refused_before_anythin
 
 @pytest.mark.parametrize(("strategy", "reads"), [("pd", ()), ("fusion", ("logprobs",))])
 def test_only_a_strategy_that_reads_log_probabilities_depends_on_them(strategy, reads):
-    config = SimpleNamespace(selection=SelectionConfig(strategy=strategy), logprobs=LogprobsConfig(policy="p"))
+    config = SimpleNamespace(
+        selection=SelectionConfig(strategy=strategy), logprobs=LogprobsConfig(policy="p"), alignment=None
+    )
     assert STAGE.reads(cast(RunConfig, config)) == ("corpus", "proxies", "scores", *reads)
     config.logprobs = None
     assert STAGE.reads(cast(RunConfig, config)) == ("corpus", "proxies", "scores")
@@ -110,7 +145,10 @@ def test_only_a_strategy_that_reads_log_probabilities_depends_on_them(strategy, 
 def refuse(upstream: Upstream, logprobs: LogprobsConfig | None = None, **config: Any) -> None:
     """The check that the pipeline makes as soon as the corpus is known."""
     assert STAGE.check is not None
-    STAGE.check(cast(RunConfig, SimpleNamespace(selection=SelectionConfig(**config), logprobs=logprobs)), upstream)
+    STAGE.check(
+        cast(RunConfig, SimpleNamespace(selection=SelectionConfig(**config), logprobs=logprobs, alignment=None)),
+        upstream,
+    )
 
 
 def test_an_unknown_strategy_is_refused_with_the_known_ones():

@@ -48,6 +48,7 @@ class Case:
         penalty: ρ.
         chat: whether texts are messages.
         logps: (n, 2, 2) float32, of the chosen and the rejected response by policy and reference; None is −1 for all.
+        overall: n labels; None is none for all.
     """
 
     ids: list[str]
@@ -59,6 +60,7 @@ class Case:
     chat: bool = False
     ratings: np.ndarray | None = None
     logps: np.ndarray | None = None
+    overall: list[str | None] | None = None
 
     @property
     def known_logps(self) -> np.ndarray:
@@ -122,6 +124,8 @@ def keys_of(strategy: str, case: Case, pd: np.ndarray, seed: int) -> np.ndarray:
         "pd": pd,
         "pd_ratings": pd,
         "all": pd,
+        "overall": pd,
+        "mean_rating": pd,
         "pd_high": -pd,
         "pd_mid": np.abs(pd - finite[(len(finite) + 1) // 2 - 1]),
         "longest": -case.tokens[:, 0].astype(float),
@@ -178,9 +182,21 @@ def by_hand(
     if strategy == "pd_ratings":
         assert case.ratings is not None
         pd = summed(case, case.ratings[:, 0] - case.ratings[:, 1], gamma, weights or {})
-    rows = zip(keys_of(strategy, case, pd, seed).tolist(), case.ids, pd.tolist(), strict=True)
+    keys = np.where(labels_of(case, strategy) == 0, np.nan, keys_of(strategy, case, pd, seed))
+    rows = zip(keys.tolist(), case.ids, pd.tolist(), strict=True)
     found = sorted(row for row in rows if np.isfinite(row[0]) and np.isfinite(row[2]))
-    return found if strategy == "all" else found[: int(round(budget * len(case.ids), 6))]
+    return found if strategy in ("all", "overall", "mean_rating") else found[: int(round(budget * len(case.ids), 6))]
+
+
+def labels_of(case: Case, strategy: str) -> np.ndarray:
+    """1 where a pair keeps its label, −1 where its responses change places, 0 where it has none."""
+    if strategy == "overall":
+        return np.array([{"chosen": 1, "rejected": -1}.get(label or "", 0) for label in case.overall or []])
+    if strategy == "mean_rating":
+        assert case.ratings is not None
+        means = case.ratings.sum(axis=2)
+        return np.nan_to_num(np.sign(means[:, 0] - means[:, 1])).astype(int)
+    return np.ones(len(case.ids), int)
 
 
 def write_case(root: Path, case: Case, num_shards: int, seed: int = 0) -> Upstream:
@@ -241,7 +257,7 @@ def _shard_tables(case: Case, rows: list[int]) -> tuple[dict[str, pa.Table], pa.
         "aspect": [ASPECTS[case.own[row]] for row in rows],
         "chosen_row": [2 * place + swap for place, swap in enumerate(swapped)],
         "rejected_row": [2 * place + 1 - swap for place, swap in enumerate(swapped)],
-        "overall": [None] * len(rows),
+        "overall": [case.overall[row] if case.overall else None for row in rows],
         "source": [None] * len(rows),
     }
     for aspect in rated:

@@ -18,6 +18,8 @@ BUILT_IN = (
     "pd_ratings",
     "random",
     "all",
+    "overall",
+    "mean_rating",
     "longest",
     "implicit_margin",
     "implicit_margin_small",
