@@ -108,9 +108,9 @@ class EngineConfig(Section):
             raise ValueError("engine_args are settings of vllm, and engine is transformers; remove them")
         owned = sorted(set(self.engine_args) & set(self.owned_arguments))
         if owned:
-            raise ValueError(
-                f"engine_args.{owned[0]} has a setting of its own ({self.owned_arguments[owned[0]]}); set that one"
-            )
+            decides = self.owned_arguments[owned[0]]
+            name = f"{self.section}.{decides}" if decides in type(self).model_fields else decides
+            raise ValueError(f"engine_args.{owned[0]} has a setting of its own ({name}); set that one")
         return self
 
     @property

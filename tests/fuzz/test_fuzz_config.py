@@ -26,7 +26,8 @@ GOOD: list[tuple[str, Any]] = [
     0.5),
     ("proxies.length_penalty", 0), ("scores.dtype", "float16"), ("scores.prompt_tokens", 4), ("scores.engine", "vllm"),
     ("scores.engine_args", {}), ("selection.budget", "0.5"), ("selection.gamma", 1), ("selection.rank", "none"),
-    ("selection.strategy", "random"), ("alignment", None), ("alignment.beta", "1e-5"), ("alignment.zero_stage", 3),
+    ("selection.strategy", "random"), ("selection.strategy", "fusion"), ("logprobs.engine", "transformers"),
+    ("alignment", None), ("alignment.beta", "1e-5"), ("alignment.zero_stage", 3),
     ("alignment.deepspeed", {"zero_optimization": {"offload_optimizer": {"device": "cpu"}}}),
     ("alignment.num_workers", 8),
 ]  # fmt: skip

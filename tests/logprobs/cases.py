@@ -51,7 +51,7 @@ def by_hand(folder: Path, texts: list[ResponseText]) -> np.ndarray:
 
 def read(root: Path, upstream: Upstream, load: EngineLoader = load_engine, **logprobs: Any) -> tuple[StageResult, Any]:
     """Run the stage; its result and its shards."""
-    settings: dict[str, Any] = {"max_tokens": 48, "parity_rows": 6, "engine": "transformers"}
+    settings: dict[str, Any] = {"max_tokens": 32, "parity_rows": 6, "engine": "transformers"}
     config = LogprobsConfig.model_validate(settings | logprobs)
     result = run_stage(replace(STAGE, run=partial(run, load=load)), root, upstream=upstream, logprobs=config)
     assert upstream.corpus is not None
