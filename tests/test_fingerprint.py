@@ -26,6 +26,7 @@ INPUTS = (
     "logprobs.policy",
     "logprobs.reference",
     "alignment.policy",
+    "evaluation.pairs",
 )
 # Where a value of the right type is not yet one that can be looked up.
 OTHERS: dict[str, Any] = {"strategy": "longest", "weights": {"helpfulness": 2.0}}
@@ -49,6 +50,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
                 "reference": str(tiny.tiny_llama_lm(root / "reference", seed=1)),
             },
             "alignment": {"policy": str(root / "policy"), "lora": {}},
+            "evaluation": {"pairs": str(root / "pairs.jsonl")},
         }
     )
 
@@ -102,6 +104,7 @@ def names() -> list[str]:
             "proxies": {"base_model": "x", "lora": {}},
             "logprobs": {"policy": "x"},
             "alignment": {"policy": "x", "lora": {}},
+            "evaluation": {"pairs": "x"},
         }
     )
     return [name for name, _ in settings_of(example)]
@@ -122,7 +125,7 @@ def test_the_test_sees_many_settings_of_both_kinds() -> None:
 
 
 @pytest.mark.parametrize("content", ["the same", "another"])
-@pytest.mark.parametrize("name", ["corpus", "proxies", "logprobs", "alignment"])
+@pytest.mark.parametrize("name", ["corpus", "proxies", "logprobs", "alignment", "evaluation"])
 def test_inputs_are_what_lies_there(config: RunConfig, tmp_path: Path, name: str, content: str) -> None:
     """A copy elsewhere is the same input; another content is another."""
     here = Path(config.corpus.patterns[0]).parent
