@@ -1,4 +1,4 @@
-"""The embedded demo: a seeded corpus, small models built on the spot, and all five stages on them."""
+"""The embedded demo: a seeded corpus, small models built on the spot, and every stage on them, for three selections."""
 
 from pdray.demo.run import run_demo
 

@@ -61,7 +61,8 @@ def test_a_run_on_object_storage(s3_server: S3Server, config: Path, tmp_path: Pa
         shown = pdray("show", run, "--json", cwd=place)
         assert shown.returncode == 0, shown.stderr
         stages = json.loads(shown.stdout)["stages"]
-        assert [stage["status"] for stage in stages.values()] == ["complete"] * 4 + ["not configured"]
+        found = {name: stage["status"] for name, stage in stages.items() if stage["status"] != "not configured"}
+        assert found == dict.fromkeys(["corpus", "proxies", "scores", "selection"], "complete")
         assert (stages["corpus"]["rows"], stages["selection"]["rows"]) == (120, 36)
         ids = kept_ids(run, stages)
         assert len(ids) == 36
