@@ -1,4 +1,4 @@
-"""The embedded demo: a seeded corpus, small models built on the spot, and every stage on them, for three selections."""
+"""The embedded demo: a seeded corpus, small models built on the spot, and the stages on them."""
 
 from pdray.demo.run import run_demo
 
