@@ -25,7 +25,7 @@ def check(**logprobs: Any) -> None:
 
 @pytest.fixture(scope="module")
 def policy(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(tiny_llama_lm(tmp_path_factory.mktemp("models") / "policy", max_positions=64))
+    return str(tiny_llama_lm(tmp_path_factory.mktemp("models") / "policy", max_positions=64, chat=False))
 
 
 def test_two_models_of_one_vocabulary_pass(policy: str, tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ def test_a_classifier_is_no_policy(tmp_path: Path) -> None:
 
 
 def test_a_copy_of_the_policy_is_no_reference(policy: str, tmp_path: Path) -> None:
-    copy = tiny_llama_lm(tmp_path, max_positions=64)
+    copy = tiny_llama_lm(tmp_path, max_positions=64, chat=False)
     with pytest.raises(UserError, match=r"the very model that logprobs.policy names.* leave the reference out"):
         check(policy=policy, reference=str(copy), max_tokens=32)
 
@@ -71,7 +71,7 @@ def settings(policy: str, tmp_path: Path) -> dict[str, Any]:
         "run": str(tmp_path / "run"),
         "corpus": {"path": str(tmp_path / "pairs.jsonl")},
         "proxies": {"base_model": policy},
-        "logprobs": {"policy": policy, "reference": str(tiny_llama_lm(tmp_path / "reference", seed=1))},
+        "logprobs": {"policy": policy, "reference": str(tiny_llama_lm(tmp_path / "reference", seed=1, chat=False))},
     }
 
 
