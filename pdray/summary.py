@@ -133,6 +133,12 @@ def _lines(name: str, stage: dict[str, Any]) -> list[tuple[str, str]]:
             continue
         if name == "proxies" and key == "aspects":
             rows += [(f"aspect {aspect}", _proxy(proxy)) for aspect, proxy in value.items()]
+        elif name == "evaluation" and key in ("accuracy", "aspects"):
+            rows += (
+                [(key, _accuracy(value))]
+                if key == "accuracy"
+                else [(f"aspect {aspect}", _accuracy(found)) for aspect, found in value.items()]
+            )
         elif key == "attempts" and value <= 1:
             continue
         elif key == "holds":
@@ -150,6 +156,10 @@ def _proxy(proxy: dict[str, Any]) -> str:
     length = proxy.get("length_correlation") or {}
     correlation = "".join(f", length correlation {when} {_number(value)}" for when, value in length.items() if value)
     return f"{proxy['train_pairs']:,} pairs, held-out accuracy {_number(proxy['held_out_accuracy'])}{correlation}"
+
+
+def _accuracy(found: dict[str, float]) -> str:
+    return f"{found['mean']:.1%} ({found['low']:.1%} to {found['high']:.1%}) of {found['pairs']:,} pairs"
 
 
 def _number(value: Any, digits: int = 3) -> str:

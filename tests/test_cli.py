@@ -81,6 +81,20 @@ def test_every_selection_is_shown_and_the_current_one_marked(tmp_path: Path) -> 
     assert "also here            selection-00000001/" in table(found)
 
 
+def test_the_accuracy_of_a_policy_is_shown_with_its_interval(tmp_path: Path) -> None:
+    figures = {"mean": 0.6123, "low": 0.58, "high": 0.65, "pairs": 1200}
+    manifest = {"fingerprint": "f", "rows_out": 1200, "quarantined": 0, "seconds": 1, "output": {}}
+    store = RunStore(tmp_path)
+    store.finish(
+        store.root / "evaluation-00000001",
+        manifest | {"metrics": {"accuracy": figures, "aspects": {"honesty": figures | {"mean": 0.5}}}},
+    )
+    store.write_state({"config": {}, "stages": {"evaluation": "evaluation-00000001"}})
+    lines = " ".join(table(summarise(tmp_path)).split())
+    assert "accuracy 61.2% (58.0% to 65.0%) of 1,200 pairs" in lines
+    assert "aspect honesty 50.0% (58.0% to 65.0%) of 1,200 pairs" in lines
+
+
 @pytest.mark.parametrize("text", ["[" * 100_000, "[]", ""])
 def test_a_damaged_run_folder_is_shown(tmp_path: Path, text: str) -> None:
     RunStore(tmp_path).write_state({"config": {}, "stages": {"corpus": "corpus-1", "scores": "scores-1"}})

@@ -14,7 +14,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from pdray.alignment import checkpoints
-from pdray.alignment.dfpo import REFERENCE_LOSS
+from pdray.alignment.dfpo import REFERENCE_LOSS, REFERENCE_SLOPE
 from pdray.errors import UserError
 
 FIRST_LOSS = math.log(2)  # DPO's loss where policy and reference are the same model: −log σ(0)
@@ -72,26 +72,28 @@ class LossCheck(TrainerCallback):
     ) -> None:
         """The trainer has averaged the loss over all workers, so that all of them stop together."""
         if logs is not None and "loss" in logs:
-            reference = logs[REFERENCE_LOSS] if self.loss == "dfpo" else None
+            reference = (logs[REFERENCE_LOSS], logs[REFERENCE_SLOPE]) if self.loss == "dfpo" else None
             check_loss(logs["loss"], state.global_step, reference)
 
 
-def check_loss(loss: float, step: int, reference: float | None = None) -> None:
+def check_loss(loss: float, step: int, reference: tuple[float, float] | None = None) -> None:
     """Compare a logged loss with what DPO or DFPO allows.
 
     Args:
         loss: mean loss of the step, measured before its update, in nats.
         step: 1 for the first; the loss then belongs to the untouched policy.
-        reference: of DFPO, mean of log(1 + exp(−Δφ)) over the pairs of the step, in nats; None for DPO.
+        reference: of DFPO, means over the pairs of the step of log(1 + exp(−Δφ)), in nats, and of κσ(−Δφ), by which an
+            error of M counts in it; None for DPO, where these are ln 2 and 1/2.
 
     Raises:
         UserError: the value, the rule and likely causes.
     """
     name, rule = ("DPO", "ln 2") if reference is None else ("DFPO", "the mean of log(1 + exp(−Δφ))")
-    first = FIRST_LOSS if reference is None else reference
-    if step == 1 and not abs(loss - first) <= FIRST_LOSS_TOLERANCE:
+    first, slope = (FIRST_LOSS, 0.5) if reference is None else reference
+    tolerance = 2 * slope * FIRST_LOSS_TOLERANCE  # the same error of M passes for both losses
+    if step == 1 and not abs(loss - first) <= tolerance:
         raise UserError(
-            f"the first {name} loss is {loss:.6f} but must be {rule} = {first:.6f} within {FIRST_LOSS_TOLERANCE}, "
+            f"the first {name} loss is {loss:.6f} but must be {rule} = {first:.6f} within {tolerance:.2g}, "
             "since policy and reference start as the same model. Likely causes: randomness in the policy's "
             "forward pass (dropout, layerdrop, router noise in its config.json), a reference that is not "
             "alignment.policy, or too little precision (set alignment.dtype to float32)"

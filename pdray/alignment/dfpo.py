@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 
 REFERENCE_LOSS = "reference_loss"  # what the reference has on the pairs of a step, in the log: −log σ(Δφ), as M is 0
+REFERENCE_SLOPE = "reference_slope"  # beside it: how fast that loss falls with M, κσ(−Δφ); 1/2 for DPO
 
 
 def dfpo_terms(

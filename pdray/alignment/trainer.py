@@ -13,7 +13,7 @@ from torch.nn import functional
 from trl import DPOTrainer
 from trl.models.utils import prepare_deepspeed
 
-from pdray.alignment.dfpo import REFERENCE_LOSS
+from pdray.alignment.dfpo import REFERENCE_LOSS, REFERENCE_SLOPE
 
 REFERENCE_COLUMNS = ("ref_chosen_logps", "ref_rejected_logps")
 DFPO_COLUMNS = ("kappa", "divergence")
@@ -46,8 +46,8 @@ class DfpoTrainer(PreparedTrainer):
 
     TRL knows its losses by name alone. It is asked for none of them here, so that its own code still makes the one
     forward pass, adds a router's loss and logs rewards, their margins and accuracies, which are those of M as in DPO.
-    The loss is made of that pass's log-probabilities. ``reference_loss`` is logged beside it: what the reference, whose
-    M is 0, has on the same pairs.
+    The loss is made of that pass's log-probabilities. Logged beside it are ``reference_loss``, which the reference,
+    whose M is 0, has on the same pairs, and ``reference_slope``, by which that falls with M.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -80,7 +80,9 @@ class DfpoTrainer(PreparedTrainer):
         margin = self.beta * (ratios[0] - ratios[1])
         mode = "train" if self.model.training else "eval"
         at_reference = dfpo_loss(torch.zeros_like(margin.detach()), inputs["kappa"], inputs["divergence"])
-        self._metrics[mode][REFERENCE_LOSS].append(self.accelerator.gather(at_reference).mean().item())
+        slope = inputs["kappa"] * torch.sigmoid(-inputs["divergence"])
+        for name, values in ((REFERENCE_LOSS, at_reference), (REFERENCE_SLOPE, slope)):
+            self._metrics[mode][name].append(self.accelerator.gather(values).mean().item())
         return others + dfpo_loss(margin, inputs["kappa"], inputs["divergence"]).mean()
 
 

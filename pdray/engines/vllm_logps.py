@@ -29,8 +29,7 @@ class VllmLogps:
 
         arguments = {"runner": "generate", "max_model_len": options.max_tokens + 1, "enable_prefix_caching": False}
         if not options.num_gpus:
-            # Compiling takes minutes on a CPU and makes no pass faster: 44 s either way for 5,400 tokens of a model
-            # with 135 million weights, after 218 s of loading instead of 10.
+            # Compiling takes minutes on a CPU and makes no pass faster.
             arguments["enforce_eager"] = True
         self._llm = load_llm(model_path, options, arguments)
         # 0 besides that of the token itself; without detokenising, and as numbers instead of an object for each token.

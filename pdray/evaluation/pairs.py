@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json as pj
@@ -12,6 +14,7 @@ from pdray.hashing import hash64
 from pdray.schema import MESSAGES
 
 TEXTS = ("prompt", "chosen", "rejected")
+MOST_BYTES = 2**30
 NEEDED = "evaluation.pairs needs the columns prompt, chosen and rejected, all strings or all lists of messages"
 
 
@@ -53,6 +56,11 @@ def read_pairs(path: str, most: int, seed: int) -> tuple[pa.Table, int]:
 
 def _read(path: str) -> pa.Table:
     try:
+        if (size := os.path.getsize(path)) > MOST_BYTES:
+            raise UserError(
+                f"evaluation.pairs {path} has {size / 2**30:.1f} GiB, but the driver reads it whole; some thousand "
+                "pairs are enough, so write a file of at most 1 GiB"
+            )
         if path.endswith(".parquet"):
             return pq.read_table(path)
         if path.endswith(".jsonl"):

@@ -20,12 +20,13 @@ from pdray.evaluation.pairs import read_pairs
 from pdray.hashing import hash64
 from pdray.identity import file_identity
 from pdray.responses import CutRule, cut_rule
-from pdray.runtime.tasks import num_tasks, run_tasks
+from pdray.runtime.tasks import run_tasks
 from pdray.schema import EvaluationOutput
 from pdray.stages import Stage, StageContext, StageResult, Upstream
 
 PAIRS = "pairs.parquet"
 TASK_SECONDS = 6 * 3600.0
+PAIRS_PER_TASK = 512  # on every machine: what is padded together decides the last digits
 SIDES = ("chosen", "rejected")
 
 
@@ -107,9 +108,9 @@ def _prompt_hashes(prompts: pa.ChunkedArray, seed: int) -> np.ndarray:
 
 def _log_probabilities(ctx: StageContext, pairs: pa.Table, models: list[str], rule: CutRule) -> np.ndarray:
     """(n, 2, 2) float32: by pair, by policy or reference, of chosen and rejected; nats."""
-    parts = np.array_split(np.arange(len(pairs)), min(len(pairs), num_tasks() // 2 or 1))
     gpus = _sections(ctx.config)[0].gpus
-    jobs = [(pairs.slice(part[0], len(part)), models, rule, gpus) for part in parts]
+    starts = range(0, len(pairs), PAIRS_PER_TASK)
+    jobs = [(pairs.slice(start, PAIRS_PER_TASK), models, rule, gpus) for start in starts]
     found: dict[int, np.ndarray] = {}
     with ctx.progress.counting("held-out pairs", total=len(pairs), unit="pairs") as counter, user_errors():
         for number, logps in run_tasks(log_probabilities, jobs, TASK_SECONDS, gpus):

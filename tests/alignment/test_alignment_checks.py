@@ -34,10 +34,22 @@ def test_first_loss_must_be_ln2(loss: float) -> None:
 def test_first_loss_of_dfpo_must_be_that_of_the_reference_on_the_same_pairs(loss: float) -> None:
     from pdray.alignment.callbacks import check_loss
 
-    check_loss(1.5009, step=1, reference=1.5)
-    check_loss(0.7, step=2, reference=1.5)
+    check_loss(1.5009, step=1, reference=(1.5, 0.5))
+    check_loss(0.7, step=2, reference=(1.5, 0.5))
     with pytest.raises(UserError, match=r"first DFPO loss is .* the mean of log\(1 .* = 1\.500000 within 0\.001"):
-        check_loss(loss, step=1, reference=1.5)
+        check_loss(loss, step=1, reference=(1.5, 0.5))
+
+
+def test_the_first_loss_of_dfpo_may_be_off_as_far_as_dpos_for_the_same_error_of_m() -> None:
+    """At κ = 4 and Δφ = −2.5 an error of M counts 3.7 times in the loss, 7.4 times as much as in DPO."""
+    from pdray.alignment.callbacks import check_loss
+
+    slope = 4 / (1 + math.exp(-2.5))
+    check_loss(2.579 + 0.007, step=1, reference=(2.579, slope))
+    with pytest.raises(UserError, match=r"within 0\.0074"):
+        check_loss(2.579 + 0.008, step=1, reference=(2.579, slope))
+    with pytest.raises(UserError, match=r"within 0\.0001"):
+        check_loss(0.1 + 0.0002, step=1, reference=(0.1, 0.05))
 
 
 def test_later_losses_must_be_numbers() -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,20 +15,27 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import pyarrow as pa
 import pytest
 
 from pdray.alignment import checkpoints, stage
 from pdray.alignment.merge import merge_adapters
-from pdray.alignment.worker import TrainingJob
 from pdray.errors import UserError
 from pdray.hashing import hash64
 from pdray.schema import AlignmentOutput
 from pdray.shards import ShardedFolder
 from pdray.storage import StoragePath
 from tests import dpo_case, tiny
+from tests.dpo_runs import (
+    PAIRS,
+    copy_checkpoint,
+    make_job,
+    read_entries,
+    read_facts,
+    read_losses,
+    read_weights,
+    train_all,
+)
 
-PAIRS = 42  # 4 held out, 38 to train on: the last step of an epoch takes 2 pairs instead of 4
 STEPS = 12  # an epoch has 10, so that a resumed training crosses from one into the next
 LORA: dict[str, Any] = {"lora": {"r": 4, "alpha": 8}, "max_steps": 6, "learning_rate": 1e-2}
 DFPO: dict[str, Any] = {"loss": "dfpo", "max_steps": 4, "batch_size": 2}
@@ -57,16 +62,18 @@ def trained(policy: Path, selection: ShardedFolder, tmp_path_factory: pytest.Tem
     root = tmp_path_factory.mktemp("trained")
     chat = dpo_case.write_kept(root / "chat", PAIRS, chat=True, longest=30)
     jobs = {
-        "trl": _job(root, "trl", selection, policy, zero_stage=0, max_steps=STEPS),
-        "zero0": _job(root, "zero0", selection, policy, zero_stage=0, max_steps=STEPS, save_steps=4),
-        "zero2": _job(root, "zero2", selection, policy, zero_stage=2, max_steps=STEPS, save_steps=4),
-        "zero3": _job(root, "zero3", selection, policy, zero_stage=3, max_steps=STEPS, save_steps=4, run="run3"),
-        "lora": _job(root, "lora", selection, policy, report_to=["tensorboard"], **LORA),
-        "lora again": _job(root, "lora again", selection, policy, **LORA),
-        "poisoned": _job(root, "poisoned", selection, policy, zero_stage=2, max_steps=STEPS),
-        "offload2": _job(root, "offload2", selection, policy, zero_stage=2, max_steps=3, zero=OFFLOAD_OPTIMIZER),
-        "offload3": _job(root, "offload3", selection, policy, zero_stage=3, max_steps=3, zero=OFFLOAD_ALL, run="run4"),
-        "bfloat16": _job(
+        "trl": make_job(root, "trl", selection, policy, zero_stage=0, max_steps=STEPS),
+        "zero0": make_job(root, "zero0", selection, policy, zero_stage=0, max_steps=STEPS, save_steps=4),
+        "zero2": make_job(root, "zero2", selection, policy, zero_stage=2, max_steps=STEPS, save_steps=4),
+        "zero3": make_job(root, "zero3", selection, policy, zero_stage=3, max_steps=STEPS, save_steps=4, run="run3"),
+        "lora": make_job(root, "lora", selection, policy, report_to=["tensorboard"], **LORA),
+        "lora again": make_job(root, "lora again", selection, policy, **LORA),
+        "poisoned": make_job(root, "poisoned", selection, policy, zero_stage=2, max_steps=STEPS),
+        "offload2": make_job(root, "offload2", selection, policy, zero_stage=2, max_steps=3, zero=OFFLOAD_OPTIMIZER),
+        "offload3": make_job(
+            root, "offload3", selection, policy, zero_stage=3, max_steps=3, zero=OFFLOAD_ALL, run="run4"
+        ),
+        "bfloat16": make_job(
             root,
             "bfloat16",
             chat,
@@ -78,12 +85,12 @@ def trained(policy: Path, selection: ShardedFolder, tmp_path_factory: pytest.Tem
             pairs_per_step=8,
             gradient_checkpointing=True,
         ),
-        "dfpo2": _job(root, "dfpo2", selection, policy, zero_stage=2, **DFPO),
-        "dfpo3": _job(root, "dfpo3", selection, policy, zero_stage=3, **DFPO),
-        "dfpo again": _job(root, "dfpo again", selection, policy, zero_stage=2, **DFPO),
-        "ddp": _job(root, "ddp", selection, policy, max_steps=1),
+        "dfpo2": make_job(root, "dfpo2", selection, policy, zero_stage=2, **DFPO),
+        "dfpo3": make_job(root, "dfpo3", selection, policy, zero_stage=3, **DFPO),
+        "dfpo again": make_job(root, "dfpo again", selection, policy, zero_stage=2, **DFPO),
+        "ddp": make_job(root, "ddp", selection, policy, max_steps=1),
     }
-    errors = _train_all(jobs, selection, 2)
+    errors = train_all(jobs, selection, 2)
     return {name: errors.get(name) or job.folder for name, job in jobs.items()}
 
 
@@ -92,177 +99,21 @@ def resized(trained: dict[str, Path], policy: Path, selection: ShardedFolder) ->
     """Trainings of two workers that one worker goes on with."""
     root = trained["zero0"].parent
     jobs = {
-        f"zero{stage}": _job(root, f"one worker {stage}", selection, policy, zero_stage=stage, max_steps=STEPS, **ONE)
+        f"zero{stage}": make_job(
+            root, f"one worker {stage}", selection, policy, zero_stage=stage, max_steps=STEPS, **ONE
+        )
         for stage in (0, 2, 3)
     }
-    jobs["lora"] = _job(root, "one worker lora", selection, policy, **LORA, **ONE)
+    jobs["lora"] = make_job(root, "one worker lora", selection, policy, **LORA, **ONE)
     for name, job in jobs.items():
-        _copy_checkpoint(trained[name], job.folder, 4 if name == "lora" else 8)
-    errors = _train_all(jobs, selection, 1)
+        copy_checkpoint(trained[name], job.folder, 4 if name == "lora" else 8)
+    errors = train_all(jobs, selection, 1)
     return {name: errors.get(name) or job.folder for name, job in jobs.items()}
-
-
-def _copy_checkpoint(source: Path, folder: Path, step: int) -> Path:
-    """A stage folder whose training was interrupted after a checkpoint of another."""
-    target = folder / "checkpoints" / f"checkpoint-{step}"
-    shutil.copytree(source / "checkpoints" / target.name, target)
-    return target
-
-
-def _interrupted(name: str, folder: Path) -> None:
-    """The folders of trainings that go on from what an earlier one of the same worker group left."""
-    import torch.distributed as dist
-
-    if dist.get_rank() == 0 and name == "lora again":
-        _copy_checkpoint(folder.parent / "lora", folder, 4)
-    if dist.get_rank() == 0 and name == "dfpo again":
-        _copy_checkpoint(folder.parent / "dfpo2", folder, 2)
-    if dist.get_rank() == 0 and name == "poisoned":
-        _poison(_copy_checkpoint(folder.parent / "zero2", folder, 8), folder.parent / "created")
-    dist.barrier()
-
-
-def _poison(checkpoint: Path, created: Path) -> None:
-    """Have a file created when DeepSpeed reads what it must unpickle."""
-    import torch
-
-    (file, *_) = checkpoint.rglob("*optim_states.pt")
-    torch.save({**torch.load(file, map_location="cpu"), "poison": Poison(created)}, file)
-
-
-class Poison:
-    """Creates a file when it is unpickled."""
-
-    def __init__(self, file: Path) -> None:
-        self.file = file
-
-    def __reduce__(self) -> tuple[Any, tuple[str, str]]:
-        return open, (str(self.file), "w")
-
-
-def _job(
-    root: Path, name: str, selection: ShardedFolder, policy: Path, run: str = "run", zero: Any = None, **options: Any
-) -> TrainingJob:
-    overrides = {"zero_optimization": zero} if zero else {}
-    settings = dpo_case.alignment(policy, deepspeed=overrides, **options)
-    return dpo_case.training_job(root / run, root / name, selection, settings)
-
-
-def _train_all(jobs: dict[str, TrainingJob], selection: ShardedFolder, workers: int) -> dict[str, str]:
-    from ray import cloudpickle
-    from ray.train import ScalingConfig
-    from ray.train.torch import TorchTrainer
-
-    os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
-    # The workers do not see the tests' folder.
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    cloudpickle.register_pickle_by_value(dpo_case)
-    result = TorchTrainer(
-        _train_one_by_one,
-        train_loop_config={"jobs": jobs, "selection": selection},
-        scaling_config=ScalingConfig(num_workers=workers, resources_per_worker={"CPU": 1}),
-    ).fit()
-    errors: dict[str, str] = result.return_value
-    return errors
-
-
-def _train_one_by_one(loop: dict[str, Any]) -> dict[str, str]:
-    from pdray.alignment.worker import train_worker
-
-    errors = {}
-    for name, job in loop["jobs"].items():
-        _interrupted(name, job.folder)
-        with _plain_ddp() if name == "ddp" else _fresh_accelerate():
-            try:
-                _train_with_trl(job, loop["selection"]) if name == "trl" else train_worker(job)
-            except UserError as error:
-                errors[name] = str(error)
-    return errors
-
-
-def _train_with_trl(job: TrainingJob, selection: ShardedFolder) -> None:
-    """TRL's own tokenising and a reference model beside the policy, on the same pairs in the same order."""
-    from datasets import Dataset
-    from trl import DPOTrainer
-
-    from pdray.alignment import data
-    from pdray.alignment.inputs import policy_tokenizer
-    from pdray.alignment.worker import dpo_config, prepare_worker
-    from pdray.schema import KEPT
-
-    prepare_worker(job.alignment)
-    args = dpo_config(job)
-    args.precompute_ref_log_probs, args.max_length = False, job.alignment.max_tokens
-    texts = pa.concat_tables([selection.read(KEPT, shard) for shard in range(selection.num_shards)])
-    texts = texts.take(data.read_order(job.pairs)["row"]).select(["prompt", "chosen", "rejected"])
-    trainer = DPOTrainer(
-        model=job.alignment.policy,
-        args=args,
-        processing_class=policy_tokenizer(job.alignment.policy),
-        train_dataset=Dataset(texts.slice(data.num_held_out(PAIRS, job.alignment)).replace_schema_metadata(None)),
-    )
-    trainer.train()
-    if trainer.is_world_process_zero():
-        checkpoints.write_history(job.folder, trainer.state.log_history)
-
-
-def _fresh_accelerate() -> Any:
-    """Accelerate and Transformers as a new process finds them."""
-    from accelerate.state import AcceleratorState
-    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
-
-    AcceleratorState._reset_state(reset_partial_state=True)
-    unset_hf_deepspeed_config()  # of the training before, which this process would not have had
-    return contextlib.nullcontext()
-
-
-def _plain_ddp() -> Any:
-    """A trainer that lost its DeepSpeed configuration."""
-    from unittest import mock
-
-    from trl import DPOConfig
-
-    def careless(job: TrainingJob, universal: bool) -> DPOConfig:
-        os.environ["ACCELERATE_USE_DEEPSPEED"] = "false"
-        return DPOConfig(
-            output_dir=str(job.folder / "checkpoints"),
-            use_cpu=True,
-            bf16=False,
-            per_device_train_batch_size=1,
-            gradient_accumulation_steps=2,
-            max_steps=1,
-            max_length=None,
-            precompute_ref_log_probs=True,
-            report_to=[],
-        )
-
-    _fresh_accelerate()
-    return mock.patch("pdray.alignment.worker.dpo_config", careless)
-
-
-def _losses(folder: Path) -> list[float]:
-    return [entry["loss"] for entry in _entries(folder) if "loss" in entry]
-
-
-def _entries(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "training.jsonl").read_text(encoding="utf-8").splitlines()]
-
-
-def _facts(folder: Path) -> dict[str, Any]:
-    facts = checkpoints.read_mark(checkpoints.finished(folder))
-    assert facts is not None
-    return facts
-
-
-def _weights(folder: Path) -> dict[str, Any]:
-    from transformers import AutoModelForCausalLM
-
-    return dict(AutoModelForCausalLM.from_pretrained(folder).state_dict())
 
 
 def test_loss_curves_are_those_of_trl_with_a_reference_model(trained: dict[str, Path]) -> None:
     """TRL tokenises by itself and holds a second model; the other trainings do neither, ZeRO-2 has what ZeRO-0 kept."""
-    curves = {name: _losses(trained[name]) for name in ("trl", "zero0", "zero2", "zero3")}
+    curves = {name: read_losses(trained[name]) for name in ("trl", "zero0", "zero2", "zero3")}
     assert [len(curve) for curve in curves.values()] == [STEPS] * 4
     assert curves["zero0"] == pytest.approx(curves["trl"], abs=1e-5)
     assert curves["zero2"] == pytest.approx(curves["trl"], abs=1e-4)
@@ -273,12 +124,12 @@ def test_loss_curves_are_those_of_trl_with_a_reference_model(trained: dict[str, 
 
 def test_the_reference_is_computed_once_for_a_run(trained: dict[str, Path]) -> None:
     first, later = ("zero0", "zero3"), ("zero2", "offload2")
-    computed = {name: _facts(trained[name])["reference_computed"] for name in (*first, *later)}
+    computed = {name: read_facts(trained[name])["reference_computed"] for name in (*first, *later)}
     assert computed == dict.fromkeys(first, PAIRS) | dict.fromkeys(later, 0)
 
 
 def test_pairs_that_no_step_reads_need_no_reference(trained: dict[str, Path]) -> None:
-    facts = _facts(trained["offload3"])
+    facts = read_facts(trained["offload3"])
     assert (facts["train_pairs"], facts["eval_pairs"]) == (3 * 4, 4)
     assert facts["reference_computed"] == 3 * 4 + 4
 
@@ -301,9 +152,9 @@ def test_zero3_writes_a_consolidated_policy(trained: dict[str, Path], policy: Pa
 
     checkpoint = checkpoints.finished(trained["zero3"])
     assert checkpoint is not None
-    weights = _weights(checkpoints.publish_policy(checkpoint, trained["zero3"]))
-    reference = _weights(checkpoints.finished(trained["zero0"]))
-    start = _weights(policy)
+    weights = read_weights(checkpoints.publish_policy(checkpoint, trained["zero3"]))
+    reference = read_weights(checkpoints.finished(trained["zero0"]))
+    start = read_weights(policy)
     assert weights.keys() == start.keys()
     assert all(torch.allclose(weights[name], reference[name], atol=1e-4) for name in weights)
     assert any(not torch.allclose(weights[name], start[name], atol=1e-4) for name in weights)
@@ -312,22 +163,23 @@ def test_zero3_writes_a_consolidated_policy(trained: dict[str, Path], policy: Pa
 def test_held_out_evaluation_is_logged(trained: dict[str, Path]) -> None:
     facts = checkpoints.read_mark(checkpoints.finished(trained["zero0"]))
     assert (facts["train_pairs"], facts["eval_pairs"]) == (38, 4)
-    (evaluation,) = [entry for entry in _entries(trained["zero0"]) if "eval_loss" in entry]
+    (evaluation,) = [entry for entry in read_entries(trained["zero0"]) if "eval_loss" in entry]
     assert evaluation["step"] == STEPS
     assert evaluation["eval_rewards/accuracies"] in (0, 0.25, 0.5, 0.75, 1)
     assert math.isfinite(evaluation["eval_loss"])
 
 
 def test_dfpo_under_zero2_and_zero3_and_resumed(trained: dict[str, Path]) -> None:
-    entries = {name: _entries(trained[name]) for name in ("dfpo2", "dfpo3", "dfpo again")}
+    entries = {name: read_entries(trained[name]) for name in ("dfpo2", "dfpo3", "dfpo again")}
     first, *_, last = [entry for entry in entries["dfpo2"] if "loss" in entry]
     assert first["loss"] == pytest.approx(first["reference_loss"], abs=1e-5)
+    assert 0 < first["reference_slope"] < 4
     assert abs(first["loss"] - math.log(2)) > 0.02, "pairs whose divergence is 0 prove nothing"
     assert abs(last["loss"] - last["reference_loss"]) > 0.02, "a policy that does not move proves nothing"
-    assert _losses(trained["dfpo3"]) == pytest.approx(_losses(trained["dfpo2"]), abs=1e-4)
-    assert _facts(trained["dfpo again"])["resumed_from_step"] == 2
-    assert _losses(trained["dfpo again"]) == pytest.approx(_losses(trained["dfpo2"]), abs=1e-5)
-    assert [_facts(trained[name])["reference_computed"] for name in entries] == [0] * 3, "whatever the loss"
+    assert read_losses(trained["dfpo3"]) == pytest.approx(read_losses(trained["dfpo2"]), abs=1e-4)
+    assert read_facts(trained["dfpo again"])["resumed_from_step"] == 2
+    assert read_losses(trained["dfpo again"]) == pytest.approx(read_losses(trained["dfpo2"]), abs=1e-5)
+    assert [read_facts(trained[name])["reference_computed"] for name in entries] == [0] * 3, "whatever the loss"
     held_out = [dpo_case.divergence(pair_id) for pair_id in _held_out()]
     for name in entries:
         (evaluation,) = [entry for entry in entries[name] if "eval_loss" in entry]
@@ -346,26 +198,26 @@ def _held_out() -> list[str]:
 @pytest.mark.parametrize("name", ["offload2", "offload3"])
 def test_cpu_offload_trains(trained: dict[str, Path | str], name: str) -> None:
     assert not isinstance(trained[name], str), trained[name]
-    assert len(_losses(trained[name])) == 3
-    assert _losses(trained[name])[0] == pytest.approx(math.log(2), abs=1e-6)
-    assert _losses(trained[name])[2] != pytest.approx(math.log(2), abs=1e-4)
+    assert len(read_losses(trained[name])) == 3
+    assert read_losses(trained[name])[0] == pytest.approx(math.log(2), abs=1e-6)
+    assert read_losses(trained[name])[2] != pytest.approx(math.log(2), abs=1e-4)
 
 
 def test_bfloat16_chat_with_gradient_checkpointing(trained: dict[str, Path]) -> None:
     facts = checkpoints.read_mark(checkpoints.finished(trained["bfloat16"]))
-    assert _losses(trained["bfloat16"])[0] == pytest.approx(math.log(2), abs=1e-3)
+    assert read_losses(trained["bfloat16"])[0] == pytest.approx(math.log(2), abs=1e-3)
     assert facts["prompts_cut"] > 0
     assert facts["responses_cut"] > 0
     assert (facts["empty"], facts["train_pairs"], facts["eval_pairs"]) == (0, 2 * 8, 4)
 
 
 def test_adapters_train_and_resume_and_merge(trained: dict[str, Path], policy: Path, tmp_path: Path) -> None:
-    losses = _losses(trained["lora"])
+    losses = read_losses(trained["lora"])
     assert losses[0] == pytest.approx(math.log(2), abs=1e-6), "the reference is the base, adapters off"
     assert max(losses) - min(losses) > 0.02
-    assert _facts(trained["lora again"])["resumed_from_step"] == 4
-    assert _losses(trained["lora again"]) == pytest.approx(losses, abs=1e-5)
-    assert _facts(trained["lora"])["reference_computed"] == 0
+    assert read_facts(trained["lora again"])["resumed_from_step"] == 4
+    assert read_losses(trained["lora again"]) == pytest.approx(losses, abs=1e-5)
+    assert read_facts(trained["lora"])["reference_computed"] == 0
     checkpoint = checkpoints.finished(trained["lora"])
     assert checkpoint is not None
     (tmp_path / "policy").mkdir()
@@ -399,10 +251,10 @@ def test_a_poisoned_checkpoint_is_refused_and_runs_nothing(trained: dict[str, Pa
 @pytest.mark.parametrize("name", ["zero0", "zero2", "zero3", "lora"])
 def test_another_number_of_workers_goes_on(trained: dict[str, Path], resized: dict[str, Path | str], name: str) -> None:
     assert not isinstance(resized[name], str), resized[name]
-    facts = _facts(resized[name])
+    facts = read_facts(resized[name])
     assert (facts["num_workers"], facts["resumed_from_step"]) == (1, 4 if name == "lora" else 8)
-    assert _losses(resized[name]) == pytest.approx(_losses(trained[name]), abs=1e-4)
-    assert _entries(resized[name])[-1]["step"] == _entries(trained[name])[-1]["step"]
+    assert read_losses(resized[name]) == pytest.approx(read_losses(trained[name]), abs=1e-4)
+    assert read_entries(resized[name])[-1]["step"] == read_entries(trained[name])[-1]["step"]
 
 
 def test_a_tracker_writes_into_the_run_folder(trained: dict[str, Path]) -> None:
@@ -418,7 +270,7 @@ def test_a_tracker_writes_into_the_run_folder(trained: dict[str, Path]) -> None:
     losses = {
         event.step: value.simple_value for event in events for value in event.summary.value if value.tag == "train/loss"
     }
-    assert list(losses.values()) == pytest.approx(_losses(trained["lora"]), abs=1e-6)
+    assert list(losses.values()) == pytest.approx(read_losses(trained["lora"]), abs=1e-6)
     assert sorted(losses) == list(range(1, 7))
 
 
@@ -459,14 +311,14 @@ def test_killed_driver_and_killed_worker_resume_with_the_workers_there_are(
 
     assert result.metrics["resumed_from_step"] > first
     assert result.metrics["steps"] == STEPS
-    assert [entry["step"] for entry in _entries(folder) if "loss" in entry] == list(range(1, STEPS + 1))
+    assert [entry["step"] for entry in read_entries(folder) if "loss" in entry] == list(range(1, STEPS + 1))
     assert result.metrics["num_workers"] == 1
-    assert _losses(folder) == pytest.approx(_losses(trained["zero2"]), abs=1e-4)
+    assert read_losses(folder) == pytest.approx(read_losses(trained["zero2"]), abs=1e-4)
     assert result.metrics["first_loss"] == pytest.approx(math.log(2), abs=1e-6)
     assert (result.rows_in, result.rows_out, result.dropped) == (PAIRS, PAIRS, {})
     assert len(list((folder / "checkpoints").glob("checkpoint-*"))) == 2
     assert result.output == AlignmentOutput(f"{folder.name}/policy")
-    _weights(tmp_path / result.output.policy)
+    read_weights(tmp_path / result.output.policy)
 
     start = time.monotonic()
     again = stage.run(ctx)
