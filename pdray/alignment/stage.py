@@ -22,8 +22,8 @@ from pdray.models.positions import check_positions
 from pdray.responses import cut_rule
 from pdray.runtime.tasks import finished
 from pdray.schema import AlignmentOutput
+from pdray.selection.check import find_strategy
 from pdray.selection.divergence import num_kept
-from pdray.selection.stage import find_strategy
 from pdray.shards import ShardedFolder
 from pdray.stages import Stage, StageContext, StageResult, Upstream
 from pdray.storage import StoragePath

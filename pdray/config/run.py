@@ -37,6 +37,11 @@ class SelectionConfig(Section):
     weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
         {}, description="aspect -> how much its margin counts in the divergence; 1, the paper's, where it is not named"
     )
+    quota: Literal["aspect", "source", "length"] | None = Field(
+        None,
+        description="share the budget out to each aspect, source, or length of the chosen response (within a "
+        "factor of two), so that the same share of each is kept; null: the best pairs whatever they are",
+    )
     rank: Literal["kept", "all", "none"] = Field(
         "kept", description="pairs whose rank is written, by a distributed sort: the kept ones, all, or none"
     )

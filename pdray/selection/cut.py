@@ -7,7 +7,7 @@ range is gathered and sorted as soon as it is small.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pdray.selection.groups import GroupCounts, count_groups
 from pdray.selection.order import Ordering
 from pdray.selection.radix import (
     DIGIT_BITS,
@@ -44,12 +45,28 @@ class Cut:
     bits: int
     last_id: str | None
 
-    def keeps(self, bits: np.ndarray, ids: pa.Array) -> np.ndarray:
-        """Which of n pairs are kept, (n,) bool."""
+    def keeps(self, bits: np.ndarray, ids: pa.Array, groups: pa.Array | None = None) -> np.ndarray:
+        """Which of n pairs are kept, (n,) bool, whatever their groups."""
         kept = bits <= np.uint64(self.bits)
         if self.last_id is not None:
             tied = np.flatnonzero(bits == np.uint64(self.bits))
             kept[tied] = pc.less_equal(ids.take(pa.array(tied)), self.last_id).to_numpy(zero_copy_only=False)
+        return kept
+
+
+@dataclass(frozen=True)
+class GroupCuts:
+    """Which pairs are kept where each group has a budget of its own; none of a group that has no cut."""
+
+    cuts: Mapping[str, Cut]
+
+    def keeps(self, bits: np.ndarray, ids: pa.Array, groups: pa.Array | None) -> np.ndarray:
+        """Which of n pairs are kept, (n,) bool; ``groups`` are the names of theirs."""
+        assert groups is not None
+        kept = np.zeros(len(bits), bool)
+        for name, cut in self.cuts.items():
+            inside = np.flatnonzero(pc.equal(groups, name).to_numpy(zero_copy_only=False))
+            kept[inside] = cut.keeps(bits[inside], ids.take(pa.array(inside)))
         return kept
 
 
@@ -81,6 +98,18 @@ class CountKeys:
         if not len(bits):
             return KeyDigits(np.zeros(DIGITS, np.int64), int(NOT_FINITE), 0)
         return KeyDigits(digit_counts(bits, self.prefix, self.level), int(bits.min()), int(bits.max()))
+
+
+@dataclass(frozen=True)
+class CountGroups:
+    """A pass that counts the pairs with a finite key in each group."""
+
+    order: Ordering
+
+    def __call__(self, shard: int) -> GroupCounts:
+        groups = self.order.groups(shard)
+        assert groups is not None and self.order.quota is not None
+        return GroupCounts(self.order.quota, count_groups(groups, self.order.bits(shard) != NOT_FINITE))
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ import pyarrow.compute as pc
 from pdray.errors import UserError
 from pdray.runtime.tasks import SHARD_SECONDS
 from pdray.schema import KEPT, PAIRS, PROMPTS, TEXTS, kept_schema, selection_schema, text_type
-from pdray.selection.cut import Cut
+from pdray.selection.cut import Cut, GroupCuts
+from pdray.selection.groups import BY, MOST_GROUPS, add_counts, count_groups, in_order, length_groups, named_groups
 from pdray.selection.order import Margins, Ordering
 from pdray.selection.radix import NOT_FINITE, ordered_bits
 from pdray.selection.strategies.random import random_keys
@@ -37,7 +39,7 @@ class KeptWriter:
     """
 
     order: Ordering
-    cut: Cut
+    cut: Cut | GroupCuts
     target: ShardedFolder
     conversational: bool
     rated: bool
@@ -54,23 +56,23 @@ class KeptWriter:
     def _write(self, shard: int) -> None:
         scaled, divergence = self.order.divergence(shard)
         bits, ids = ordered_bits(self.order.keys(shard, divergence)), self.order.source.ids(shard)
-        kept = self.cut.keeps(bits, ids)
-        columns = ["aspect", "chosen_row", "rejected_row", *(["conflict"] if self.rated else [])]
+        kept = self.cut.keeps(bits, ids, self.order.groups(shard))
+        columns = ["aspect", "source", "chosen_row", "rejected_row", *(["conflict"] if self.rated else [])]
         pairs = self.order.source.corpus.read(PAIRS, shard, columns)
         swapped = self.order.changes_places(shard, divergence)
         chosen = _change_places(pairs, swapped).filter(pa.array(kept))
         kept_ids = ids.filter(pa.array(kept))
         digest = ids_digest(kept_ids.view(pa.binary()).to_pylist())
-        at_cut = np.flatnonzero(kept & (bits == np.uint64(self.cut.bits)))
-        last = (ids[at_cut[-1]].as_py(), float(divergence[at_cut[-1]])) if len(at_cut) else None
+        lengths = self.order.source.lengths(shard)
         facts: dict[str, Any] = {
             "kept": len(chosen),
             "finite": int((bits != NOT_FINITE).sum()),
             "ids_digest": as_hex(digest),
-            "last": last,  # by key, then by id: a shard's pairs are sorted by their ids
+            "last": self._last(bits, ids, kept, divergence),
             "kept_per_aspect": {one["values"]: one["counts"] for one in pc.value_counts(chosen["aspect"]).to_pylist()},
             "relabelled": int((swapped & kept).sum()),
-            "longer": _longer(self.order.source.lengths(shard), kept, swapped),
+            "longer": _longer(lengths, kept, swapped),
+            "groups": _groups(pairs, lengths[0], kept),
         }
         if self.rated:
             drawn = random_keys(ids.to_pylist(), self.order.seed) < self.budget
@@ -84,6 +86,14 @@ class KeptWriter:
         # Texts hardly repeat, so a dictionary of them only costs time; Snappy is what readers everywhere expect.
         options = {"use_dictionary": ["aspect"], "compression": "snappy"}
         self.target.write(shard, tables, ids_sum=digest, facts=facts, **options)
+
+    def _last(self, bits: np.ndarray, ids: pa.Array, kept: np.ndarray, pd: np.ndarray) -> tuple[str, float] | None:
+        """Id and divergence of the shard's last pair with the key of the cut; with a quota there are several cuts."""
+        if isinstance(self.cut, GroupCuts):
+            return None
+        at_cut = np.flatnonzero(kept & (bits == np.uint64(self.cut.bits)))
+        # By key, then by id: a shard's pairs are sorted by their ids.
+        return (ids[at_cut[-1]].as_py(), float(pd[at_cut[-1]])) if len(at_cut) else None
 
     def _text(self, shard: int, ids: pa.Array, pairs: pa.Table) -> pa.Table:
         chosen, rejected = pairs["chosen_row"].to_numpy(), pairs["rejected_row"].to_numpy()
@@ -179,6 +189,26 @@ def _longer(lengths: np.ndarray, kept: np.ndarray, swapped: np.ndarray) -> dict[
     return {"all": [int(longer.sum()), len(longer)], "kept": [int(as_kept.sum()), int(kept.sum())]}
 
 
+def _groups(pairs: pa.Table, chosen_tokens: np.ndarray, kept: np.ndarray) -> dict[str, Any]:
+    """By aspect, source and length: group -> pairs that are kept, and pairs; None of more groups than can be told."""
+    found: dict[str, Any] = {}
+    for by in BY:
+        names = length_groups(chosen_tokens) if by == "length" else named_groups(pairs[by], by)
+        every = count_groups(names, np.ones(len(kept), bool))
+        found[by] = [count_groups(names, kept), every] if len(every) <= MOST_GROUPS else None
+    return found
+
+
+def _kept_share(tallies: list[Any]) -> dict[str, float] | None:
+    """Group -> share of its pairs that is kept, over all shards; None where there is one group, or too many."""
+    if None in tallies or not tallies:
+        return None
+    kept, every = (reduce(add_counts, side) for side in zip(*tallies, strict=True))
+    if not 1 < len(every) <= MOST_GROUPS:
+        return None
+    return {name: kept.get(name, 0) / every[name] for name in in_order(every)}
+
+
 def _tally(conflict: pa.ChunkedArray, mask: np.ndarray) -> list[int]:
     """Conflicts, and pairs of which it is known."""
     known = conflict.filter(pa.array(mask)).drop_null()
@@ -198,6 +228,7 @@ def add_facts(facts: list[dict[str, Any]]) -> dict[str, Any]:
         # Shares among all finite pairs, the kept ones and a seeded draw of about the same size.
         "conflict": _shares([one["conflict"] for one in facts if "conflict" in one]),
         "chosen_longer": _shares([one["longer"] for one in facts]),
+        **{f"share_by_{by}": _kept_share([one["groups"][by] for one in facts]) for by in BY},
     }
 
 

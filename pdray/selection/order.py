@@ -17,6 +17,7 @@ from pdray.errors import UserError
 from pdray.schema import PAIRS, TEXTS
 from pdray.selection import strategies
 from pdray.selection.divergence import preference_divergence, reward_margins, scale_margins
+from pdray.selection.groups import GroupBy, length_groups, named_groups
 from pdray.selection.radix import ordered_bits, starts_with
 from pdray.selection.strategy import LogProbs, Table, changes_places, sort_key
 from pdray.shards import ShardedFolder
@@ -134,6 +135,12 @@ class PairSource:
             )
         return np.array([OVERALL[label] for label in labels], np.float64)
 
+    def groups(self, shard: int, by: GroupBy) -> pa.Array:
+        """Name of the group of each pair, n strings; lengths are those of the chosen response."""
+        if by == "length":
+            return length_groups(self.lengths(shard)[0])
+        return named_groups(self.corpus.read(PAIRS, shard, [by])[by], by)
+
     def own(self, labels: pa.ChunkedArray) -> np.ndarray:
         """(n,) int64, index of the aspect that labelled each pair."""
         own = pc.index_in(labels, value_set=pa.array(list(self.penalties), pa.string()))
@@ -208,6 +215,8 @@ class Ordering:
         weights: per aspect, in the order of the penalties, by how much its margin counts; None is 1 for each.
         statistics: those that the strategy asks for.
         column: name of a statistic by whose column the pairs are ordered in place of the key; None for the key.
+        quota: groups that have a budget each; None is one budget.
+        group: the only one whose pairs have a key; None is all of them.
     """
 
     source: PairSource
@@ -217,6 +226,8 @@ class Ordering:
     weights: tuple[float, ...] | None = None
     statistics: Mapping[str, float] = field(default_factory=dict)
     column: str | None = None
+    quota: GroupBy | None = None
+    group: str | None = None
 
     @property
     def num_shards(self) -> int:
@@ -231,11 +242,19 @@ class Ordering:
         return Margins(margins.own, scaled), preference_divergence(np.stack(scaled, axis=1), margins.own, self.weights)
 
     def keys(self, shard: int, divergence: np.ndarray) -> np.ndarray:
-        """(n,) float64, NaN where the divergence is."""
+        """(n,) float64, NaN where the divergence is, and outside the group."""
         strategy = strategies.find(self.strategy)
         if self.column is not None:
             strategy = replace(strategy, key=strategy.statistics[self.column].column)
-        return sort_key(strategy, self._table(shard, divergence))
+        keys = sort_key(strategy, self._table(shard, divergence))
+        if self.group is None:
+            return keys
+        inside = pc.equal(self.groups(shard), self.group).to_numpy(zero_copy_only=False)
+        return np.where(inside, keys, np.nan)
+
+    def groups(self, shard: int) -> pa.Array | None:
+        """The group of each pair under the quota, n strings; None without a quota."""
+        return None if self.quota is None else self.source.groups(shard, self.quota)
 
     def changes_places(self, shard: int, divergence: np.ndarray) -> np.ndarray:
         """(n,) bool, whether chosen and rejected change places where the pair is kept."""

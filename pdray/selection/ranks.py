@@ -15,7 +15,7 @@ import pyarrow as pa
 from pdray.errors import user_errors
 from pdray.runtime.tasks import RETRIES, finished, shard_groups
 from pdray.schema import RANKED
-from pdray.selection.cut import Cut
+from pdray.selection.cut import Cut, GroupCuts
 from pdray.selection.order import Ordering
 from pdray.selection.radix import NOT_FINITE, ordered_bits
 from pdray.storage import StoragePath
@@ -39,7 +39,7 @@ class SortedBlock:
     rows: int
 
 
-def sorted_pairs(order: Ordering, cut: Cut | None = None) -> list[SortedBlock]:
+def sorted_pairs(order: Ordering, cut: Cut | GroupCuts | None = None) -> list[SortedBlock]:
     """The pairs with a finite divergence, sorted by the strategy's key and ``pair_id``.
 
     Args:
@@ -90,15 +90,15 @@ def write_ranks(blocks: list[SortedBlock], folder: StoragePath) -> int:
     return sum(ray.get(ref) for _, ref in finished(_write_block, calls))
 
 
-def _narrow(order: Ordering, cut: Cut | None, shards: list[int]) -> pa.Table:
+def _narrow(order: Ordering, cut: Cut | GroupCuts | None, shards: list[int]) -> pa.Table:
     return pa.concat_tables([_narrow_shard(order, cut, shard) for shard in shards])
 
 
-def _narrow_shard(order: Ordering, cut: Cut | None, shard: int) -> pa.Table:
+def _narrow_shard(order: Ordering, cut: Cut | GroupCuts | None, shard: int) -> pa.Table:
     _, divergence = order.divergence(shard)
     keys, ids = order.keys(shard, divergence), order.source.ids(shard)
     bits = ordered_bits(keys)
-    taken = pa.array(bits != NOT_FINITE if cut is None else cut.keeps(bits, ids))
+    taken = pa.array(bits != NOT_FINITE if cut is None else cut.keeps(bits, ids, order.groups(shard)))
     return pa.table({KEY: keys, TIE_BREAK: ids, "pd": divergence}).filter(taken)
 
 

@@ -11,17 +11,20 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import pyarrow as pa
 
-from pdray.config import LogprobsConfig, RunConfig, SelectionConfig, fingerprinted
-from pdray.errors import UserError, reason, user_errors
+from pdray.config import RunConfig, SelectionConfig, fingerprinted
+from pdray.errors import UserError, user_errors
 from pdray.runtime.tasks import outcomes, sum_over_shards
 from pdray.schema import PAIRS, TEXTS, CorpusOutput, SelectionOutput
-from pdray.selection.cut import CountKeys, Cut, radix_cut
+from pdray.selection.check import check, find_strategy
+from pdray.selection.cut import CountGroups, CountKeys, Cut, GroupCuts, radix_cut
 from pdray.selection.divergence import num_kept
+from pdray.selection.groups import BY, in_order, shared_out
 from pdray.selection.kept import KeptWriter, add_facts
 from pdray.selection.order import Ordering, PairSource, RatingSource
 from pdray.selection.quantiles import absolute_quantiles
@@ -29,14 +32,13 @@ from pdray.selection.ranks import FOLDER as RANKS
 from pdray.selection.ranks import cut_by_position, sorted_pairs, write_ranks
 from pdray.selection.shared import Shared, read_shared, shared_path, write_shared
 from pdray.selection.statistics import find_statistics
-from pdray.selection.strategies import find, origin
-from pdray.selection.strategy import Strategy
+from pdray.selection.strategies import origin
 from pdray.shards import VERIFY_THREADS, Marker, Outcome, ShardedFolder, run_rounds, shard_name
 from pdray.stages import Stage, StageContext, StageResult, Upstream
 from pdray.storage import StoragePath
 from pdray.store import fingerprint
 
-VERSION = 5
+VERSION = 6
 
 
 def settings(config: RunConfig) -> dict[str, Any]:
@@ -45,76 +47,9 @@ def settings(config: RunConfig) -> dict[str, Any]:
     return fingerprinted(config.selection) | {"seed": config.seed} | ({"package": package} if package else {})
 
 
-def check(config: RunConfig, upstream: Upstream) -> None:
-    """Refuse a strategy that reads what the run does not have, and once the corpus is known a budget that keeps none.
-
-    Raises:
-        UserError: the strategy reads log-probabilities that the run does not compute, or ratings that no pair has, or
-            it labels pairs anew for a loss that cannot use that; ⌊λN⌋ is 0; a weight of an unknown aspect.
-    """
-    corpus, selection = upstream.corpus, config.selection
-    _check_logps(selection.strategy, config.logprobs)
-    if config.alignment and config.alignment.loss == "dfpo" and find_strategy(selection.strategy).label is not None:
-        raise UserError(
-            f"selection.strategy {selection.strategy} labels pairs anew, but alignment.loss dfpo reads the divergence "
-            "of the old labels; set alignment.loss to dpo, or selection.strategy to all"
-        )
-    if corpus is None:
-        return
-    if num_kept(selection.budget, corpus.pairs) == 0:
-        raise UserError(
-            f"selection.budget {selection.budget} of {corpus.pairs:,} pairs keeps none; "
-            f"set it to at least {_smallest_budget(corpus.pairs)} or give more pairs"
-        )
-    lacking = sorted(set(corpus.aspects) - set(corpus.rated))
-    if lacking and find_strategy(selection.strategy).reads_ratings:
-        raise UserError(
-            f"selection.strategy {selection.strategy} needs true ratings of every aspect, but the corpus has none of "
-            f"{', '.join(lacking)} (columns score_chosen.<aspect> and score_rejected.<aspect>); choose another strategy"
-        )
-    unknown = sorted(set(selection.weights) - set(corpus.aspects))
-    if unknown:
-        raise UserError(
-            f"selection.weights names {', '.join(unknown)}, but the corpus has the aspects {', '.join(corpus.aspects)}"
-        )
-
-
-def _check_logps(name: str, logprobs: LogprobsConfig | None) -> None:
-    needed = find_strategy(name).logps
-    if needed and logprobs is None:
-        keys = ", ".join(f"{model}: FOLDER" for model in (needed if len(needed) > 1 else ("policy",)))
-        raise UserError(
-            f"selection.strategy {name} reads log-probabilities, but the config has no logprobs section; add one, as "
-            f"in logprobs: {{{keys}}}, or choose another strategy"
-        )
-    if len(needed) > 1 and logprobs is not None and logprobs.reference is None:
-        raise UserError(
-            f"selection.strategy {name} compares the policy with a reference, but logprobs.reference is not set, so "
-            "that both are one model; set it to the model that the policy was trained from, or choose another strategy"
-        )
-
-
 def reads_also(config: RunConfig) -> tuple[str, ...]:
     """The log-probabilities, for a strategy that reads them."""
     return ("logprobs",) if config.logprobs is not None and find_strategy(config.selection.strategy).logps else ()
-
-
-def find_strategy(name: str) -> Strategy:
-    """The strategy that a config names.
-
-    Raises:
-        UserError: it stands in another package, which does not load.
-    """
-    try:
-        return find(name)
-    except Exception as error:  # code of another package may raise anything
-        raise UserError(f"selection.strategy {name} does not load: {reason(error)}") from None
-
-
-def _smallest_budget(rows: int) -> float:
-    """A budget of few digits that keeps at least one of the rows."""
-    digits = len(str(rows)) + 1
-    return float(math.ceil(10**digits / rows) / 10**digits)
 
 
 def run(ctx: StageContext) -> StageResult:
@@ -142,7 +77,7 @@ def run(ctx: StageContext) -> StageResult:
             f"only {finite:,} of {corpus.pairs:,} pairs have a finite {needed} but selection.budget asks for "
             f"{max(wanted, 1):,}; look at the numbers of the stages before, or lower the budget"
         )
-    cut = find_cut(ctx, order, wanted, shared)
+    cut = find_cut(ctx, order, wanted, shared) if selection.quota is None else find_cuts(ctx, order, wanted)
     figures = write_shards(ctx, order, cut, corpus)
     assert (figures["kept"], figures["finite"]) == (wanted, finite), f"{figures} for {wanted} of {finite} pairs"
     ranked = 0
@@ -168,6 +103,7 @@ def run(ctx: StageContext) -> StageResult:
             "conflict": figures["conflict"],
             "kept_per_aspect": figures["kept_per_aspect"],
             "chosen_longer": figures["chosen_longer"],
+            **{(name := f"share_by_{by}"): figures[name] for by in BY},
         },
         notes=[f"{not_finite:,} pairs have no finite {needed} and were left out"] if not_finite else [],
     )
@@ -234,7 +170,8 @@ def ordering(
     """How the strategy orders the pairs of this run."""
     selection = ctx.config.selection
     weights = tuple(aspect_weights(selection, source).values()) if selection.weights else None
-    return Ordering(source, quantiles, selection.strategy, ctx.config.seed, weights, statistics or {})
+    statistics = statistics or {}
+    return Ordering(source, quantiles, selection.strategy, ctx.config.seed, weights, statistics, quota=selection.quota)
 
 
 def aspect_weights(selection: SelectionConfig, source: PairSource) -> dict[str, float]:
@@ -250,7 +187,27 @@ def find_cut(ctx: StageContext, order: Ordering, wanted: int, shared: Shared) ->
     return radix_cut(order, wanted, shared.counts, run_pass)
 
 
-def write_shards(ctx: StageContext, order: Ordering, cut: Cut, corpus: CorpusOutput) -> dict[str, Any]:
+def find_cuts(ctx: StageContext, order: Ordering, wanted: int) -> GroupCuts:
+    """The last pair that is kept of each group of the quota.
+
+    Raises:
+        UserError: there are more groups than :data:`~pdray.selection.groups.MOST_GROUPS`.
+    """
+    run_pass = partial(sum_over_shards, num_shards=order.num_shards, progress=ctx.progress)
+    budgets = shared_out(wanted, run_pass(CountGroups(order), what="groups").counts)
+    cuts: dict[str, Cut] = {}
+    for name in in_order(budgets):
+        if budgets[name]:
+            of_group = replace(order, group=name)
+            if ctx.config.selection.method == "sort":
+                cuts[name] = cut_by_position(sorted_pairs(of_group), budgets[name])
+                continue
+            counts = run_pass(CountKeys(of_group, 0, 0), what=f"cut of {name}").counts
+            cuts[name] = radix_cut(of_group, budgets[name], counts, partial(run_pass, what=f"cut of {name}"))
+    return GroupCuts(cuts)
+
+
+def write_shards(ctx: StageContext, order: Ordering, cut: Cut | GroupCuts, corpus: CorpusOutput) -> dict[str, Any]:
     """Write what is missing of ``pairs`` and ``kept`` and add up the figures of all shards."""
     target = ctx.shards(corpus.num_shards)
     writer = KeptWriter(order, cut, target, corpus.conversational, bool(corpus.rated), ctx.config.selection.budget)
@@ -286,7 +243,19 @@ STAGE = Stage(
     settings=settings,
     run=run,
     load=lambda value: SelectionOutput(**value),
-    shown=("strategy", "budget", "rows", "cut_pd", "ids_digest", "kept_per_aspect", "chosen_longer", "conflict"),
+    shown=(
+        "strategy",
+        "budget",
+        "rows",
+        "cut_pd",
+        "ids_digest",
+        "kept_per_aspect",
+        "share_by_aspect",
+        "share_by_source",
+        "share_by_length",
+        "chosen_longer",
+        "conflict",
+    ),
     check=check,
     damage=damage,
     reads_also=reads_also,

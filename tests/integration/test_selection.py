@@ -6,6 +6,8 @@ import hashlib
 import json
 import subprocess
 import sys
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +17,13 @@ from pdray.config import SelectionConfig
 from pdray.errors import UserError
 from pdray.schema import CorpusOutput, kept_schema, selection_schema
 from pdray.selection import stage
+from pdray.selection.groups import in_order, shared_out
 from pdray.selection.shared import read_shared
 from pdray.selection.stage import STAGE
 from pdray.shards import ShardedFolder
 from pdray.stages import Upstream
 from pdray.storage import StoragePath
-from tests.selection.cases import ASPECTS, by_hand, divergence, random_case, read, select, text, write_case
+from tests.selection.cases import ASPECTS, Case, by_hand, divergence, random_case, read, select, text, write_case
 from tests.stages import run_stage
 
 pytestmark = pytest.mark.usefixtures("ray_local")
@@ -149,6 +152,44 @@ def test_radix_and_sort_agree_where_most_keys_are_tied(tmp_path, budget):
     assert len(digests) == 1
     kept = read(tmp_path / "radix", "kept")["pair_id"].to_pylist()
     assert sorted(kept) == sorted(pair_id for _, pair_id, _ in by_hand(case, budget))
+
+
+def quota_by_hand(case: Case, groups: list[str], budget: float) -> set[str]:
+    """The ids that a quota keeps: of each group as large a share, said once more."""
+    rows = [(key, pair_id, groups[case.ids.index(pair_id)]) for key, pair_id, _ in by_hand(case, 1.0)]
+    sizes = Counter(group for *_, group in rows)
+    parts = shared_out(int(round(budget * len(case.ids), 6)), sizes)
+    return {pair_id for name in sizes for _, pair_id, _ in [row for row in rows if row[2] == name][: parts[name]]}
+
+
+@pytest.mark.parametrize(
+    ("quota", "method"),
+    [("source", "radix"), ("length", "radix"), pytest.param("aspect", "sort", marks=pytest.mark.slow)],
+)
+def test_a_quota_keeps_the_same_share_of_each_group(tmp_path, case, quota, method):
+    case = replace(case, sources=[["web", "book", None][i % 7 % 3] for i in range(len(case.ids))])
+    groups = {
+        "aspect": [ASPECTS[own] for own in case.own],
+        "length": [f"{1 << n.bit_length() - 1}-{(1 << n.bit_length()) - 1} tokens" for n in case.tokens[:, 0].tolist()],
+        "source": [source or "no source" for source in case.sources or []],
+    }[quota]
+    result = select(tmp_path, case, 5, quota=quota, method=method, rank="none" if quota == "length" else "kept")
+    expected = quota_by_hand(case, groups, 0.3)
+    assert set(read(tmp_path, "kept")["pair_id"].to_pylist()) == expected and len(expected) == 900
+    if quota != "length":
+        ranked = read(tmp_path, "ranked").sort_by("rank")["pair_id"].to_pylist()
+        assert ranked == [pair_id for _, pair_id, _ in by_hand(case, 1.0) if pair_id in expected]
+    share = result.metrics[f"share_by_{quota}"]
+    sizes, kept = Counter(groups), Counter(groups[case.ids.index(pair_id)] for pair_id in expected)
+    assert share == {name: kept[name] / sizes[name] for name in in_order(sizes)}
+    assert result.metrics["cut_pd"] is None
+
+
+def test_a_quota_with_more_groups_than_it_takes_is_refused(tmp_path, case):
+    case = replace(case, sources=[f"source {i % 90}" for i in range(len(case.ids))])
+    assert select(tmp_path / "free", case, 2).metrics["share_by_source"] is None
+    with pytest.raises(UserError, match=r"selection\.quota is source, of which the corpus has more than 64"):
+        select(tmp_path / "quota", case, 2, quota="source")
 
 
 def test_another_budget_reads_no_quantile_again(tmp_path, case, monkeypatch):

@@ -49,6 +49,7 @@ class Case:
         chat: whether texts are messages.
         logps: (n, 2, 2) float32, of the chosen and the rejected response by policy and reference; None is −1 for all.
         overall: n labels; None is none for all.
+        sources: n names; None is none for all.
     """
 
     ids: list[str]
@@ -61,6 +62,7 @@ class Case:
     ratings: np.ndarray | None = None
     logps: np.ndarray | None = None
     overall: list[str | None] | None = None
+    sources: list[str | None] | None = None
 
     @property
     def known_logps(self) -> np.ndarray:
@@ -258,7 +260,7 @@ def _shard_tables(case: Case, rows: list[int]) -> tuple[dict[str, pa.Table], pa.
         "chosen_row": [2 * place + swap for place, swap in enumerate(swapped)],
         "rejected_row": [2 * place + 1 - swap for place, swap in enumerate(swapped)],
         "overall": [case.overall[row] if case.overall else None for row in rows],
-        "source": [None] * len(rows),
+        "source": [case.sources[row] if case.sources else None for row in rows],
     }
     for aspect in rated:
         column = ASPECTS.index(aspect)

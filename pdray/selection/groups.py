@@ -1,0 +1,99 @@
+"""Groups of pairs, by aspect, source or length: what a quota shares the budget out to, and what shares are told of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pdray.errors import UserError
+
+GroupBy = Literal["aspect", "source", "length"]
+BY: tuple[GroupBy, ...] = ("aspect", "source", "length")
+# Each group of a quota takes passes of its own.
+MOST_GROUPS = 64
+
+
+def length_groups(tokens: np.ndarray) -> pa.Array:
+    """Names of lengths that differ by less than a factor of two, such as ``64-127 tokens``.
+
+    Args:
+        tokens: (n,) int64 ≥ 0.
+
+    Returns:
+        n strings.
+    """
+    _, exponents = np.frexp(tokens.astype(np.float64))
+    names = ["0 tokens", *(f"{1 << e >> 1}-{(1 << e) - 1} tokens" for e in range(1, int(exponents.max(initial=0)) + 1))]
+    return pa.array(names, pa.string()).take(pa.array(exponents))
+
+
+def named_groups(labels: pa.ChunkedArray, by: GroupBy) -> pa.Array:
+    """The labels as names, ``no source`` where there is none."""
+    filled = pc.fill_null(labels, f"no {by}")
+    return filled.combine_chunks() if isinstance(filled, pa.ChunkedArray) else filled
+
+
+@dataclass(frozen=True)
+class GroupCounts:
+    """How many pairs each group of a quota has.
+
+    Raises:
+        UserError: these are more groups than :data:`MOST_GROUPS`.
+    """
+
+    by: GroupBy
+    counts: Mapping[str, int]
+
+    def __post_init__(self) -> None:
+        if len(self.counts) > MOST_GROUPS:
+            raise UserError(
+                f"selection.quota is {self.by}, of which the corpus has more than {MOST_GROUPS}; a budget is shared "
+                "out to no more groups than that: name fewer, or choose another quota"
+            )
+
+    def __add__(self, other: GroupCounts) -> GroupCounts:
+        return GroupCounts(self.by, add_counts(self.counts, other.counts))
+
+
+def add_counts(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
+    """The counts of both."""
+    return {name: one.get(name, 0) + other.get(name, 0) for name in {*one, *other}}
+
+
+def count_groups(groups: pa.Array, mask: np.ndarray) -> dict[str, int]:
+    """Group -> how many of its pairs are in ``mask``, (n,) bool; groups without any are left out."""
+    return {one["values"]: one["counts"] for one in pc.value_counts(groups.filter(pa.array(mask))).to_pylist()}
+
+
+def shared_out(wanted: int, counts: Mapping[str, int]) -> dict[str, int]:
+    """A budget shared out in proportion to the size of each group, by the largest remainders (Hamilton's method).
+
+    Args:
+        wanted: pairs in all, at most the sum of the counts.
+        counts: group -> pairs that it has.
+
+    Returns:
+        group -> pairs that it gets, in the order of their names, ``wanted`` in sum and never more than it has.
+    """
+    total = sum(counts.values())
+    names = sorted(counts)
+    whole = {name: wanted * counts[name] // total for name in names}
+    by_remainder = sorted(names, key=lambda name: (-(wanted * counts[name] % total), name))
+    for name in by_remainder[: wanted - sum(whole.values())]:
+        whole[name] += 1
+    return whole
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Names of groups as people would list them: lengths by their size, others by the alphabet."""
+
+    def place(name: str) -> tuple[int, str]:
+        first = name.partition("-")[0].partition(" ")[0]
+        return (int(first) if name.endswith(" tokens") and first.isdigit() else 0, name)
+
+    return sorted(names, key=place)
