@@ -194,8 +194,9 @@ class ProxiesOutput:
     """What the proxies stage hands over.
 
     Attributes:
-        models: together they have every aspect of the corpus once.
-        length_penalty: aspect -> ρ, reward per token that the margin subtracts (eq. 17).
+        models: together they have every aspect of the corpus once, and ``unified`` where there is a reward model of all
+            aspects together.
+        length_penalty: of each, ρ, reward per token that the margin subtracts (eq. 17).
         features: H where the stage wrote ``features`` (see :func:`features_schema`), some or all of which the trained
             layers of its only model read.
         num_shards: S of the features, as in the corpus; 0 without features.
@@ -218,7 +219,7 @@ class ScoresOutput:
 
     Attributes:
         num_shards: S, as in the corpus.
-        aspects: of the rewards, sorted.
+        aspects: of the rewards, sorted; ``unified`` among them where there is such a model.
         texts: rows in all shards.
     """
 

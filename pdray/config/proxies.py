@@ -9,6 +9,9 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 from pdray.config.lora import LoraConfig
 from pdray.config.section import HOW, Count, Name, Section, Share, require_distinct
 
+# What the reward model of all aspects together is called where aspects are.
+UNIFIED = "unified"
+
 
 class MultiHeadModel(Section):
     """One ready reward model that scores several aspects."""
@@ -49,6 +52,11 @@ class ProxiesConfig(Section):
         None,
         description="model folder that each proxy starts from",
         json_schema_extra=HOW,  # its files decide, not where they lie
+    )
+    unified: bool = Field(
+        False,
+        description="also train one reward model on the pairs of all aspects together, which the strategy raf selects "
+        "by; among ready models it is the one named unified",
     )
     train: Literal["all", "head"] = Field("all", description="train all weights, or the head on a frozen backbone")
     kind: Literal["shared", "separate"] = Field(
@@ -104,6 +112,11 @@ class ProxiesConfig(Section):
             raise ValueError("set exactly one of base_model (to train proxies) and models (to bring your own)")
         if self.models is not None and len(self.model_aspects) < 2:
             raise ValueError("preference divergence compares aspects, so name a model for at least two")
+        if self.models is not None and self.unified:
+            raise ValueError(
+                f"unified trains a reward model, but models brings ready ones; name it {UNIFIED} among them, or leave "
+                "unified out"
+            )
         require_distinct(self.model_aspects)
         if self.reading == "apart" and self.train != "head":
             raise ValueError("reading is apart, but only heads read so; set train to head, or leave reading out")
@@ -114,8 +127,16 @@ class ProxiesConfig(Section):
     @property
     def model_aspects(self) -> list[str]:
         """The aspects that the ready models score, sorted; empty where models are trained."""
-        models = self.models.labels if isinstance(self.models, MultiHeadModel) else self.models
-        return sorted(models or {})
+        return sorted({*self._ready} - {UNIFIED})
+
+    @property
+    def has_unified(self) -> bool:
+        """Whether there is a reward model of all aspects together."""
+        return self.unified or UNIFIED in self._ready
+
+    @property
+    def _ready(self) -> dict[str, Any]:
+        return (self.models.labels if isinstance(self.models, MultiHeadModel) else self.models) or {}
 
     @property
     def folders(self) -> dict[str, str]:

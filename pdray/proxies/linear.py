@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pdray.config import ProxiesConfig
+from pdray.config import UNIFIED, ProxiesConfig
 from pdray.errors import UserError
 from pdray.proxies import length, quality, tanh
 from pdray.proxies.data import trains_baseline
@@ -176,7 +176,8 @@ def train_heads(ctx: StageContext, chosen: list[AspectPairs]) -> tuple[ProxiesOu
     model = ctx.folder / MODEL
     _one_task(write_model, reading, proxies.base_model, seed, [one.head for one in heads], aspects, model)
     penalty = length.scoring_penalty(proxies.length_penalty, proxies.length_penalty_form)
-    held_out, measured = pa.concat_tables([one.held_out for one in chosen]), [one.measured for one in heads]
+    held_out = pa.concat_tables([one.held_out for one in chosen if one.aspect != UNIFIED])
+    measured = [one.measured for one in heads]
     agreement = _one_task(agreement_of, measured, held_out, features, reading, penalty)
     metrics = {
         "reading": taken,

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pdray.config import ProxiesConfig
+from pdray.config import UNIFIED, ProxiesConfig
 from pdray.errors import UserError
 from pdray.hashing import hash64
 from pdray.runtime.tasks import run_tasks
@@ -173,8 +173,27 @@ def choose_pairs(look: Look, totals: dict[str, int], proxies: ProxiesConfig) -> 
     return chosen
 
 
+def of_all_aspects(chosen: list[AspectPairs], most: int) -> AspectPairs:
+    """The pairs that the unified reward model is trained on, and is held out from: those of all aspects together.
+
+    Args:
+        chosen: of :func:`choose_pairs`.
+        most: pairs to train on, those with the smallest pair hashes; none of them has a prompt that an aspect held out.
+    """
+    train, held_out = (pa.concat_tables([getattr(one, part) for one in chosen]) for part in ("train", "held_out"))
+    train = train.filter(pc.greater(train["prompt_hash"], pc.max(held_out["prompt_hash"])))
+    unified = AspectPairs(
+        UNIFIED,
+        sum(one.total for one in chosen),
+        _smallest(train, Ask("pair_hash", HASHES, 0, most)).combine_chunks(),
+        _smallest(held_out, Ask("prompt_hash", HASHES, 0, len(held_out))).combine_chunks(),
+    )
+    _check_enough(unified)
+    return unified
+
+
 def seen_shares(chosen: list[AspectPairs]) -> list[float]:
-    """For each aspect, the share of the other aspects' pairs whose prompt stands in its own used pairs.
+    """For each model, the share of the other aspects' pairs whose prompt stands in its own used pairs.
 
     All pairs count, also those beyond the caps. The held-out ones speak for themselves alone: all aspects hold the same
     prompts out, so these are known more often than others. The training pairs are a sample of the rest.
@@ -182,7 +201,7 @@ def seen_shares(chosen: list[AspectPairs]) -> list[float]:
     shares = []
     for one in chosen:
         own = one.used["prompt_hash"].to_numpy()
-        others = [other for other in chosen if other is not one]
+        others = [other for other in chosen if other is not one and other.aspect != UNIFIED]
         seen = sum(_seen(other.held_out, own, len(other.held_out)) for other in others)
         seen += sum(_seen(other.train, own, other.total - len(other.held_out)) for other in others)
         shares.append(seen / max(1, sum(other.total for other in others)))

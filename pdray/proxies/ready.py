@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pdray.config import ProxiesConfig
+from pdray.config import UNIFIED, ProxiesConfig
 from pdray.models.folder import num_labels, read_config
 from pdray.schema import ProxiesOutput, RewardModel
 from pdray.stages import StageContext, StageResult
@@ -12,14 +12,15 @@ def ready_models(ctx: StageContext) -> StageResult:
     """Hand over those of ``proxies.models`` that the corpus needs; the stage's ``check`` has seen them."""
     corpus, proxies = ctx.upstream.corpus, ctx.config.proxies
     assert corpus is not None
-    models = reward_models(proxies, corpus.aspects)
+    aspects = [*corpus.aspects, *([UNIFIED] if proxies.has_unified else [])]
+    models = reward_models(proxies, aspects)
     paths = {aspect: model.path for model in models for aspect in model.aspects if aspect is not None}
     unused = sorted(set(proxies.model_aspects) - set(corpus.aspects))
     return StageResult(
-        ProxiesOutput(models, dict.fromkeys(corpus.aspects, 0.0)),
+        ProxiesOutput(models, dict.fromkeys(aspects, 0.0)),
         rows_in=0,
         rows_out=0,
-        metrics={"trained": False, "aspects": {aspect: {"path": paths[aspect]} for aspect in corpus.aspects}},
+        metrics={"trained": False, "aspects": {aspect: {"path": paths[aspect]} for aspect in aspects}},
         notes=[f"no pair has the aspect {aspect}; its model is not used" for aspect in unused],
     )
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from pdray.config import MultiHeadModel, ProxiesConfig, RunConfig, ScoresConfig, fingerprinted
+from pdray.config import UNIFIED, MultiHeadModel, ProxiesConfig, RunConfig, ScoresConfig, fingerprinted
 from pdray.errors import UserError, check_together, user_errors
 from pdray.identity import model_identity
 from pdray.models.folder import Kind, check_model_folder
@@ -60,6 +60,8 @@ def check(config: RunConfig, upstream: Upstream) -> None:
         checks.append(partial(check_positions, "scores.max_tokens", config.scores.max_tokens, folder))
     if models is not None:
         checks.append(partial(_check_aspects, config.proxies.model_aspects, upstream.corpus))
+    if config.proxies.has_unified:
+        checks.append(partial(_check_unified, upstream.corpus))
     check_together(checks)
 
 
@@ -71,6 +73,14 @@ def _check_aspects(aspects: list[str], corpus: CorpusOutput | None) -> None:
         raise UserError(
             f"proxies.models has no model for {', '.join(missing)}, which the corpus holds; add it, or set "
             "corpus.aspects to the aspects that have one"
+        )
+
+
+def _check_unified(corpus: CorpusOutput | None) -> None:
+    if corpus is not None and UNIFIED in corpus.aspects:
+        raise UserError(
+            f"the corpus has an aspect named {UNIFIED}, which is what the reward model of all aspects together is "
+            "called; leave that model out, or name the aspect otherwise"
         )
 
 
@@ -98,16 +108,17 @@ def run(ctx: StageContext) -> StageResult:
 def _train(ctx: StageContext) -> StageResult:
     from pdray.proxies.full import train_models
     from pdray.proxies.linear import train_heads
-    from pdray.proxies.pairs import choose_pairs, look_with_ray
+    from pdray.proxies.pairs import choose_pairs, look_with_ray, of_all_aspects
 
     corpus, proxies = ctx.upstream.corpus, ctx.config.proxies
     assert corpus is not None
     look = look_with_ray(ctx.upstream.shards("corpus"), ctx.config.seed)
     chosen = choose_pairs(look, corpus.aspect_pairs, proxies)
-    output, metrics = (train_heads if proxies.train == "head" else train_models)(ctx, chosen)
-    unread = sum(facts.get("unread_pairs", 0) for facts in metrics["aspects"].values())
+    unified = [of_all_aspects(chosen, proxies.max_pairs_per_aspect)] if proxies.unified else []
+    output, metrics = (train_heads if proxies.train == "head" else train_models)(ctx, [*chosen, *unified])
+    unread = sum(metrics["aspects"][one.aspect].get("unread_pairs", 0) for one in chosen)
     used = sum(len(one.used) for one in chosen) - unread
-    for one in chosen:
+    for one in [*chosen, *unified]:
         metrics["aspects"][one.aspect]["length_penalty"] = output.length_penalty[one.aspect]
     return StageResult(
         output,

@@ -21,6 +21,12 @@ def check(config: RunConfig, upstream: Upstream) -> None:
     """
     corpus, selection = upstream.corpus, config.selection
     _check_logps(selection.strategy, config.logprobs)
+    if find_strategy(selection.strategy).unified and not config.proxies.has_unified:
+        cure = "add one named unified to proxies.models" if config.proxies.models else "set proxies.unified to true"
+        raise UserError(
+            f"selection.strategy {selection.strategy} reads the margins of one reward model of all aspects together, "
+            f"but the run has none; {cure}, or choose another strategy"
+        )
     if config.alignment and config.alignment.loss == "dfpo" and find_strategy(selection.strategy).label is not None:
         raise UserError(
             f"selection.strategy {selection.strategy} labels pairs anew, but alignment.loss dfpo reads the divergence "

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pdray.config import UNIFIED
 from pdray.errors import UserError
 from pdray.schema import PAIRS, TEXTS
 from pdray.selection import strategies
@@ -47,12 +48,14 @@ class PairSource:
         scores: has ``texts``, row-aligned with those of the corpus.
         penalties: aspect -> ρ, aspects sorted.
         logprobs: likewise, for strategies that read log-probabilities; else None.
+        unified: ρ of the reward model of all aspects together; None where there is none.
     """
 
     corpus: ShardedFolder
     scores: ShardedFolder
     penalties: dict[str, float]
     logprobs: ShardedFolder | None = None
+    unified: float | None = None
 
     def ids(self, shard: int) -> pa.Array:
         """``pair_id`` of each pair of a shard, one string array."""
@@ -93,21 +96,30 @@ class PairSource:
             UserError: a pair's text has no row among the scores.
         """
         pairs = self.corpus.read(PAIRS, shard, ["aspect", "chosen_row", "rejected_row"])
-        scores = self.scores.read(TEXTS, shard, [*(f"reward.{aspect}" for aspect in self.penalties), "num_tokens"])
+        return Margins(self.own(pairs["aspect"]), self._reward_margins(shard, pairs, self.penalties))
+
+    def _reward_margins(self, shard: int, pairs: pa.Table, penalties: dict[str, float]) -> list[np.ndarray]:
+        scores = self.scores.read(TEXTS, shard, [*(f"reward.{name}" for name in penalties), "num_tokens"])
         chosen, rejected = _rows(self.scores, shard, pairs, len(scores))
         tokens = scores["num_tokens"].to_numpy()
         lengths = tokens[chosen] - tokens[rejected]
-        values = [
-            reward_margins(scores[f"reward.{aspect}"].to_numpy(), chosen, rejected, lengths, penalty)
-            for aspect, penalty in self.penalties.items()
+        return [
+            reward_margins(scores[f"reward.{name}"].to_numpy(), chosen, rejected, lengths, penalty)
+            for name, penalty in penalties.items()
         ]
-        return Margins(self.own(pairs["aspect"]), values)
 
     def own_margins(self, shard: int) -> np.ndarray:
         """(n,) float64, of each pair the margin of the aspect that labelled it."""
         margins = self.margins(shard)
         own: np.ndarray = np.stack(margins.values)[margins.own, np.arange(len(margins.own))].astype(np.float64)
         return own
+
+    def unified_margins(self, shard: int) -> np.ndarray:
+        """(n,) float64, margins of the reward model of all aspects together."""
+        assert self.unified is not None, "the strategy says that it reads them"
+        pairs = self.corpus.read(PAIRS, shard, ["chosen_row", "rejected_row"])
+        (margins,) = self._reward_margins(shard, pairs, {UNIFIED: self.unified})
+        return margins.astype(np.float64)
 
     def mean_rating_gap(self, shard: int) -> np.ndarray:
         """(n,) float64, mean true rating over the aspects, of the chosen response less that of the rejected one.
@@ -175,6 +187,10 @@ class ShardColumns:
     def own_margins(self) -> np.ndarray:
         """(n,) float64."""
         return self.source.own_margins(self.shard)
+
+    def unified_margins(self) -> np.ndarray:
+        """(n,) float64."""
+        return self.source.unified_margins(self.shard)
 
     def logps(self) -> LogProbs:
         """Of n pairs."""

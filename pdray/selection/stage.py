@@ -17,7 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pdray.config import RunConfig, SelectionConfig, fingerprinted
+from pdray.config import UNIFIED, RunConfig, SelectionConfig, fingerprinted
 from pdray.errors import UserError, user_errors
 from pdray.runtime.tasks import outcomes, sum_over_shards
 from pdray.schema import PAIRS, TEXTS, CorpusOutput, SelectionOutput
@@ -64,7 +64,9 @@ def run(ctx: StageContext) -> StageResult:
     strategy = find_strategy(selection.strategy)
     source = pair_source(ctx.upstream)
     if strategy.margins == "ratings":
-        source = RatingSource(source.corpus, source.scores, dict.fromkeys(corpus.rated, 0.0), source.logprobs)
+        source = RatingSource(
+            source.corpus, source.scores, dict.fromkeys(corpus.rated, 0.0), source.logprobs, source.unified
+        )
     shared = find_shared(ctx, source)
     order = ordering(ctx, source, shared.quantiles, shared.statistics)
     finite = int(shared.counts.sum())
@@ -132,8 +134,8 @@ def pair_source(upstream: Upstream) -> PairSource:
     found = sum(_rows(marker, PAIRS) for marker in of_corpus)
     if found != upstream.corpus.pairs:
         raise UserError(f"{corpus.folder} holds {found:,} pairs instead of {upstream.corpus.pairs:,}; run again")
-    penalties = {aspect: upstream.proxies.length_penalty[aspect] for aspect in sorted(upstream.scores.aspects)}
-    return PairSource(corpus, scores, penalties, logprobs)
+    penalties = {aspect: upstream.proxies.length_penalty[aspect] for aspect in upstream.corpus.aspects}
+    return PairSource(corpus, scores, penalties, logprobs, upstream.proxies.length_penalty.get(UNIFIED))
 
 
 def _marker(shards: ShardedFolder, shard: int) -> Marker:

@@ -61,6 +61,10 @@ class Columns(Protocol):
         """(n,) float64, Δr̂_k − ρΔlen of the aspect k that labelled the pair."""
         ...
 
+    def unified_margins(self) -> np.ndarray:
+        """(n,) float64, Δr̂ − ρΔlen of the reward model of all aspects together, where the run has one."""
+        ...
+
     def logps(self) -> LogProbs:
         """Log-probabilities, where the run has them."""
         ...
@@ -105,6 +109,11 @@ class Table:
     def own_margins(self) -> np.ndarray:
         """(n,) float64, reward margin of the aspect that labelled the pair, in log-odds of Bradley-Terry."""
         return self.columns.own_margins()
+
+    @cached_property
+    def unified_margins(self) -> np.ndarray:
+        """(n,) float64, reward margin of one model of all aspects; for strategies with :attr:`Strategy.unified`."""
+        return self.columns.unified_margins()
 
     @cached_property
     def logps(self) -> LogProbs:
@@ -167,6 +176,7 @@ class Strategy:
         about: what is kept, with its equation or paper, in a line.
         margins: what the divergence is made of: the rewards of the proxies, or the true ratings of the corpus.
         logps: the models whose log-probabilities the key reads; two of them have to be different models.
+        unified: whether the key reads the margins of the reward model of all aspects together.
         statistics: what the key has to know of the whole corpus, by the names that it gives them.
         keeps_all: whether every pair with a key is kept, whatever the budget.
         label: for strategies that label pairs anew: (n,) numbers from the table of a shard. Above 0 a pair stays as it
@@ -178,6 +188,7 @@ class Strategy:
     about: str
     margins: Literal["proxies", "ratings"] = "proxies"
     logps: tuple[Model, ...] = ()
+    unified: bool = False
     statistics: Mapping[str, Statistic] = field(default_factory=dict)
     keeps_all: bool = False
     label: Column | None = None

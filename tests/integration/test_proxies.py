@@ -67,12 +67,14 @@ def margins_of(root: Path, result: StageResult) -> dict[str, np.ndarray]:
     return margins
 
 
-def check_learned(root: Path, result: StageResult) -> None:
-    assert list(result.metrics["aspects"]) == ASPECTS
+def check_learned(root: Path, result: StageResult, aspects: list[str] = ASPECTS) -> None:
+    assert list(result.metrics["aspects"]) == aspects
     labels = np.array([row["aspect"] for row in make_rows()])
-    for aspect, margin in margins_of(root, result).items():
+    margins = margins_of(root, result)
+    assert list(margins) == aspects
+    for aspect in ASPECTS:
         facts = result.metrics["aspects"][aspect]
-        assert np.mean(margin[labels == aspect] > 0) > 0.9, aspect
+        assert np.mean(margins[aspect][labels == aspect] > 0) > 0.9, aspect
         assert facts["held_out_accuracy"] > 0.7
         low, high = facts["held_out_interval"]
         assert 0 <= low < facts["held_out_accuracy"] <= high <= 1
@@ -272,20 +274,38 @@ def test_all_weights_of_a_decoder_with_two_workers_of_which_one_is_killed(
 
 
 def test_one_backbone_for_all_aspects(tmp_path: Path, corpus: Upstream, bert: str) -> None:
-    settings = sections(base_model=bert, kind="shared", **ALL | {"epochs": 8})
+    """And for all of them together."""
+    settings = sections(base_model=bert, kind="shared", unified=True, **ALL | {"epochs": 8})
     result = run_stage(STAGE, tmp_path, upstream=corpus, **settings)
-    check_learned(tmp_path, result)
+    labels = [*ASPECTS, "unified"]
+    check_learned(tmp_path, result, labels)
     assert isinstance(result.output, ProxiesOutput)
-    assert result.output.models == [RewardModel("proxies-test/model", ASPECTS)]
+    assert result.output.models == [RewardModel("proxies-test/model", labels)]
+    assert np.mean(margins_of(tmp_path, result)["unified"] > 0) > 0.8
     assert {path.name for path in (tmp_path / "proxies-test").iterdir()} == {done.DONE, "model"}
-    (one, other), (again, two) = (result.metrics["agreement"][aspect] for aspect in ASPECTS)
-    assert (one, two) == (1.0, 1.0)
-    assert other == again
+    agreement = [result.metrics["agreement"][label] for label in labels]
+    assert [agreement[row][row] for row in range(3)] == [1.0] * 3
+    assert agreement[0][1] == agreement[1][0]
     aspects = result.metrics["aspects"].values()
     assert all(-1 <= facts["length_correlation"]["before"] <= 1 for facts in aspects)
-    draws = 2 * math.ceil(sum(facts["train_pairs"] for facts in aspects) / 2)
+    draws = 3 * math.ceil(sum(facts["train_pairs"] for facts in aspects) / 3)  # as many of each
     assert result.metrics["trainings"]["model"]["steps"] == 8 * draws // 8  # those of the proxy, with two workers
     assert result.metrics["without_baseline"] == []
+
+
+def test_a_head_for_all_aspects_together(
+    tmp_path: Path, head_run: tuple[Path, StageResult], corpus: Upstream, bert: str
+) -> None:
+    result = run_stage(STAGE, tmp_path, upstream=corpus, **sections(base_model=bert, unified=True, **HEAD))
+    labels = [*ASPECTS, "unified"]
+    check_learned(tmp_path, result, labels)
+    assert result.output.length_penalty == dict.fromkeys(labels, 0.001)
+    facts, apart = result.metrics["aspects"], head_run[1]
+    assert facts["unified"]["held_out_pairs"] == 12
+    assert facts["unified"]["train_pairs"] <= sum(facts[aspect]["train_pairs"] for aspect in ASPECTS)
+    assert (result.rows_out, result.dropped) == (apart.rows_out, apart.dropped)
+    assert np.mean(margins_of(tmp_path, result)["unified"] > 0) > 0.8
+    assert list(result.metrics["agreement"]) == labels
 
 
 def test_too_few_pairs_reach_the_user_as_one_sentence(tmp_path: Path, bert: str) -> None:

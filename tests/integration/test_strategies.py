@@ -11,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from pdray.config import LogprobsConfig, RunConfig, SelectionConfig
+from pdray.config import LogprobsConfig, ProxiesConfig, RunConfig, SelectionConfig
 from pdray.errors import UserError
 from pdray.selection import strategies
 from pdray.selection.stage import STAGE
@@ -21,6 +21,7 @@ from tests.selection.cases import by_hand, labels_of, random_case, read, select,
 from tests.stages import run_stage
 
 pytestmark = pytest.mark.usefixtures("ray_local")
+HEADS = ProxiesConfig(base_model="m")
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +32,8 @@ def case():
     found.ratings[rng.random(found.ratings.shape) < 0.01] = np.nan
     found.logps = -rng.exponential(20, (900, 2, 2)).astype(np.float32)
     found.logps[rng.random(found.logps.shape) < 0.01] = np.nan
+    found.unified = rng.normal(size=(900, 2)).astype(np.float32)
+    found.unified[rng.random(found.unified.shape) < 0.01] = np.nan
     found.overall = rng.choice(["chosen", "rejected", "equal", None], 900, p=[0.6, 0.2, 0.1, 0.1]).tolist()
     return found
 
@@ -132,6 +135,16 @@ def test_log_probabilities_that_the_run_does_not_have_are_refused_before_anythin
         refuse(Upstream(), logprobs, strategy=strategy)
 
 
+def test_raf_needs_a_reward_model_of_all_aspects():
+    refuse(Upstream(), proxies=ProxiesConfig(base_model="m", unified=True), strategy="raf")
+    with pytest.raises(UserError, match=r"strategy raf reads .* but the run has none; set proxies.unified to true, or"):
+        refuse(Upstream(), strategy="raf")
+    ready = {"a": "m", "b": "m"}
+    with pytest.raises(UserError, match=r"the run has none; add one named unified to proxies.models, or"):
+        refuse(Upstream(), proxies=ProxiesConfig(models=ready), strategy="raf")
+    refuse(Upstream(), proxies=ProxiesConfig(models=ready | {"unified": "m"}), strategy="raf")
+
+
 @pytest.mark.parametrize(("strategy", "reads"), [("pd", ()), ("fusion", ("logprobs",))])
 def test_only_a_strategy_that_reads_log_probabilities_depends_on_them(strategy, reads):
     config = SimpleNamespace(
@@ -142,11 +155,18 @@ def test_only_a_strategy_that_reads_log_probabilities_depends_on_them(strategy, 
     assert STAGE.reads(cast(RunConfig, config)) == ("corpus", "proxies", "scores")
 
 
-def refuse(upstream: Upstream, logprobs: LogprobsConfig | None = None, **config: Any) -> None:
+def refuse(
+    upstream: Upstream, logprobs: LogprobsConfig | None = None, proxies: ProxiesConfig | None = None, **config: Any
+) -> None:
     """The check that the pipeline makes as soon as the corpus is known."""
     assert STAGE.check is not None
     STAGE.check(
-        cast(RunConfig, SimpleNamespace(selection=SelectionConfig(**config), logprobs=logprobs, alignment=None)),
+        cast(
+            RunConfig,
+            SimpleNamespace(
+                selection=SelectionConfig(**config), proxies=proxies or HEADS, logprobs=logprobs, alignment=None
+            ),
+        ),
         upstream,
     )
 

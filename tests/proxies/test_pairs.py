@@ -12,7 +12,15 @@ import pytest
 from pdray.config import ProxiesConfig
 from pdray.errors import UserError
 from pdray.proxies import pairs as module
-from pdray.proxies.pairs import Ask, AspectPairs, candidates, choose_pairs, first_bound
+from pdray.proxies.pairs import (
+    Ask,
+    AspectPairs,
+    candidates,
+    choose_pairs,
+    first_bound,
+    of_all_aspects,
+    seen_shares,
+)
 from pdray.stages import Upstream
 from tests.proxies.cases import ASPECTS, make_rows, write_corpus
 
@@ -53,6 +61,22 @@ def test_held_out_prompts_are_never_trained_on(corpus: Upstream) -> None:
         assert not trained & unseen
         # every other pair is used, but for the rest of the last held-out prompt
         assert 180 - max(map(list(prompt_of.values()).count, unseen)) <= len(one.train) <= 180
+
+
+def test_the_pairs_of_all_aspects_together(corpus: Upstream) -> None:
+    chosen = choose(corpus)
+    one = of_all_aspects(chosen, 1000)
+    assert (one.aspect, one.total) == ("unified", 400)
+    assert sorted(ids(one.held_out)) == sorted(name for part in chosen for name in ids(part.held_out))
+    prompt_of = {row["pair_id"]: row["prompt"] for row in make_rows(400, prompts=60)}
+    unseen = {prompt_of[name] for name in ids(one.held_out)}
+    trained = {name for part in chosen for name in ids(part.train)}
+    assert set(ids(one.train)) == {name for name in trained if prompt_of[name] not in unseen}
+    hashes = one.train["pair_hash"].to_pylist()
+    assert hashes == sorted(hashes)
+    assert ids(of_all_aspects(chosen, 50).train) == ids(one.train)[:50]
+    alone, both = seen_shares(chosen), seen_shares([*chosen, one])
+    assert (both[:-1], len(both)) == (alone, 3)
 
 
 def test_the_choice_does_not_depend_on_shards_or_on_the_order_of_rows(tmp_path: Path, corpus: Upstream) -> None:

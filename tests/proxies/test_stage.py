@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pdray.config import RunConfig
+from pdray.config import ProxiesConfig, RunConfig
 from pdray.errors import UserError
 from pdray.proxies import done, linear
 from pdray.proxies.readings import Reading
@@ -31,6 +31,23 @@ def test_ready_models_skip_training(tmp_path: Path) -> None:
         [RewardModel(models[aspect], [aspect]) for aspect in ASPECTS], dict.fromkeys(ASPECTS, 0.0)
     )
     assert result.notes == ["no pair has the aspect other; its model is not used"]
+
+
+def test_a_ready_model_of_all_aspects_together(tmp_path: Path) -> None:
+    models = {label: str(tiny_bert(tmp_path / str(index))) for index, label in enumerate([*ASPECTS, "unified"])}
+    upstream = write_corpus(tmp_path, make_rows(20))
+    settings = sections(models=models)
+    result = run_stage(STAGE, tmp_path, upstream=upstream, **settings)
+    assert [model.aspects for model in result.output.models] == [[aspect] for aspect in [*ASPECTS, "unified"]]
+    assert STAGE.check is not None and upstream.corpus is not None
+    STAGE.check(context(STAGE, tmp_path, **settings).config, upstream)
+    named = replace(upstream, corpus=replace(upstream.corpus, aspects=["helpful", "unified"]))
+    with pytest.raises(UserError, match=r"the corpus has an aspect named unified, .* or name the aspect otherwise"):
+        STAGE.check(context(STAGE, tmp_path, **settings).config, named)
+    with pytest.raises(ValueError, match="unified trains a reward model, but models brings ready ones"):
+        ProxiesConfig(models=models, unified=True)
+    with pytest.raises(ValueError, match="name a model for at least two"):
+        ProxiesConfig(models={"helpful": "a", "unified": "b"})
 
 
 def test_one_ready_model_with_a_label_for_each_aspect(tmp_path: Path) -> None:

@@ -50,6 +50,7 @@ class Case:
         logps: (n, 2, 2) float32, of the chosen and the rejected response by policy and reference; None is −1 for all.
         overall: n labels; None is none for all.
         sources: n names; None is none for all.
+        unified: (n, 2) float32, rewards of one model of all aspects; None is no such model.
     """
 
     ids: list[str]
@@ -63,6 +64,12 @@ class Case:
     logps: np.ndarray | None = None
     overall: list[str | None] | None = None
     sources: list[str | None] | None = None
+    unified: np.ndarray | None = None
+
+    @property
+    def labels(self) -> list[str]:
+        """What the rewards are of."""
+        return ASPECTS if self.unified is None else [*ASPECTS, "unified"]
 
     @property
     def known_logps(self) -> np.ndarray:
@@ -122,6 +129,11 @@ def keys_of(strategy: str, case: Case, pd: np.ndarray, seed: int) -> np.ndarray:
         return np.array(random_keys(case.ids, seed))
     if strategy in LIKELY:
         return LIKELY[strategy](case, pd)
+    if strategy == "raf":
+        assert case.unified is not None
+        with np.errstate(invalid="ignore"):
+            margins = case.unified.astype(float) @ [1, -1]
+        return -(margins - case.penalty * (case.tokens @ [1, -1])).astype(np.float32).astype(float)
     return {
         "pd": pd,
         "pd_ratings": pd,
@@ -231,8 +243,8 @@ def write_case(root: Path, case: Case, num_shards: int, seed: int = 0) -> Upstre
                 rated,
             ),
         ),
-        finished("proxies", StoragePath(str(root)), ProxiesOutput([], dict.fromkeys(ASPECTS, case.penalty))),
-        finished("scores", scores.folder, ScoresOutput(num_shards, ASPECTS, 2 * num_pairs)),
+        finished("proxies", StoragePath(str(root)), ProxiesOutput([], dict.fromkeys(case.labels, case.penalty))),
+        finished("scores", scores.folder, ScoresOutput(num_shards, case.labels, 2 * num_pairs)),
         finished("logprobs", logprobs.folder, LogprobsOutput(num_shards, MODELS, 2 * num_pairs)),
     )
 
@@ -271,13 +283,16 @@ def _shard_tables(case: Case, rows: list[int]) -> tuple[dict[str, pa.Table], pa.
         pairs["conflict"] = case.conflict[rows].tolist()
     matrix = np.reshape(np.array(rewards, np.float32), (len(texts), len(ASPECTS)))
     scores = {f"reward.{aspect}": matrix[:, index] for index, aspect in enumerate(ASPECTS)}
+    if case.unified is not None:
+        sides = [(row, side) for row, swap in zip(rows, swapped, strict=True) for side in ((1, 0) if swap else (0, 1))]
+        scores["reward.unified"] = np.array([case.unified[row, side] for row, side in sides], np.float32)
     facts = {"num_tokens": tokens, "truncated": [False] * len(tokens)}
     by_model = np.reshape(np.array(likely, np.float32), (len(texts), len(MODELS)))
     logps = {f"logp.{model}": by_model[:, index] for index, model in enumerate(MODELS)}
     return (
         text_tables([one["prompt"] for one in texts], [one["response"] for one in texts], case.chat),
         pa.table(pairs, pairs_schema(rated)),
-        pa.table(scores | facts, scores_schema(ASPECTS)),
+        pa.table(scores | facts, scores_schema(case.labels)),
         pa.table(logps | facts, logprobs_schema(MODELS)),
     )
 

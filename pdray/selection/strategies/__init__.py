@@ -20,6 +20,7 @@ BUILT_IN = (
     "all",
     "overall",
     "mean_rating",
+    "raf",
     "longest",
     "implicit_margin",
     "implicit_margin_small",
