@@ -183,7 +183,7 @@ class World:
         rewards, lengths, accuracies = judge(chosen, proxies, self.folder / kind)
         seconds = time.process_time() - began
         difference = lengths[self.chosen_row] - lengths[self.rejected_row]
-        penalty = length.scoring_penalty(proxies.length_penalty, proxies.length_penalty_form)
+        penalty = length.scoring_penalty(proxies.training_penalty, proxies.length_penalty_form)
         margins = final_margin(rewards[self.chosen_row] - rewards[self.rejected_row], difference[:, None], penalty)
         figures, kept = self._compare(margins)
         return {
@@ -200,9 +200,10 @@ class World:
         facts = ModelEncoder([(folder / "together").local], self.rule).encode(self.corpus.read(TEXTS, 0)).facts
         tables, _ = FeatureWriter()(0, np.arange(len(values)), values.astype(np.float32), facts)
         features.write(0, tables, 0, {})
+        held_out = pa.concat_tables([one.held_out for one in chosen])
         fitted = {
             reading.name: [
-                fit_aspect(HeadJob(one, features, reading, proxies, seen, len(chosen), self.seed))
+                fit_aspect(HeadJob(one, features, reading, proxies, seen, len(chosen), self.seed, held_out))
                 for one, seen in zip(chosen, seen_shares(chosen), strict=True)
             ]
             for reading in readings

@@ -92,6 +92,7 @@ def run(upstream: Upstream, chosen: list[AspectPairs], proxies: ProxiesConfig, s
                 own if share is None else share,
                 len(chosen),
                 seed,
+                pa.concat_tables([one.held_out for one in chosen]),
             )
             for one, own in zip(chosen, seen_shares(chosen), strict=True)
         ]
@@ -136,7 +137,7 @@ class Corpus:
         for index, job in enumerate(jobs):
             fitted = fit_aspect(job)
             facts.append(fitted.facts)
-            penalty = length.scoring_penalty(job.proxies.length_penalty, job.proxies.length_penalty_form)
+            penalty = length.scoring_penalty(job.proxies.training_penalty, job.proxies.length_penalty_form)
             margin = final_margins(self.features, fitted.head, penalty)
             sizes = np.sort(np.abs(margin[self.own != index]))
             scaled.append(scale_margins(margin, sizes[quantile_rank(GAMMA, len(sizes)) - 1]))

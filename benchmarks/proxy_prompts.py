@@ -157,7 +157,7 @@ def fit(world: World, reading: Reading, whole: PairFeatures, known: np.ndarray) 
     """Each form with the strength that folds of prompts choose, fitted to some pairs."""
     proxies, features = ProxiesConfig(base_model=world.base), whole.take(known)
     tokens = features.length_difference
-    margin = length.training_margin(tokens, proxies.length_penalty, proxies.length_penalty_form)
+    margin = length.training_margin(tokens, proxies.training_penalty, proxies.length_penalty_form)
     pairs = ProxyPairs(features, margin, length.balance_weights(tokens, proxies.balance_temperature))
     scale = reading.scale(features)
     units = tanh.units_of(len(features.values), reading.num_features, len(world.aspects))
@@ -179,7 +179,7 @@ def fit(world: World, reading: Reading, whole: PairFeatures, known: np.ndarray) 
 def figures_of(world: World, heads: list[Candidate], unseen: np.ndarray) -> dict[str, float]:
     """What the divergence of some heads, one for each aspect, tells of the pairs that they have not seen."""
     proxies, own, scaled, accuracies = ProxiesConfig(base_model=world.base), world.own[unseen], [], []
-    penalty = length.scoring_penalty(proxies.length_penalty, proxies.length_penalty_form)
+    penalty = length.scoring_penalty(proxies.training_penalty, proxies.length_penalty_form)
     for number, one in enumerate(heads):
         margin = final_margins(one.features.take(unseen), one.head, penalty)
         sizes = np.sort(np.abs(margin[own != number]))

@@ -5,13 +5,15 @@ from __future__ import annotations
 import numpy as np
 
 
-def final_margin(reward_margin: np.ndarray, length_difference: np.ndarray, length_penalty: float) -> np.ndarray:
+def final_margin(
+    reward_margin: np.ndarray, length_difference: np.ndarray, length_penalty: float | np.ndarray
+) -> np.ndarray:
     """The margin that preference divergence uses, Δr − ρΔlen (eq. 17).
 
     Args:
         reward_margin: (n,) reward of the chosen minus that of the rejected response; NaN where one is not known.
         length_difference: (n,) tokens of the chosen minus those of the rejected response.
-        length_penalty: ρ, reward per token.
+        length_penalty: ρ, reward per token; of each of several proxies where margins have a column for each.
 
     Returns:
         (n,) float64.

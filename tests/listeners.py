@@ -8,6 +8,9 @@ from collections.abc import Iterable
 
 import psutil
 
+# Reading the sockets of a hundred processes takes as much of a core as it is given.
+LEISURE = 9
+
 
 def listening(processes: Iterable[psutil.Process]) -> set[tuple[str, str]]:
     """Address and process name of every listening TCP socket, IPv4 addresses as such."""
@@ -33,9 +36,10 @@ def watch(run: subprocess.Popen[str]) -> set[tuple[str, str]]:
     found: set[tuple[str, str]] = set()
     me = psutil.Process(run.pid)
     while run.poll() is None:
+        began = time.monotonic()
         try:
             found |= listening([me, *me.children(recursive=True)])
         except psutil.NoSuchProcess:
             break
-        time.sleep(0.1)
+        time.sleep(max(0.5, LEISURE * (time.monotonic() - began)))
     return found

@@ -179,5 +179,5 @@ def wait_for(what: str, found: Any, driver: Driver, seconds: float = WAIT_SECOND
         code = driver.process.poll()
         assert code is None, f"the run ended with {code} before {what}: {driver.said()[-800:]}"
         assert time.monotonic() < end, f"no {what} within {seconds:.0f} s"
-        time.sleep(0.01)
+        time.sleep(0.05)
     return answer

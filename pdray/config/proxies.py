@@ -76,7 +76,11 @@ class ProxiesConfig(Section):
     )
     max_held_out_pairs: Count = Field(2_000, description="most pairs of an aspect to hold out")
     balance_temperature: float | None = Field(1.0, gt=0, description="τ of balanced length sampling; null turns it off")
-    length_penalty: float = Field(0.001, ge=0, description="ρ, reward per token of length difference; 0 turns it off")
+    length_penalty: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
+        0.001,
+        description="ρ, reward per token of length difference; 0 turns it off; auto: what makes each proxy's margins "
+        "on the held-out pairs independent of length (rank correlation 0), subtracted when scoring alone",
+    )
     length_penalty_form: Literal["eq16", "residual"] = Field(
         "eq16", description="eq16: fit and score Δr − ρΔlen; residual: fit Δr + ρΔlen, score Δr"
     )
@@ -120,9 +124,19 @@ class ProxiesConfig(Section):
         require_distinct(self.model_aspects)
         if self.reading == "apart" and self.train != "head":
             raise ValueError("reading is apart, but only heads read so; set train to head, or leave reading out")
+        if self.length_penalty == "auto" and self.length_penalty_form == "residual":
+            raise ValueError(
+                "length_penalty auto is subtracted when scoring, which length_penalty_form residual does not do; leave "
+                "the form out, or give length_penalty a number"
+            )
         if self.lora is not None and self.train != "all":
             raise ValueError("lora is set, but heads train nothing below them; set train to all, or leave lora out")
         return self
+
+    @property
+    def training_penalty(self) -> float:
+        """ρ of the training's loss; 0 where it is found afterwards."""
+        return 0.0 if self.length_penalty == "auto" else self.length_penalty
 
     @property
     def model_aspects(self) -> list[str]:

@@ -85,12 +85,12 @@ def write_held_out(chosen: list[AspectPairs], encoded: ShardedFolder, path: Stor
 
 def trains_baseline(proxies: ProxiesConfig) -> bool:
     """Whether a proxy without length remedies is fitted too: only where there is a remedy to compare it with."""
-    return proxies.length_baseline and (proxies.balance_temperature is not None or proxies.length_penalty > 0)
+    return proxies.length_baseline and (proxies.balance_temperature is not None or proxies.length_penalty != 0)
 
 
 def _drawn(job: TablesJob, table: pa.Table, count: int, number: int, use: str) -> pa.Table:
     proxies, remedies = job.proxies, use == TRAIN
-    temperature, penalty = (proxies.balance_temperature, proxies.length_penalty) if remedies else (None, 0.0)
+    temperature, penalty = (proxies.balance_temperature, proxies.training_penalty) if remedies else (None, 0.0)
     difference = table["length_difference"].to_numpy()
     rows = length.draw(table["pair_id"].to_pylist(), difference, count, temperature, job.seed)
     margin = length.training_margin(difference, penalty, proxies.length_penalty_form)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from pdray.config import ProxiesConfig
-from pdray.proxies import length, quality
+from pdray.proxies import quality
 from pdray.proxies.data import BASELINE, TablesJob, trains_baseline, write_held_out, write_tables
 from pdray.proxies.done import SCRATCH, is_done, read_done, read_margins, slug
 from pdray.proxies.encoded import EncodeJob
@@ -63,11 +63,10 @@ def train_models(ctx: StageContext, chosen: list[AspectPairs]) -> tuple[ProxiesO
         "truncated": truncated,
     }
     (ctx.folder / SCRATCH).delete()
-    penalty = length.scoring_penalty(proxies.length_penalty, proxies.length_penalty_form)
     reward_models = [
         RewardModel(f"{ctx.folder.name}/{name}", [one.aspect for one in members]) for name, members in models.items()
     ]
-    return ProxiesOutput(reward_models, dict.fromkeys(aspects, penalty)), metrics
+    return ProxiesOutput(reward_models, {aspect: facts[aspect]["length_penalty"] for aspect in aspects}), metrics
 
 
 def _agreement(ctx: StageContext, models: list[str], aspects: list[str]) -> dict[str, list[float | None]]:

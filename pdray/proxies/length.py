@@ -11,8 +11,10 @@ from typing import Literal
 import numpy as np
 
 from pdray.hashing import hash64
+from pdray.proxies.quality import rank_correlation
 
 Form = Literal["eq16", "residual"]
+BISECTIONS = 60
 
 
 def hash_order(pair_ids: list[str], seed: int, purpose: str) -> np.ndarray:
@@ -112,6 +114,33 @@ def training_margin(length_difference: np.ndarray, penalty: float, form: Form) -
     """
     sign = 1.0 if form == "eq16" else -1.0
     return sign * penalty * np.asarray(length_difference, dtype=np.float64)
+
+
+def uncorrelated_penalty(length_difference: np.ndarray, reward_margin: np.ndarray) -> float:
+    """ρ at which margins do not go with length: Spearman's rank correlation of Δlen and Δr − ρΔlen is 0.
+
+    The correlation falls in steps as ρ grows, so this is where it changes its sign. Negative where shorter responses
+    are rewarded.
+
+    Args:
+        length_difference: (n,) tokens, Δlen.
+        reward_margin: (n,) Δr, finite.
+
+    Returns:
+        ρ; 0.0 where lengths or margins do not differ.
+    """
+    lengths, margins = np.asarray(length_difference, np.float64), np.asarray(reward_margin, np.float64)
+    if len(lengths) < 2 or np.ptp(lengths) == 0 or np.ptp(margins) == 0:
+        return 0.0
+    # No two pairs change their order outside these: lengths are whole numbers, so they differ by 1 or more.
+    low, high = -np.ptp(margins) - 1.0, np.ptp(margins) + 1.0
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        if (rank_correlation(lengths, margins - middle * lengths) or 0.0) > 0:
+            low = middle
+        else:
+            high = middle
+    return float(high)
 
 
 def scoring_penalty(penalty: float, form: Form) -> float:

@@ -46,6 +46,7 @@ class HeadJob:
         seen_share: of :func:`pdray.proxies.pairs.seen_shares`.
         num_aspects: κ, which share its units.
         seed: of weights to begin with.
+        length_pairs: held-out pairs of all aspects, on which ρ is found where ``length_penalty`` is auto.
     """
 
     pairs: AspectPairs
@@ -55,12 +56,21 @@ class HeadJob:
     seen_share: float
     num_aspects: int
     seed: int
+    length_pairs: pa.Table
 
     def forms(self, num_texts: int) -> list[Form]:
         """What the head may be, the simplest first."""
         reading = self.reading
         units = tanh.units_of(num_texts, reading.num_features, self.num_aspects) if reading.tanh else 0
         return [Linear(reading.tanh), *([Tanh(units, self.seed)] if units else [])]
+
+    def penalty(self, head: RewardHead) -> float:
+        """ρ that scoring subtracts from the margins of a head that has not seen the held-out pairs."""
+        if self.proxies.length_penalty != "auto":
+            return length.scoring_penalty(self.proxies.length_penalty, self.proxies.length_penalty_form)
+        pairs = read_pairs(self.features, self.length_pairs, self.reading.num_features, self.reading.first)
+        pairs = pairs.take(pairs.finite())
+        return length.uncorrelated_penalty(pairs.length_difference, final_margins(pairs, head, 0.0))
 
 
 @dataclass(frozen=True)
@@ -70,11 +80,13 @@ class FittedHead:
     Attributes:
         head: on raw features, fitted to all used pairs with the form and strength that the training pairs chose.
         measured: fitted to the training pairs alone, which the figures are of.
+        penalty: ρ that scoring subtracts.
         facts: what the manifest says of it.
     """
 
     head: RewardHead
     measured: RewardHead
+    penalty: float
     facts: dict[str, Any]
 
 
@@ -93,7 +105,7 @@ def fit_aspect(job: HeadJob) -> FittedHead:
     form, strength = chosen.form, chosen.fit.l2
     final = form.fit(_with_remedies(everything, proxies), scale, strength, chosen.fit.weights)
     measured = form.head(chosen.fit.weights, scale)
-    penalty = length.scoring_penalty(proxies.length_penalty, proxies.length_penalty_form)
+    penalty = job.penalty(measured)
     margin, baseline = final_margins(held_out, measured, penalty), None
     if trains_baseline(proxies):
         plain = ProxyPairs(train, np.zeros_like(pairs.margin), np.ones_like(pairs.weight))
@@ -113,14 +125,14 @@ def fit_aspect(job: HeadJob) -> FittedHead:
         "converged": chosen.fit.converged and final.converged,
         "seconds": round(time.monotonic() - start, 2),
     }
-    return FittedHead(form.head(final.weights, scale), measured, facts)
+    return FittedHead(form.head(final.weights, scale), measured, penalty, facts)
 
 
 def _with_remedies(features: PairFeatures, proxies: ProxiesConfig) -> ProxyPairs:
     tokens = features.length_difference
     return ProxyPairs(
         features,
-        length.training_margin(tokens, proxies.length_penalty, proxies.length_penalty_form),
+        length.training_margin(tokens, proxies.training_penalty, proxies.length_penalty_form),
         length.balance_weights(tokens, proxies.balance_temperature),
     )
 
@@ -142,12 +154,12 @@ def _readable(job: HeadJob, pairs: pa.Table) -> tuple[PairFeatures, np.ndarray]:
 
 
 def agreement_of(
-    heads: list[RewardHead], held_out: pa.Table, features: ShardedFolder, reading: Reading, penalty: float
+    heads: list[FittedHead], held_out: pa.Table, features: ShardedFolder, reading: Reading
 ) -> list[list[float | None]]:
     """How much the heads' margins go together on held-out pairs, (κ, κ); see :mod:`pdray.proxies.quality`."""
     pairs = read_pairs(features, held_out, reading.num_features, reading.first)
     pairs = pairs.take(pairs.finite())
-    margins = np.stack([final_margins(pairs, head, penalty) for head in heads], axis=1)
+    margins = np.stack([final_margins(pairs, one.measured, one.penalty) for one in heads], axis=1)
     return quality.agreement_rows(margins)
 
 
@@ -175,10 +187,7 @@ def train_heads(ctx: StageContext, chosen: list[AspectPairs]) -> tuple[ProxiesOu
     reading, heads = next(one for one in readings if one.name == taken), fitted[taken]
     model = ctx.folder / MODEL
     _one_task(write_model, reading, proxies.base_model, seed, [one.head for one in heads], aspects, model)
-    penalty = length.scoring_penalty(proxies.length_penalty, proxies.length_penalty_form)
-    held_out = pa.concat_tables([one.held_out for one in chosen if one.aspect != UNIFIED])
-    measured = [one.measured for one in heads]
-    agreement = _one_task(agreement_of, measured, held_out, features, reading, penalty)
+    agreement = _one_task(agreement_of, heads, _held_out(chosen), features, reading)
     metrics = {
         "reading": taken,
         "readings": compared,
@@ -191,11 +200,16 @@ def train_heads(ctx: StageContext, chosen: list[AspectPairs]) -> tuple[ProxiesOu
         (ctx.folder / FEATURE_MODELS[one.name]).delete()
     output = ProxiesOutput(
         [handed_over(reading, f"{ctx.folder.name}/{MODEL}", aspects)],
-        dict.fromkeys(aspects, penalty),
+        {aspect: one.penalty for aspect, one in zip(aspects, heads, strict=True)},
         sum(one.num_features for one in readings),
         features.num_shards,
     )
     return output, metrics
+
+
+def _held_out(chosen: list[AspectPairs]) -> pa.Table:
+    """The held-out pairs of all aspects, each once."""
+    return pa.concat_tables([one.held_out for one in chosen if one.aspect != UNIFIED])
 
 
 def _measured(heads: list[FittedHead]) -> dict[str, float]:
@@ -244,7 +258,7 @@ def _fit_all(
     """The heads of every reading, in the order of the aspects."""
     proxies, seed = ctx.config.proxies, ctx.config.seed
     jobs = [
-        HeadJob(one, features, reading, proxies, seen, len(chosen), seed)
+        HeadJob(one, features, reading, proxies, seen, len(chosen), seed, _held_out(chosen))
         for reading in readings
         for one, seen in zip(chosen, seen_shares(chosen), strict=True)
     ]

@@ -121,15 +121,16 @@ def train_worker(job: TrainingJob) -> None:
         )
     held_out = job.held_out.read_table(["length_difference", "aspect"])
     difference = held_out["length_difference"].to_numpy()
-    penalty = length.scoring_penalty(job.proxies.length_penalty, job.proxies.length_penalty_form)
-    margins = final_margin(trained.margins, difference[:, None], penalty)
+    penalties = [penalty_of(job.proxies, difference, column) for column in trained.margins.T]
+    margins = final_margin(trained.margins, difference[:, None], np.array(penalties))
     aspect = np.array(held_out["aspect"].to_pylist())
     aspects: dict[str, Any] = {}
     for number, name in enumerate(job.aspects):
         own = aspect == name
         plain = None if baseline is None else baseline[own, number]
         held_out_facts = quality.held_out_facts(margins[own, number], difference[own], plain)
-        aspects[name] = {"train_pairs": job.train_pairs[number], **held_out_facts}
+        penalty = penalties[number]
+        aspects[name] = {"train_pairs": job.train_pairs[number], **held_out_facts, "length_penalty": penalty}
     facts = {
         "aspects": aspects,
         "steps": trained.steps,
@@ -137,6 +138,13 @@ def train_worker(job: TrainingJob) -> None:
         "seconds": round(time.monotonic() - began, 2),
     }
     write_done(job.stage, job.name, facts, as_table(margins, job.aspects))
+
+
+def penalty_of(proxies: ProxiesConfig, length_difference: np.ndarray, reward_margin: np.ndarray) -> float:
+    """ρ that scoring subtracts from a proxy's margins, given (n,) of them on held-out pairs."""
+    if proxies.length_penalty == "auto":
+        return length.uncorrelated_penalty(length_difference, reward_margin)
+    return length.scoring_penalty(proxies.length_penalty, proxies.length_penalty_form)
 
 
 def _baseline(job: TrainingJob) -> np.ndarray | None:

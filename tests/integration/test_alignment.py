@@ -371,4 +371,4 @@ def _when(condition: Callable[[], bool], alive: subprocess.Popen[bytes] | None =
     while not condition():
         assert alive is None or alive.poll() is None, "the driver ended by itself"
         assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
+        time.sleep(0.1)

@@ -296,11 +296,14 @@ def test_one_backbone_for_all_aspects(tmp_path: Path, corpus: Upstream, bert: st
 def test_a_head_for_all_aspects_together(
     tmp_path: Path, head_run: tuple[Path, StageResult], corpus: Upstream, bert: str
 ) -> None:
-    result = run_stage(STAGE, tmp_path, upstream=corpus, **sections(base_model=bert, unified=True, **HEAD))
+    """With a length penalty that is found."""
+    settings = sections(base_model=bert, unified=True, length_penalty="auto", **HEAD)
+    result = run_stage(STAGE, tmp_path, upstream=corpus, **settings)
     labels = [*ASPECTS, "unified"]
     check_learned(tmp_path, result, labels)
-    assert result.output.length_penalty == dict.fromkeys(labels, 0.001)
     facts, apart = result.metrics["aspects"], head_run[1]
+    assert result.output.length_penalty == {label: facts[label]["length_penalty"] for label in labels}
+    assert abs(facts["unified"]["length_correlation"]["after"]) < 0.2  # its held-out pairs are those of all aspects
     assert facts["unified"]["held_out_pairs"] == 12
     assert facts["unified"]["train_pairs"] <= sum(facts[aspect]["train_pairs"] for aspect in ASPECTS)
     assert (result.rows_out, result.dropped) == (apart.rows_out, apart.dropped)

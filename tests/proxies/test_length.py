@@ -4,9 +4,12 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pdray.margins import final_margin
 from pdray.proxies import length
+from pdray.proxies.quality import rank_correlation
 
 IDS = [f"pair-{index:03}" for index in range(100)]
 
@@ -76,3 +79,36 @@ def test_margins_of_both_forms() -> None:
 def test_final_margin_subtracts_the_penalty() -> None:
     margin = final_margin(np.array([2.0, 0.1, 0.3]), np.array([100, 50, -20]), 0.01)
     np.testing.assert_allclose(margin, [1.0, -0.4, 0.5])  # eq. 17
+
+
+@settings(deadline=None)
+@given(seed=st.integers(0, 10**6), count=st.integers(2, 60), slope=st.floats(-2, 2))
+def test_the_penalty_that_makes_margins_independent_of_length(seed: int, count: int, slope: float) -> None:
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(-30, 31, count)
+    margins = slope * lengths + rng.normal(size=count)
+    penalty = length.uncorrelated_penalty(lengths, margins)
+    if np.ptp(lengths) == 0:
+        assert penalty == 0.0
+        return
+    step = 1e-6
+
+    def correlation(rho: float) -> float:
+        return rank_correlation(lengths, margins - rho * lengths) or 0.0
+
+    assert correlation(penalty - step) >= 0 >= correlation(penalty + step)
+    assert -5 - abs(slope) * 60 < penalty < 5 + abs(slope) * 60
+
+
+def test_the_penalty_of_a_known_slope() -> None:
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(-50, 51, 4000)
+    for slope in (0.03, -0.01):
+        penalty = length.uncorrelated_penalty(lengths, slope * lengths + rng.logistic(size=4000))
+        assert penalty == pytest.approx(slope, abs=0.002)
+
+
+def test_without_differences_there_is_no_penalty() -> None:
+    assert length.uncorrelated_penalty(np.zeros(5), np.arange(5.0)) == 0.0
+    assert length.uncorrelated_penalty(np.arange(5), np.ones(5)) == 0.0
+    assert length.uncorrelated_penalty(np.array([3]), np.array([1.0])) == 0.0

@@ -50,6 +50,16 @@ def test_a_ready_model_of_all_aspects_together(tmp_path: Path) -> None:
         ProxiesConfig(models={"helpful": "a", "unified": "b"})
 
 
+def test_a_penalty_that_is_found_is_none_of_the_loss(tmp_path: Path) -> None:
+    proxies = ProxiesConfig(base_model="x", length_penalty="auto")
+    assert (proxies.training_penalty, ProxiesConfig(base_model="x", length_penalty=0.5).training_penalty) == (0.0, 0.5)
+    with pytest.raises(ValueError, match=r"length_penalty auto is subtracted when scoring, which .* residual does not"):
+        ProxiesConfig(base_model="x", length_penalty="auto", length_penalty_form="residual")
+    for wrong in (-1, "automatic"):
+        with pytest.raises(ValueError, match="length_penalty"):
+            ProxiesConfig(base_model="x", length_penalty=wrong)
+
+
 def test_one_ready_model_with_a_label_for_each_aspect(tmp_path: Path) -> None:
     path = str(tiny_bert(tmp_path / "model", num_labels=4))
     models = {"path": path, "labels": {"helpful": 0, "Kind Words": 3, "other": 1}}
@@ -188,4 +198,4 @@ def head_job(root: Path, unread: tuple[int, ...]) -> tuple[linear.HeadJob, pa.Ta
         }
     )
     aspect = AspectPairs("helpful", 40, pairs, pairs.slice(20, 5))
-    return linear.HeadJob(aspect, shards, FOUR, ProxiesConfig(base_model="x"), 0.5, 1, 0), pairs
+    return linear.HeadJob(aspect, shards, FOUR, ProxiesConfig(base_model="x"), 0.5, 1, 0, aspect.held_out), pairs
