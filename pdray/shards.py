@@ -49,7 +49,7 @@ class Marker:
     Attributes:
         shard: its number.
         inputs: digest of everything that decides its content.
-        files: path below the stage folder -> ``bytes`` and ``rows``.
+        files: path below the stage folder -> ``bytes`` and ``rows``, of tables and of what lies beside them.
         ids_sum: sum of the 64-bit hashes of the ids in it, modulo 2^64.
         facts: counts that the stage adds up over its shards.
     """
@@ -99,15 +99,22 @@ class ShardedFolder:
         return self.folder / MARKERS / f"{shard_name(shard)}.json"
 
     def write(
-        self, shard: int, tables: dict[str, pa.Table], ids_sum: int, facts: dict[str, Any], **options: Any
+        self,
+        shard: int,
+        tables: dict[str, pa.Table],
+        ids_sum: int,
+        facts: dict[str, Any],
+        lines: dict[str, list[str]] | None = None,
+        **options: Any,
     ) -> Marker:
-        """Write the tables of a shard, then its marker.
+        """Write the tables of a shard, and what lies beside them, then its marker.
 
         Args:
             shard: its number.
             tables: name -> rows; an empty table is a file too.
             ids_sum: see :class:`Marker`.
             facts: JSON values.
+            lines: folder -> JSON objects, a line each, of ``<folder>/shard-00017.jsonl``; without any there is no file.
             options: of :meth:`StoragePath.write_table`.
         """
         inputs, files = self.inputs(shard), {}
@@ -116,6 +123,12 @@ class ShardedFolder:
             metadata = {**(table.schema.metadata or {}), INPUTS_KEY: inputs.encode()}
             size = path.write_table(table.replace_schema_metadata(metadata), **options)
             files[f"{name}/{path.name}"] = {"bytes": size, "rows": len(table)}
+        for name, objects in (lines or {}).items():
+            content = "".join(line + "\n" for line in objects).encode()
+            if content:
+                path = self.folder / name / f"{shard_name(shard)}.jsonl"
+                path.write_bytes(content)
+                files[f"{name}/{path.name}"] = {"bytes": len(content), "rows": len(objects)}
         marker = Marker(shard, inputs, files, ids_sum % 2**64, facts)
         self.marker_path(shard).write_json(asdict(marker))
         return marker
@@ -164,7 +177,7 @@ class ShardedFolder:
         return marker if marker.is_sound and (marker.shard, marker.inputs) == (shard, self.inputs(shard)) else None
 
     def done(self) -> dict[int, Marker]:
-        """Every shard that is whole, verified by size, by rows and by the digest in each footer.
+        """Every shard that is whole, verified by size, and tables by rows and by the digest in the footer.
 
         Raises:
             OSError: the storage does not answer.
@@ -185,6 +198,8 @@ class ShardedFolder:
         for name, stated in marker.files.items():
             if sizes.get(name) != stated["bytes"]:
                 return False
+            if not name.endswith(".parquet"):
+                continue
             try:
                 with (self.folder / name).open_parquet() as file:
                     if file.metadata.num_rows != stated["rows"]:

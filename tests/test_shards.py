@@ -56,6 +56,18 @@ def test_what_was_written_is_done_and_comes_back(shards: ShardedFolder) -> None:
     assert len(shards.read("pairs", 2)) == 0
 
 
+def test_lines_beside_the_tables_belong_to_the_shard(shards: ShardedFolder) -> None:
+    path = shards.folder / "quarantine" / "shard-00001.jsonl"
+    shards.write(1, {"texts": table(1)}, 0, {}, lines={"quarantine": ['{"row": 1}', '{"row": "é"}'], "other": []})
+    assert path.read_bytes().decode() == '{"row": 1}\n{"row": "é"}\n'
+    assert shards.done()[1].files["quarantine/shard-00001.jsonl"] == {"bytes": 25, "rows": 2}
+    assert not (shards.folder / "other").sizes()
+    path.write_bytes(b'{"row": 1}\n')
+    assert sorted(shards.done()) == [0, 2]
+    path.delete()
+    assert sorted(shards.done()) == [0, 2]
+
+
 def test_another_attempt_writes_the_same_bytes(shards: ShardedFolder) -> None:
     before = {name: (shards.folder / name).read_bytes() for name in shards.folder.sizes(recursive=True)}
     digest = shards.digest(shards.done())

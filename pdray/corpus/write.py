@@ -19,7 +19,7 @@ from pdray.errors import UserError
 from pdray.hashing import hash64
 from pdray.progress import Counter as ProgressCounter
 from pdray.schema import PAIRS, TEXTS, pairs_schema
-from pdray.shards import ShardedFolder, deadline, error_text, shard_name
+from pdray.shards import ShardedFolder, deadline, error_text
 from pdray.texts import text_tables
 
 DUPLICATE = "duplicate pair_id"
@@ -83,7 +83,6 @@ def _write(shard: int, rows: pa.Table, task: ShardTask) -> None:
     bad += [{"reason": DUPLICATE, "raw": json.dumps(row), "file": None} for row in beaten]
     pairs = pairs.filter(stays).sort_by("pair_id")
     tables = shard_tables(pairs, rules, task.spans)
-    _write_quarantine(task.shards, shard, bad)
     judged = tables[PAIRS]["conflict"].drop_null().to_pylist() if rules.ratings else []
     task.shards.write(
         shard,
@@ -99,6 +98,7 @@ def _write(shard: int, rows: pa.Table, task: ShardTask) -> None:
             "in_conflict": sum(judged),
             "judged": len(judged),
         },
+        lines={QUARANTINE: quarantined(bad)},
     )
 
 
@@ -155,12 +155,10 @@ def conflict_column(pairs: pa.Table, rated: list[str], spans: np.ndarray) -> pa.
     return pa.array(marks == 1, pa.bool_(), mask=np.isnan(marks))
 
 
-def _write_quarantine(shards: ShardedFolder, shard: int, rows: list[dict[str, Any]]) -> None:
-    lines = sorted(
+def quarantined(rows: list[dict[str, Any]]) -> list[str]:
+    """The rows that are set aside as JSON objects: ``reason``, ``file`` and ``row``."""
+    return sorted(
         json.dumps({"reason": row["reason"], "file": row["file"], "row": row["raw"] and json.loads(row["raw"])})
         for row in rows
         if row["reason"] not in DROPPED
     )
-    if lines:
-        path = shards.folder / QUARANTINE / f"{shard_name(shard)}.jsonl"
-        path.write_bytes("".join(line + "\n" for line in lines).encode())

@@ -84,7 +84,7 @@ class KeptWriter:
             KEPT: self._text(shard, kept_ids, chosen),
         }
         # Texts hardly repeat, so a dictionary of them only costs time; Snappy is what readers everywhere expect.
-        options = {"use_dictionary": ["aspect"], "compression": "snappy"}
+        options: dict[str, Any] = {"use_dictionary": ["aspect"], "compression": "snappy"}
         self.target.write(shard, tables, ids_sum=digest, facts=facts, **options)
 
     def _last(self, bits: np.ndarray, ids: pa.Array, kept: np.ndarray, pd: np.ndarray) -> tuple[str, float] | None:
