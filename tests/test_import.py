@@ -31,6 +31,11 @@ def test_the_config_needs_no_cluster_and_no_model_library() -> None:
     assert loaded_by("import pdray.config", ("ray", *HEAVY)) == []
 
 
+def test_the_package_alone_reads_nothing_else() -> None:
+    assert loaded_by("import pdray", ("ray", "pyarrow", "numpy", "pydantic", *HEAVY)) == []
+    assert loaded_by("import pdray; pdray.Run", ("ray", *HEAVY)) == []
+
+
 @pytest.mark.parametrize("room", ROOMS)
 def test_a_stage_imports_models_only_when_it_runs(room: str) -> None:
     assert loaded_by(f"import pdray.{room}.stage", HEAVY) == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from typing import Any
@@ -30,12 +31,17 @@ LONGEST_TMPDIR = 107 - 19 - 43 - 23
 def ray_session(cluster: ClusterConfig) -> Iterator[None]:
     """A Ray connection for the duration of the block; a Ray that was started here ends with it.
 
-    A local Ray listens on loopback only and keeps its files where nobody else can read them; Ray's token
-    authentication stays as it is by default, on.
+    Where this process has started or joined Ray already, that one is used and left as it is. A local Ray listens on
+    loopback only and keeps its files where nobody else can read them; Ray's token authentication stays as it is by
+    default, on.
 
     Raises:
         UserError: the cluster at ``cluster.address`` does not answer, or a local Ray would listen on every interface.
     """
+    if "ray" in sys.modules and sys.modules["ray"].is_initialized():
+        tune_ray_data()
+        yield
+        return
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     address = cluster.address or os.environ.get("RAY_ADDRESS")
     with contextlib.ExitStack() as ending:

@@ -87,8 +87,11 @@ def test_a_run_from_start_to_recut(config, tmp_path):
     assert time.monotonic() - start < 5
     assert again.stdout.startswith("nothing to do")
 
-    recut = pdray("select", str(config), "--set", "selection.budget=0.1")
+    code = "import pdray, sys; tenth = pdray.Run(sys.argv[1]).select(budget=0.1); print(tenth.table('kept').num_rows)"
+    recut = subprocess.run([sys.executable, "-c", code, str(config)], capture_output=True, text=True, timeout=400)
     assert recut.returncode == 0, recut.stderr
+    assert recut.stdout.splitlines()[-1] == "12"
+    assert pdray("select", str(config), "--set", "selection.budget=0.1").stdout.startswith("nothing to do")
     assert len(list(run.glob("scores-*"))) == len(list(run.glob("proxies-*"))) == 1
     assert len(list(run.glob("selection-*"))) == 2
     small = show(run)["selection"]

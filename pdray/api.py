@@ -1,0 +1,269 @@
+"""pdray from Python: a run as an object, what it wrote as Arrow and Ray Data, and the method on arrays.
+
+    import pdray
+
+    run = pdray.Run("run.yaml")
+    print(run.plan())                          # starts nothing
+    selection = run.run(until="selection")["selection"]
+    selection.table("kept")                    # pyarrow: prompt, chosen, rejected, ...
+    smaller = run.select(budget=0.1)           # the scores are used again
+    smaller.ray_dataset("kept")
+
+A run is what ``pdray run`` makes of the same config: the command continues what Python began, and the other way round.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pdray.config import RunConfig, build_config, load_config
+from pdray.errors import UserError
+from pdray.storage import StoragePath
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from ray.data import Dataset
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """A stage of a run.
+
+    Attributes:
+        name: corpus, proxies, scores, logprobs, selection, alignment or evaluation.
+        status: done, to run, or damaged (what is missing is made again).
+        folder: where it writes, or has written.
+    """
+
+    name: str
+    status: str
+    folder: str
+
+    def __str__(self) -> str:
+        return f"{self.name:<10} {self.status:<7} {self.folder}"
+
+
+@dataclass(frozen=True)
+class StageOutput:
+    """What a finished stage has written.
+
+    Attributes:
+        name: of the stage.
+        folder: local path or URI.
+        manifest: configuration, fingerprint, versions, rows in and out, seconds, metrics.
+    """
+
+    name: str
+    folder: str
+    manifest: dict[str, Any]
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """What ``pdray show --json`` takes its figures from."""
+        found: dict[str, Any] = self.manifest["metrics"]
+        return found
+
+    @property
+    def rows(self) -> int:
+        """Rows written: pairs, or texts."""
+        return int(self.manifest["rows_out"])
+
+    def files(self, table: str) -> list[str]:
+        """The parquet files of a table in the order of its shards, paths on :attr:`filesystem`.
+
+        Raises:
+            UserError: the stage has no such table.
+        """
+        folder = StoragePath(self.folder)
+        names = sorted(name for name in (folder / table).sizes() if name.endswith(".parquet"))
+        if not names:
+            tables = [
+                one for one in folder.folders() if any(file.endswith(".parquet") for file in (folder / one).sizes())
+            ]
+            raise UserError(f"{self.folder} has no table {table!r}; it has {', '.join(tables) or 'none'}")
+        return [(folder / table / name).path for name in names]
+
+    @property
+    def filesystem(self) -> Any:
+        """The ``pyarrow.fs.FileSystem`` that the files are on."""
+        return StoragePath(self.folder).filesystem
+
+    def table(self, table: str, columns: list[str] | None = None) -> pa.Table:
+        """A whole table in memory, in the order of its shards; :meth:`ray_dataset` for one that does not fit.
+
+        Raises:
+            UserError: the stage has no such table.
+        """
+        import pyarrow.dataset as ds
+
+        return ds.dataset(self.files(table), filesystem=self.filesystem, format="parquet").to_table(columns=columns)
+
+    def ray_dataset(self, table: str, columns: list[str] | None = None) -> Dataset:
+        """A table as a Ray Data set, read by the workers of the Ray that this process has started.
+
+        Without one Ray Data starts it when the data set is used; it then listens on loopback only.
+
+        Raises:
+            UserError: the stage has no such table.
+        """
+        files = self.files(table)
+        if "ray" not in sys.modules:
+            from pdray.runtime import keep_on_loopback
+
+            keep_on_loopback()
+        import ray.data
+
+        return ray.data.read_parquet(files, filesystem=self.filesystem, columns=columns)
+
+
+class Run:
+    """One run: a config, and the folder that it fills.
+
+    Args:
+        config: YAML file, mapping as in such a file, or a validated config.
+        overrides: ``key=value`` as after ``--set``.
+
+    Attributes:
+        config: validated, its paths absolute.
+
+    Raises:
+        UserError: the config breaks a rule; every one that it breaks is named.
+    """
+
+    def __init__(self, config: RunConfig | Mapping[str, Any] | str | Path, overrides: Sequence[str] = ()) -> None:
+        if isinstance(config, RunConfig):
+            config = config.model_dump(mode="json")
+        self.config = (
+            build_config(copy.deepcopy(dict(config)), list(overrides))
+            if isinstance(config, Mapping)
+            else load_config(config, list(overrides))
+        )
+
+    def plan(self) -> list[PlannedStage]:
+        """The stages in their order, and which are done; starts nothing.
+
+        Raises:
+            UserError: an input, a model or the run folder is not as it must be; all that is wrong is named.
+        """
+        from pdray.pipeline import check_all, plan
+
+        steps = plan(self.config)
+        check_all(self.config, steps)
+        return [
+            PlannedStage(
+                step.stage.name,
+                "done" if step.manifest else "damaged" if step.damage else "to run",
+                str(step.folder),
+            )
+            for step in steps
+        ]
+
+    def run(self, until: str | None = None) -> dict[str, StageOutput]:
+        """Run what is not done yet, as ``pdray run`` does; progress goes to standard error.
+
+        Args:
+            until: name of the last stage; None runs all.
+
+        Returns:
+            every finished stage by its name.
+
+        Raises:
+            UserError: something to mend; the message says how.
+            RunFolderBusyError: another driver holds the run folder.
+        """
+        from pdray.pipeline import run_pipeline
+
+        run_pipeline(self.config, until)
+        return self.outputs()
+
+    def select(self, **changes: Any) -> StageOutput:
+        """The selection under other settings; what does not depend on them is used again.
+
+        Args:
+            changes: settings of the section ``selection``, as in ``budget=0.1, strategy="random"``.
+
+        Raises:
+            UserError, RunFolderBusyError: as :meth:`run`.
+        """
+        settings = self.config.model_dump(mode="json")
+        settings["selection"] = settings["selection"] | changes
+        return Run(settings).run(until="selection")["selection"]
+
+    def outputs(self) -> dict[str, StageOutput]:
+        """Every stage that is finished under this config, by its name.
+
+        Raises:
+            UserError: as :meth:`plan`.
+        """
+        from pdray.pipeline import plan
+
+        return {
+            step.stage.name: StageOutput(step.stage.name, str(step.folder), step.manifest)
+            for step in plan(self.config)
+            if step.manifest is not None
+        }
+
+
+def preference_divergence(
+    margins: np.ndarray, own: np.ndarray, gamma: float = 0.9, weights: Sequence[float] | None = None
+) -> np.ndarray:
+    """PD of pairs whose reward margins are at hand, in one process (eq. 13-15); a run does the same over its shards.
+
+    Args:
+        margins: (n, κ), chosen less rejected, of every aspect's reward model; NaN where not known.
+        own: (n,) int, index of the aspect that labelled the pair.
+        gamma: γ, the quantile of an aspect's absolute margins on the pairs that it did not label, which scales to 1.
+        weights: see ``selection.weights``; None is 1 for each.
+
+    Returns:
+        (n,) float64 in [−(κ−1), κ−1] where all weights are 1; NaN where a needed margin is.
+
+    Raises:
+        UserError: shapes that do not fit.
+    """
+    import numpy as np
+
+    from pdray.selection import divergence
+
+    values, labels = np.asarray(margins, np.float32), np.asarray(own)
+    if values.ndim != 2 or labels.shape != values.shape[:1]:
+        raise UserError(f"margins of shape {values.shape} and own of shape {labels.shape}; (n, κ) and (n,) are needed")
+    if len(labels) and not 0 <= labels.min() <= labels.max() < values.shape[1]:
+        raise UserError(f"own holds {labels.min()} to {labels.max()}, but there are {values.shape[1]} aspects, from 0")
+    scaled = []
+    for aspect in range(values.shape[1]):
+        sizes = np.sort(np.abs(values[(labels != aspect) & np.isfinite(values[:, aspect]), aspect]))
+        quantile = float(sizes[divergence.quantile_rank(gamma, len(sizes)) - 1]) if len(sizes) else float("nan")
+        scaled.append(divergence.scale_margins(values[:, aspect], quantile))
+    return divergence.preference_divergence(np.stack(scaled, axis=1), labels, weights)
+
+
+def select(divergence: np.ndarray, pair_ids: Sequence[str], budget: float) -> np.ndarray:
+    """Which pairs are kept: the ⌊λn⌋ with the smallest divergence, ties by the smaller id; never one that is NaN.
+
+    Args:
+        divergence: (n,) float64.
+        pair_ids: n ids, compared by their UTF-8 bytes.
+        budget: λ in (0, 1].
+
+    Returns:
+        (n,) bool, as many as the budget or the finite ones are.
+    """
+    import numpy as np
+
+    from pdray.selection.divergence import num_kept
+
+    values = np.asarray(divergence, np.float64)
+    if values.shape != (len(pair_ids),):
+        raise UserError(f"divergence of shape {values.shape} for {len(pair_ids)} ids; one number for each is needed")
+    finite = np.flatnonzero(np.isfinite(values)).tolist()
+    kept = sorted(finite, key=lambda row: (values[row], pair_ids[row].encode()))[: num_kept(budget, len(values))]
+    mask = np.zeros(len(values), bool)
+    mask[kept] = True
+    return mask
