@@ -47,8 +47,9 @@ $(STAMP): pyproject.toml Makefile
 demo: setup  ## the whole pipeline on an embedded corpus, about six minutes on two cores
 	$(BIN)/pdray demo
 
+# One test file at a time in each of several processes, those that wait for Ray first (tests/conftest.py).
 test: lint  ## linters and all tests
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 slow: setup  ## the tests that take a minute or more each
 	$(BIN)/python -m pytest -m slow $(ARGS)

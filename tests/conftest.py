@@ -19,6 +19,19 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test needs a hub, and a look-
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # some tests import ray before they start it through pdray
 
 
+# Files by what they wait for, the longest first: what runs side by side then ends together.
+LONG = ("tests/integration/test_alignment", "tests/chaos", "tests/integration", "tests/fuzz", "tests/engines")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long files first, as they are otherwise."""
+
+    def place(item: pytest.Item) -> int:
+        return next((rank for rank, start in enumerate(LONG) if item.nodeid.startswith(start)), len(LONG))
+
+    items.sort(key=place)
+
+
 @pytest.fixture(scope="session")
 def ray_local() -> Iterator[None]:
     """A local Ray of two CPUs for the whole session, started as the commands start it."""
