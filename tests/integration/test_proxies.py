@@ -193,6 +193,7 @@ def test_auto_takes_the_reading_that_predicts_better(
     assert not any((root / "proxies-test" / name).exists() for name in linear.FEATURE_MODELS.values())
 
 
+@pytest.mark.slow
 def test_heads_that_read_apart_and_their_scores(tmp_path: Path, corpus: Upstream, bert: str) -> None:
     """Scoring takes the features that there are and lets an engine read the rest; both give the rewards of the head."""
     from pdray.engines.encode import ModelEncoder

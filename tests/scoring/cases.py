@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from pdray.config import ScoresConfig
+from pdray.engines.encode import ModelEncoder
 from pdray.engines.engine import EngineLoader, load_engine
 from pdray.schema import CorpusOutput, ProxiesOutput, RewardModel, pairs_schema
 from pdray.scoring.stage import STAGE, run
@@ -19,7 +20,8 @@ from pdray.shards import ShardedFolder
 from pdray.stages import StageResult, Upstream
 from pdray.storage import StoragePath
 from pdray.texts import text_tables
-from tests.stages import finished, run_stage
+from pdray.tokens import TokenRule
+from tests.stages import finished, join, run_stage
 from tests.tiny import WORDS
 
 ASPECTS = ["clarity", "honesty", "tone"]
@@ -104,3 +106,24 @@ def rewards_of(shards: ShardedFolder, aspect: str) -> np.ndarray:
     """Rewards of every text, shard after shard."""
     tables = [shards.read("texts", shard) for shard in range(shards.num_shards)]
     return np.concatenate([table[f"reward.{aspect}"].to_numpy() for table in tables])
+
+
+RULE = TokenRule(48, 24)
+TEXTS = make_texts(120)
+SHARDS = [TEXTS[:50], [], TEXTS[50:]]
+
+
+def plain_rewards(folder: Path, texts: list[tuple[str, str]]) -> np.ndarray:
+    """(texts, labels) by a plain loop."""
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    table = pa.table({"prompt": [text[0] for text in texts], "response": [text[1] for text in texts]})
+    ids = ModelEncoder([folder], RULE).encode(table).ids[0]
+    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    with torch.no_grad():
+        return np.stack([model(torch.tensor([one])).logits[0].numpy() for one in ids])
+
+
+def upstream_of(root: Path, *proxies: RewardModel, shards: list[list[tuple[str, str]]] = SHARDS) -> Upstream:
+    return join(write_corpus(root, shards), proxies_of(root, *proxies))
