@@ -1,0 +1,153 @@
+"""The page itself: sections to HTML, one file without anything outside it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pdray.errors import UserError
+from pdray.report import record, sections, words
+from pdray.report.run import RunView, read_run
+from pdray.report.scan import Scan, scan
+from pdray.report.sections import Section
+from pdray.report.tables import PairTables, UnreadableError
+from pdray.storage import StoragePath
+
+NAME = "report.html"
+HERE = Path(__file__).parent
+# What a manifest that holds anything but pdray's own figures leads to.
+ODD = (AttributeError, KeyError, IndexError, TypeError, ValueError, OverflowError, ArithmeticError)
+
+SECTIONS = (
+    Section("flow", "What became of the rows", (), sections.flow),
+    Section("divergence", "Divergence and conflict", ("proxies", "selection"), sections.divergence),
+    Section("kept", "Who is kept", ("corpus", "selection"), sections.kept),
+    Section("proxies", "Proxy reward models", ("proxies",), sections.proxies),
+    Section("alignment", "Training", ("alignment",), sections.alignment),
+    Section("evaluation", "Evaluation", ("evaluation",), sections.evaluation),
+    Section("samples", "Pairs to read", ("selection",), sections.samples),
+    Section("costs", "Time", (), record.costs),
+    Section("settings", "Settings, versions, digests", (), record.settings),
+)
+
+
+def write_report(run: str | Path, out: str | None = None) -> str:
+    """Write the page of a run.
+
+    Args:
+        run: the run folder, local or on object storage.
+        out: the file to write; None is ``report.html`` in the run folder.
+
+    Returns:
+        where it was written.
+
+    Raises:
+        UserError: there is no run in the folder, it cannot be read, or the page cannot be written.
+    """
+    if out == "":
+        raise UserError("--out is empty; name a file, or leave it out for report.html in the run folder")
+    view = read_run(run)
+    target = view.root / NAME if out is None else StoragePath(out)
+    try:
+        page = render(view)
+    except OSError as error:
+        raise UserError(f"the run folder {view.root} cannot be read ({error}); mend that and try again") from None
+    try:
+        target.write_bytes(page.encode("utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot write the report to {target} ({error}); name another file with --out") from None
+    return str(target)
+
+
+def render(run: RunView) -> str:
+    """The page of a run."""
+    problems = [(stage.name, stage.reason) for stage in run.configured if stage.status == "damaged"]
+    found = None
+    try:
+        tables = PairTables.of(run)
+        found = scan(tables, sections.cut_of(run)) if tables is not None else None
+    except UnreadableError as error:
+        problems.append(("pairs", f"{error}; without it there are no figures of single pairs"))
+    except ODD:
+        problems.append(("pairs", "the manifests of corpus, scores and selection do not fit their tables"))
+    environment = _environment()
+    macros = environment.get_template("sections.html").module
+    shown = []
+    for section in SECTIONS:
+        try:
+            data = section.build(run, found)
+            if data is not None:
+                shown.append((section.name, section.title, getattr(macros, section.name)(data)))
+        except ODD as error:
+            problems.append((section.name, _told(run, section, error)))
+    page = environment.get_template("page.html").render(
+        run=run,
+        stage_notes=[(stage.name, note) for stage in run.configured for note in _notes(stage.manifest)],
+        problems=problems,
+        sections=shown,
+        state=words.state(run),
+        **_opening(run, found, problems),
+        **_own_files(),
+    )
+    return re.sub("[\ud800-\udfff]", "\ufffd", page)  # half characters, which UTF-8 does not take
+
+
+def _opening(run: RunView, found: Scan | None, problems: list[tuple[str, str]]) -> dict[str, Any]:
+    """Headline, large figures and sentences."""
+    try:
+        area = sections.auroc(found)
+        return {
+            "headline": words.headline(run),
+            "figures": sections.figures_of(run, found),
+            "asked": words.asked(run),
+            "came_out": words.came_out(run, area[0] if area else None),
+        }
+    except ODD:
+        problems.append(
+            ("summary", "the manifests hold figures that are none of pdray's; pdray show --json prints them")
+        )
+        return {"headline": "This run cannot be summed up.", "figures": [], "asked": [], "came_out": []}
+
+
+def _told(run: RunView, section: Section, error: Exception) -> str:
+    if isinstance(error, UnreadableError):
+        return str(error)
+    names = [run[name].folder for name in section.reads or tuple(run.stages)]
+    where = ", ".join(f"{folder.name}/manifest.json" for folder in names if folder is not None)
+    return f"left out, because {where} holds figures that are none of pdray's ({type(error).__name__}: {error})"
+
+
+def _notes(manifest: dict[str, Any]) -> list[str]:
+    notes = manifest.get("notes", [])
+    return [str(note) for note in notes] if isinstance(notes, list) else []
+
+
+@cache
+def _own_files() -> dict[str, str]:
+    """Style and script for inside the page, and the digest that lets this script run and no other."""
+    from markupsafe import Markup
+
+    style, script = ((HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return {"style": Markup(style), "script": Markup(script), "script_digest": digest}  # noqa: S704 our own files
+
+
+@cache
+def _environment() -> Any:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {
+        "number": words.number,
+        "percent": words.percent,
+        "duration": words.duration,
+        "drawing": lambda chart: Markup(chart.svg),  # noqa: S704 matplotlib's SVG, whose texts it has escaped
+    }
+    return environment
