@@ -9,6 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
+
 from pdray.errors import UserError
 from pdray.report import record, sections, words
 from pdray.report.run import RunView, read_run
@@ -20,7 +22,7 @@ from pdray.storage import StoragePath
 NAME = "report.html"
 HERE = Path(__file__).parent
 # What a manifest that holds anything but pdray's own figures leads to.
-ODD = (AttributeError, KeyError, IndexError, TypeError, ValueError, OverflowError, ArithmeticError)
+ODD = (AttributeError, LookupError, TypeError, ValueError, ArithmeticError, RecursionError, TemplateError)
 
 SECTIONS = (
     Section("flow", "What became of the rows", (), sections.flow),
@@ -129,18 +131,13 @@ def _notes(manifest: dict[str, Any]) -> list[str]:
 @cache
 def _own_files() -> dict[str, str]:
     """Style and script for inside the page, and the digest that lets this script run and no other."""
-    from markupsafe import Markup
-
     style, script = ((HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return {"style": Markup(style), "script": Markup(script), "script_digest": digest}  # noqa: S704 our own files
+    return {"style": style, "script": script, "script_digest": digest}
 
 
 @cache
-def _environment() -> Any:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
-
+def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -148,6 +145,5 @@ def _environment() -> Any:
         "number": words.number,
         "percent": words.percent,
         "duration": words.duration,
-        "drawing": lambda chart: Markup(chart.svg),  # noqa: S704 matplotlib's SVG, whose texts it has escaped
     }
     return environment
