@@ -58,6 +58,7 @@ REPORT_EPILOG = """\
 examples:
   pdray report runs/my-run                                writes runs/my-run/report.html
   pdray report s3://bucket/runs/mine --out mine.html      of a run on object storage
+  pdray report runs/pd runs/random --out two.html         what differs, which pairs both keep, the curves of both
 """
 
 
@@ -117,13 +118,13 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_report(commands: Any) -> None:
     report = commands.add_parser(
         "report",
-        help="write one HTML page about a run",
-        description="One self-contained HTML file about a run, finished or not; it loads nothing from a network.",
+        help="write one HTML page about a run, or about two side by side",
+        description="One self-contained HTML file about runs, finished or not; it loads nothing from a network.",
         epilog=REPORT_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    report.add_argument("run", help="run folder, local or on object storage")
-    report.add_argument("--out", metavar="FILE", help="file to write (default: report.html in the run folder)")
+    report.add_argument("runs", nargs="+", metavar="RUN", help="run folder, local or on object storage; one or two")
+    report.add_argument("--out", metavar="FILE", help="file to write (default: report.html in the first run folder)")
 
 
 def _add_data(commands: Any) -> None:
@@ -214,7 +215,7 @@ def _dispatch(args: argparse.Namespace) -> int:
     elif args.command == "report":
         from pdray.report.page import write_report
 
-        print(write_report(args.run, args.out))
+        print(write_report(args.runs, args.out))
     elif args.command == "demo":
         from pdray.demo import run_demo
 

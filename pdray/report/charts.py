@@ -9,6 +9,7 @@ import numpy as np
 
 from pdray.report.figures import coarser, grid_quantile
 from pdray.report.plots import INK, KEPT, LINE, MUTED, REST, WARN, Chart, chart, label, thousands
+from pdray.report.words import number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,7 +36,7 @@ def divergence(counts: np.ndarray, limit: float, cut: float | None) -> Chart:
         axes.stairs(rest + kept, edges, fill=True, color=REST, label="left out")
         axes.stairs(kept, edges, fill=True, color=KEPT, label="kept")
         if cut is not None:
-            axes.axvline(cut, color=WARN, linewidth=1.2, label=f"cut {cut:.3f}")
+            axes.axvline(cut, color=WARN, linewidth=1.2, label=f"cut {number(cut)}")
         axes.set(xlabel="divergence (← the others agree · the others oppose →)", ylabel="pairs")
         axes.yaxis.set_major_formatter(thousands)
         axes.legend(loc="upper right")
@@ -124,15 +125,15 @@ def agreement(aspects: Sequence[str], matrix: Sequence[Sequence[float | None]], 
     def paint(axes: Axes) -> None:
         from matplotlib.patches import Rectangle
 
-        for row, numbers in enumerate(matrix):
-            for column, number in enumerate(numbers):
-                if number is None:
+        for row, values in enumerate(matrix):
+            for column, value in enumerate(values):
+                if value is None:
                     continue
-                tint = 0.75 * min(abs(number), 1)
-                box = Rectangle((column, row), 1, 1, color=KEPT if number >= 0 else WARN, alpha=tint, linewidth=0)
+                tint = 0.75 * min(abs(value), 1)
+                box = Rectangle((column, row), 1, 1, color=KEPT if value >= 0 else WARN, alpha=tint, linewidth=0)
                 axes.add_patch(box)
                 if size <= 10:
-                    axes.text(column + 0.5, row + 0.5, f"{number:.2f}", ha="center", va="center", color=INK)
+                    axes.text(column + 0.5, row + 0.5, f"{value:.2f}", ha="center", va="center", color=INK)
         short = [label(aspect, 16) for aspect in aspects]
         axes.set_yticks(np.arange(size) + 0.5, short)
         axes.set_xticks(np.arange(size) + 0.5, short, rotation=35, ha="right", rotation_mode="anchor")
@@ -262,11 +263,39 @@ def curve(name: str, title: str, train: Curve, held_out: Curve, level: tuple[str
     return chart(name, title, alt, paint, rows, 2.4)
 
 
-def _percent(axis: Any) -> None:
-    from matplotlib.ticker import MaxNLocator, PercentFormatter
+def both(name: str, title: str, lines: Sequence[Curve], axes_names: tuple[str, str], shares: bool = False) -> Chart:
+    """The same curve of two runs.
 
-    axis.set_major_locator(MaxNLocator(5))
-    axis.set_major_formatter(PercentFormatter(1.0, decimals=None))
+    Args:
+        name, title: see :class:`~pdray.report.plots.Chart`.
+        lines: (x, y) of the first and of the second run.
+        axes_names: of x and y.
+        shares: whether x and y are shares.
+    """
+    told = ("first run", "second run")
+
+    def paint(axes: Axes) -> None:
+        for line, run, (colour, style) in zip(lines, told, ((KEPT, "-"), (WARN, "--")), strict=True):
+            if line:
+                axes.plot(*zip(*line, strict=True), color=colour, linestyle=style, linewidth=1.8, label=run)
+        axes.set(xlabel=axes_names[0], ylabel=axes_names[1])
+        if shares:
+            axes.set(xlim=(0, 1.02), ylim=(0, None))
+            _percent(axes.xaxis)
+            _percent(axes.yaxis)
+        axes.legend(loc="best")
+
+    rows: list[Any] = [("run", "x", "y")]
+    rows += [(run, *point) for run, line in zip(told, lines, strict=True) for point in line]
+    ends = ", ".join(f"{run} {line[-1][1]:.3f} at last" for run, line in zip(told, lines, strict=True) if line)
+    return chart(name, title, f"{title} of both runs: {ends}", paint, rows)
+
+
+def _percent(axis: Any) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    axis.set_major_formatter(lambda share, _: f"{100 * share:.3g}%")
 
 
 def _no_ticks(axes: Axes) -> None:

@@ -39,13 +39,13 @@ class Section:
         name: of its macro in the template, and of its place.
         title: above it.
         reads: the stages whose manifests it takes its figures from.
-        build: its data; None where there is nothing to show.
+        build: its data, from the run and its scan or from two runs; None where there is nothing to show.
     """
 
     name: str
     title: str
     reads: tuple[str, ...]
-    build: Callable[[RunView, Scan | None], Data | None]
+    build: Callable[..., Data | None]
 
 
 def figures_of(run: RunView, scan: Scan | None) -> list[tuple[str, str]]:
@@ -67,7 +67,7 @@ def figures_of(run: RunView, scan: Scan | None) -> list[tuple[str, str]]:
     if accuracy := run["evaluation"].metrics.get("accuracy"):
         found.append((f"{accuracy['mean']:.1%}", "of held-out pairs right"))
     spent = sum(stage.manifest["seconds"] for stage in run.configured if stage.complete)
-    found.append((words.duration(spent), "of work"))
+    found.append((words.duration(spent), "in all stages"))
     return found
 
 
@@ -128,13 +128,13 @@ def kept(run: RunView, scan: Scan | None) -> Data | None:
     facts, corpus = run["selection"].metrics, run["corpus"].output
     assert isinstance(corpus, CorpusOutput), "the pass has read it"
     of_aspects = [(name, every, facts["kept_per_aspect"].get(name, 0)) for name, every in corpus.aspect_pairs.items()]
-    found = [charts.shares("kept-by-aspect", "Kept by aspect", _largest(of_aspects))]
+    found = [charts.shares("kept-by-aspect", "Kept by aspect", of_aspects)]
     sources = [(name or "(no source)", *counts) for name, counts in scan.counts.sources.items()]
     if len(sources) > 1:
         found.append(charts.shares("kept-by-source", "Kept by source", _largest(sources), _told_of(sources)))
     rest, of_kept = scan.counts.lengths.tolist()
     lengths = [
-        (f"{2**k:,} to {2 ** (k + 1) - 1:,}", rest[k] + of_kept[k], of_kept[k])
+        (f"{2**k:,} to {2 ** (k + 1) - 1:,}" if k else "0 or 1", rest[k] + of_kept[k], of_kept[k])
         for k in range(len(rest))
         if rest[k] + of_kept[k]
     ]
@@ -178,9 +178,9 @@ def alignment(run: RunView, scan: Scan | None) -> Data | None:
     facts = stage.metrics
     level = ("untouched policy", math.log(2)) if facts.get("loss") == "dpo" else None
     found = [
-        charts.curve("loss", "Loss", _points(history, "loss"), _points(history, "eval_loss"), level),
+        charts.curve("loss", "Loss", points(history, "loss"), points(history, "eval_loss"), level),
         *(
-            charts.curve(name, title, _points(history, f"rewards/{key}"), _points(history, f"eval_rewards/{key}"))
+            charts.curve(name, title, points(history, f"rewards/{key}"), points(history, f"eval_rewards/{key}"))
             for name, title, key in (
                 ("reward-margins", "Reward margin", "margins"),
                 ("accuracy", "Preference accuracy", "accuracies"),
@@ -204,7 +204,7 @@ def read_history(stage: StageView) -> list[dict[str, Any]]:
         raise ValueError(f"{stage.folder.name}/training.jsonl cannot be read ({error})") from None
 
 
-def _points(history: list[dict[str, Any]], key: str) -> list[tuple[float, float]]:
+def points(history: list[dict[str, Any]], key: str) -> list[tuple[float, float]]:
     """Of a long training every n-th point."""
     found = [(entry["step"], entry[key]) for entry in history if key in entry and math.isfinite(entry[key])]
     step = max(1, math.ceil(len(found) / MOST_POINTS))

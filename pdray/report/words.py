@@ -71,10 +71,8 @@ def came_out(run: RunView, auroc: float | None) -> list[str]:
         if facts.get("held_out_accuracy") is not None
     ]
     if proxies:
-        found.append(
-            f"On pairs that they had not seen, the proxies are right in {min(proxies):.0%} to {max(proxies):.0%} "
-            "of cases."
-        )
+        shares = " to ".join(dict.fromkeys(f"{share:.0%}" for share in (min(proxies), max(proxies))))
+        found.append(f"On pairs that they had not seen, the proxies are right in {shares} of cases.")
     conflict = run["selection"].metrics.get("conflict") or {}
     if "all" in conflict and "kept" in conflict:
         found.append(
