@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 
 from pdray.errors import UserError
@@ -23,7 +24,16 @@ from pdray.storage import StoragePath
 NAME = "report.html"
 HERE = Path(__file__).parent
 # What a manifest that holds anything but pdray's own figures leads to.
-ODD = (AttributeError, LookupError, TypeError, ValueError, ArithmeticError, RecursionError, TemplateError)
+ODD = (
+    AttributeError,
+    LookupError,
+    TypeError,
+    ValueError,
+    ArithmeticError,
+    RecursionError,
+    TemplateError,
+    pa.ArrowException,
+)
 
 SECTIONS = (
     Section("flow", "What became of the rows", (), sections.flow),

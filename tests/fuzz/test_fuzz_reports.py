@@ -22,7 +22,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.mark.usefixtures("no_drawing")
+@pytest.mark.usefixtures("no_drawing", "no_ray")
 @cases(60)
 @given(data=st.data())
 def test_reports(made: Path, here: Path, data: st.DataObject) -> None:
