@@ -23,7 +23,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.usefixtures("no_drawing", "no_ray")
-@cases(60)
+@cases(15)
 @given(data=st.data())
 def test_reports(made: Path, here: Path, data: st.DataObject) -> None:
     harm = damaged_copy(made, here / "run", data)
