@@ -23,6 +23,7 @@ examples:
   pdray run run.yaml                                run what is not done yet
   pdray select run.yaml --set selection.budget=0.1  cut again at another budget; nothing is rescored
   pdray show runs/my-run                            what came out
+  pdray report runs/my-run                          the same and more as one HTML page, with pairs to read
   pdray data ultrafeedback --conflict 0.1 --out data/uf10   build a corpus from a published data set
   pdray submit run.yaml --address http://127.0.0.1:8265 --follow
 
@@ -52,6 +53,12 @@ examples:
       --column prompt=question --column response=answer --column rating.helpfulness=help --column rating.safety=safe
 
 A pair is in conflict where the other aspects' ratings oppose its label. docs/data.md states the rules.
+"""
+REPORT_EPILOG = """\
+examples:
+  pdray report runs/my-run                                writes runs/my-run/report.html
+  pdray report s3://bucket/runs/mine --out mine.html      of a run on object storage
+  pdray report runs/pd runs/random --out two.html         what differs, which pairs both keep, the curves of both
 """
 
 
@@ -88,6 +95,8 @@ def build_parser() -> argparse.ArgumentParser:
     show.add_argument("run", help="run folder")
     show.add_argument("--json", action="store_true", help="one JSON object instead of a table")
 
+    _add_report(commands)
+
     demo = commands.add_parser("demo", help="run the stages on an embedded corpus")
     demo.add_argument("--folder", default="runs/demo", help="run folder (default: runs/demo)")
     demo.add_argument("--write-only", action="store_true", help="write corpus, models and run.yaml, and stop")
@@ -104,6 +113,18 @@ def build_parser() -> argparse.ArgumentParser:
 
     commands.add_parser("version", help="print the version")
     return parser
+
+
+def _add_report(commands: Any) -> None:
+    report = commands.add_parser(
+        "report",
+        help="write one HTML page about a run, or about two side by side",
+        description="One self-contained HTML file about runs, finished or not; it loads nothing from a network.",
+        epilog=REPORT_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    report.add_argument("runs", nargs="+", metavar="RUN", help="run folder, local or on object storage; one or two")
+    report.add_argument("--out", metavar="FILE", help="file to write (default: report.html in the first run folder)")
 
 
 def _add_data(commands: Any) -> None:
@@ -165,7 +186,7 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:
         # The reader has gone, as in `pdray show RUN | head`; Python would complain once more when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_OK if args.command in ("init", "show", "version") else EXIT_FAILED
+        return EXIT_OK if args.command in ("init", "show", "report", "version") else EXIT_FAILED
     except Exception as error:
         print(f"pdray: failed: {printable(reason(error))}", file=sys.stderr)
         _point_to_log(args)
@@ -191,6 +212,10 @@ def _dispatch(args: argparse.Namespace) -> int:
 
         summary = summarise(args.run)
         print(json.dumps(summary, indent=2) if args.json else table(summary))
+    elif args.command == "report":
+        from pdray.report.page import write_report
+
+        print(write_report(args.runs, args.out))
     elif args.command == "demo":
         from pdray.demo import run_demo
 

@@ -60,6 +60,12 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> StoragePath:
 
 
 @pytest.fixture
+def no_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A report's plots are not drawn, which takes most of its time; what they show is still brought together."""
+    monkeypatch.setattr("pdray.report.plots._drawn", lambda paint, height: "<svg ></svg>")
+
+
+@pytest.fixture
 def small_run_config(tmp_path: Path) -> Path:
     """The YAML of a whole small run: 120 pairs of two aspects, models built on the spot."""
     from pdray.demo.corpus import ASPECTS, make_pairs

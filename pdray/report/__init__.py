@@ -1,0 +1,1 @@
+"""The run as one HTML page. Reads what the stages wrote, locally or on object storage; needs no Ray."""
