@@ -1,4 +1,4 @@
-"""How good a policy is: accuracy on held-out pairs as the evaluation stage has it, and the true reward of its texts."""
+"""What a policy thinks of pairs, as the evaluation stage computes it, and the true reward of what it says."""
 
 from __future__ import annotations
 
@@ -7,32 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.method.models import MAX_TOKENS
-from benchmarks.method.training import RULE
+from benchmarks.method.models import MAX_TOKENS, RULE
 from benchmarks.method.world import true_reward
 
 
-def right(policy: Path, reference: Path, pairs: list[dict[str, Any]]) -> np.ndarray:
-    """1 for each held-out pair that a policy orders rightly beside its reference, 0 or 0.5 for a tie, (n,) float64."""
+def log_probabilities(policy: Path, pairs: list[dict[str, Any]]) -> np.ndarray:
+    """What a policy gives to chosen and rejected response of each pair, (n, 2) float32, nats."""
     import pyarrow as pa
 
-    from pdray.evaluation.accuracy import implicit_margins, is_right
-    from pdray.evaluation.stage import log_probabilities
+    from pdray.evaluation import stage
 
     table = pa.table({name: [pair[name] for pair in pairs] for name in ("prompt", "chosen", "rejected")})
-    logps = log_probabilities(table, [str(policy), str(reference)], RULE, 0.0)
-    return is_right(implicit_margins(logps[:, 0], logps[:, 1]))
-
-
-def likelier(policy: Path, pairs: list[dict[str, Any]]) -> np.ndarray:
-    """1 for each held-out pair whose chosen response the policy alone finds likelier, else 0, (n,) float64."""
-    import pyarrow as pa
-
-    from pdray.evaluation.stage import log_probabilities
-
-    table = pa.table({name: [pair[name] for pair in pairs] for name in ("prompt", "chosen", "rejected")})
-    chosen, rejected = log_probabilities(table, [str(policy)], RULE, 0.0)[:, 0].T
-    return (chosen > rejected).astype(np.float64)
+    logps: np.ndarray = stage.log_probabilities(table, [str(policy)], RULE, 0.0)[:, 0]
+    return logps
 
 
 def sample(policy: Path, prompts: list[str], seed: int) -> list[str]:

@@ -21,11 +21,14 @@ from benchmarks.proxies import World
 from benchmarks.proxy_heads import auroc
 from pdray.config import ProxiesConfig
 from pdray.corpus.conflict import conflicts
+from pdray.evaluation.accuracy import implicit_margins, is_right
 from pdray.storage import StoragePath
 
 # Trained on all pairs by another loss; every other name is a strategy, or the start of them all.
 DFPO, SFT = "dfpo", "sft"
 OF_PROXIES = ("pd", "pd_high", "pd_mid", DFPO)
+SFT_LEVEL = 0.2  # of the corpus whose chosen responses SFT learns
+OTHER_SEED = 1000  # more than a seed: another corpus, other draws
 SPANS = np.full(len(world.ASPECTS), world.RATINGS - 1.0)
 
 
@@ -36,18 +39,18 @@ class Size:
     Attributes:
         pairs: of a corpus; all trainings take as many steps as one pass over them.
         held_out: pairs, and prompts to answer.
-        sft_epochs: passes of SFT over the pairs.
+        sft_epochs: passes of SFT over the chosen responses of as many other pairs.
         proxy_epochs: passes of a proxy over the pairs of its aspect.
     """
 
-    pairs: int = 2400
+    pairs: int = 1600
     held_out: int = 600
-    sft_epochs: float = 6
+    sft_epochs: float = 4
     proxy_epochs: float = 3
     sft_rate: float = 3e-3
     proxy_rate: float = 3e-3
     dpo_rate: float = 1e-3
-    beta: float = 0.1
+    beta: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,7 @@ class Lab:
     def __init__(self, folder: Path, size: Size, level: float, seed: int) -> None:
         self.size, self.level, self.seed = size, level, seed
         self.folder = folder / f"level-{level:g}-seed-{seed}"
+        self.shared = folder / f"seed-{seed}"
 
     @cached_property
     def pairs(self) -> list[dict[str, Any]]:
@@ -97,8 +101,15 @@ class Lab:
 
     @cached_property
     def sft(self) -> Path:
-        """The policy that every training starts from, and its reference."""
-        return self._made("sft", self._train_sft)
+        """Where every training of a seed starts, and the reference; it has learnt nothing from the corpora."""
+        folder, unfinished = self.shared / "sft", self.shared / "unfinished"
+        if not folder.exists():
+            shutil.rmtree(unfinished, ignore_errors=True)
+            base = build_model(unfinished / "base", POLICY_SIZE, self.seed)
+            pairs = world.make_pairs(self.size.pairs, SFT_LEVEL, self.seed + OTHER_SEED)
+            train_sft(base, unfinished, pairs, self.size.sft_epochs, self.size.sft_rate, self.seed)
+            unfinished.rename(folder)
+        return folder
 
     @cached_property
     def encoded(self) -> list[dict[str, Any]]:
@@ -109,6 +120,11 @@ class Lab:
     def said(self) -> list[str]:
         """What the SFT policy says to the held-out prompts."""
         return evaluation.sample(self.sft, self.prompts, self.seed)
+
+    @cached_property
+    def reference(self) -> np.ndarray:
+        """What the SFT policy gives to the held-out pairs, (n, 2) float32, nats."""
+        return evaluation.log_probabilities(self.sft, self.held_out)
 
     @property
     def prompts(self) -> list[str]:
@@ -129,17 +145,20 @@ class Lab:
         """By what the world's difficulty was chosen: the proxies' held-out accuracy and the SFT policy's."""
         accuracy = self._judged(Setting())["accuracy"]
         return self._kept(
-            "start", lambda: {"proxies": accuracy, "sft": float(evaluation.likelier(self.sft, self.held_out).mean())}
+            "start", lambda: {"proxies": accuracy, "sft": float((self.reference[:, 0] > self.reference[:, 1]).mean())}
         )
 
     def _run(self, strategy: str, name: str, setting: Setting) -> dict[str, Any]:
         facts: dict[str, Any] = {"level": self.level, "seed": self.seed, "strategy": strategy, "setting": name}
         if strategy == SFT:
-            right, said = np.full(len(self.held_out), 0.5), evaluation.sample(self.sft, self.prompts, self.seed + 1000)
+            right, said = (
+                np.full(len(self.held_out), 0.5),
+                evaluation.sample(self.sft, self.prompts, self.seed + OTHER_SEED),
+            )
         else:
             policy = self.folder / "policy"
             facts |= self._train(strategy, setting, policy)
-            right = evaluation.right(policy, self.sft, self.held_out)
+            right = is_right(implicit_margins(evaluation.log_probabilities(policy, self.held_out), self.reference))
             said = evaluation.sample(policy, self.prompts, self.seed)
             shutil.rmtree(policy)
         return facts | {
@@ -219,19 +238,6 @@ class Lab:
         seconds = round(time.process_time() - began, 1)
         shutil.rmtree(scratch)
         return {"margins": margins.tolist(), "accuracy": accuracy, "seconds": seconds}
-
-    def _train_sft(self, folder: Path) -> None:
-        base = build_model(folder / "base", POLICY_SIZE, self.seed)
-        train_sft(base, folder, self.pairs, self.size.sft_epochs, self.size.sft_rate, self.seed)
-
-    def _made(self, name: str, make: Callable[[Path], None]) -> Path:
-        """A folder that is there as a whole or not at all."""
-        folder, unfinished = self.folder / name, self.folder / f"{name}.unfinished"
-        if not folder.exists():
-            shutil.rmtree(unfinished, ignore_errors=True)
-            make(unfinished)
-            unfinished.rename(folder)
-        return folder
 
     def _kept(self, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """The content of a JSON file, made where it is not there."""

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.method.world import vocabulary
-from pdray.responses import prompt_ids, text_ids
+from pdray.responses import CutRule, prompt_ids, text_ids
 
 SPECIAL_TOKENS = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
 MAX_TOKENS = 64
+RULE = CutRule(MAX_TOKENS, MAX_TOKENS // 2)  # the world's texts are shorter
 POLICY_SIZE = 64
 IGNORED = -100  # a label that the loss leaves out
 

@@ -12,11 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.method.models import MAX_TOKENS
-from pdray.responses import CutRule
+from benchmarks.method.evaluation import log_probabilities
+from benchmarks.method.models import RULE
 
-RULE = CutRule(MAX_TOKENS, MAX_TOKENS // 2)
-PAIRS_PER_STEP = 32
+PAIRS_PER_STEP = 16
 
 
 @dataclass(frozen=True)
@@ -40,17 +39,13 @@ class Training:
 
 def encode(policy: Path, pairs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The pairs as the trainer reads them, with the untouched policy's log-probabilities."""
-    import pyarrow as pa
     from transformers import AutoTokenizer
 
     from pdray.alignment.encode import PairEncoder
     from pdray.alignment.trainer import REFERENCE_COLUMNS
-    from pdray.evaluation.stage import log_probabilities
 
     texts = [[pair[name] for pair in pairs] for name in ("prompt", "chosen", "rejected")]
     encoded = PairEncoder(AutoTokenizer.from_pretrained(policy), RULE).encode(*texts)
-    table = pa.table(dict(zip(("prompt", "chosen", "rejected"), texts, strict=True)))
-    logps = log_probabilities(table, [str(policy)], RULE, 0.0)[:, 0]
     return [
         {
             "prompt_ids": one.prompt,
@@ -58,7 +53,7 @@ def encode(policy: Path, pairs: list[dict[str, Any]]) -> list[dict[str, Any]]:
             "rejected_ids": one.rejected,
             **dict(zip(REFERENCE_COLUMNS, map(float, known), strict=True)),
         }
-        for one, known in zip(encoded, logps, strict=True)
+        for one, known in zip(encoded, log_probabilities(policy, pairs), strict=True)
     ]
 
 
