@@ -141,7 +141,7 @@ def test_strategies_choose_what_their_names_say() -> None:
     assert all(len(chosen[name].rows) == 60 for name in ("pd", "pd_high", "pd_mid", "pd_ratings", "random", "longest"))
     assert pd[chosen["pd"].rows].max() <= np.delete(pd, chosen["pd"].rows).min()
     assert pd[chosen["pd_high"].rows].min() >= np.delete(pd, chosen["pd_high"].rows).max()
-    assert 60 <= rank["pd_mid"].min() and rank["pd_mid"].max() < 140
+    assert rank["pd_mid"].min() >= 60 and rank["pd_mid"].max() < 140
     assert pairs.tokens[0, chosen["longest"].rows].min() >= np.delete(pairs.tokens[0], chosen["longest"].rows).max()
     assert sorted(chosen["all"].rows) == list(range(200))
     assert not np.array_equal(chosen["random"].rows, select(pairs, "random", 0.3, 0.9, 1).rows)
