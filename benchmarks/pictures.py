@@ -6,29 +6,39 @@ python -m benchmarks.pictures
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks.tables import RESULTS, Row, load
 
 FIGURES = {"driver_mib": "driver", "largest_process_mib": "largest process", "object_store_mib": "Ray's object store"}
+METHOD_FIGURES = {"accuracy": "accuracy on new pairs", "win_rate": "win rate over SFT"}
 
 
 def main() -> None:
     """Every picture whose result is there."""
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
-    result = RESULTS / "scale-2core.json"
-    if result.exists():
-        draw_scale(load(result.name), result.with_suffix(".svg"))
+    for name, draw in (("scale", draw_scale), ("method", draw_method), ("method-shape", draw_shape)):
+        result = RESULTS / f"{name}-2core.json"
+        if result.exists():
+            draw(load(result.name), result.with_suffix(".svg"))
+
+
+def pyplot() -> Any:
+    """Matplotlib, set so that the same rows give the same picture, byte for byte."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "pdray"
+    import matplotlib.pyplot as plt
+
+    return plt
 
 
 def draw_scale(rows: list[Row], path: Path) -> None:
     """Peaks of memory against the number of pairs, a panel for each stage; a flat line holds nothing of O(pairs)."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    matplotlib.rcParams["svg.hashsalt"] = "pdray"  # the same picture from the same rows, byte for byte
-    import matplotlib.pyplot as plt
-
+    plt = pyplot()
     stages = list(dict.fromkeys(row["stage"] for row in rows))
     figure, panels = plt.subplots(1, len(stages), figsize=(9, 3.4), sharey=True, layout="constrained")
     for stage, panel in zip(stages, panels, strict=True):
@@ -40,6 +50,47 @@ def draw_scale(rows: list[Row], path: Path) -> None:
     panels[0].set_ylabel("peak, MiB")
     panels[-1].legend()
     figure.savefig(path, metadata={"Date": None})
+
+
+def draw_method(rows: list[Row], path: Path) -> None:
+    """Accuracy and win rate of every strategy at each level of conflict, with their 95% intervals."""
+    plt = pyplot()
+    rows = [row for row in rows if not row["setting"]]
+    levels, strategies = sorted({row["level"] for row in rows}), list(dict.fromkeys(row["strategy"] for row in rows))
+    figure, panels = plt.subplots(2, 1, figsize=(9, 6), sharex=True, layout="constrained")
+    for panel, (name, label) in zip(panels, METHOD_FIGURES.items(), strict=True):
+        for place, level in enumerate(levels):
+            mine = [row for row in rows if row["level"] == level]
+            middle, low, high = zip(*(row[name] for row in mine), strict=True)
+            at = [strategies.index(row["strategy"]) + (place - (len(levels) - 1) / 2) / 5 for row in mine]
+            panel.errorbar(at, middle, ends(middle, low, high), fmt="o", capsize=2, label=f"{level:.0%} conflicts")
+        panel.axhline(0.5, color="grey", linewidth=0.8)
+        panel.set(ylabel=label, xticks=range(len(strategies)), xticklabels=strategies)
+        panel.grid(alpha=0.3)
+    panels[0].legend()
+    figure.savefig(path, metadata={"Date": None})
+
+
+def draw_shape(rows: list[Row], path: Path) -> None:
+    """The contrast of each of the paper's lines with its 95% interval: above 0 the line holds."""
+    plt = pyplot()
+    figure, panels = plt.subplots(1, 2, figsize=(10, 1 + 0.3 * len(rows)), sharey=True, layout="constrained")
+    for panel, (name, label) in zip(panels, METHOD_FIGURES.items(), strict=True):
+        middle, low, high = zip(*(row[name] for row in rows), strict=True)
+        panel.errorbar(middle, range(len(rows)), xerr=ends(middle, low, high), fmt="o", capsize=2)
+        panel.axvline(0, color="grey", linewidth=0.8)
+        panel.set(xlabel=f"difference of {label}", yticks=range(len(rows)), yticklabels=[row["line"] for row in rows])
+        panel.grid(alpha=0.3)
+    panels[0].invert_yaxis()
+    figure.savefig(path, metadata={"Date": None})
+
+
+def ends(middle: Sequence[float], low: Sequence[float], high: Sequence[float]) -> list[list[float]]:
+    """How far an interval reaches below and above, as Matplotlib wants it."""
+    return [
+        [one - end for one, end in zip(middle, low, strict=True)],
+        [end - one for one, end in zip(middle, high, strict=True)],
+    ]
 
 
 if __name__ == "__main__":

@@ -48,14 +48,16 @@ from pdray.proxies.linear import HeadJob, fit_aspect
 from pdray.proxies.pairs import AspectPairs, candidates, choose_pairs, seen_shares
 from pdray.proxies.readings import SIMPLEST_FIRST, Reading, best, prepare, write_model
 from pdray.proxies.training import TrainingJob, train_worker
-from pdray.schema import PAIRS, TEXTS, pairs_schema, texts_schema
+from pdray.schema import PAIRS, pairs_schema
 from pdray.selection.divergence import preference_divergence, quantile_rank, scale_margins
 from pdray.shards import ShardedFolder
 from pdray.storage import StoragePath
+from pdray.texts import read_texts, text_tables
 from pdray.tokens import TokenRule
 
 GAMMA, KEPT = 0.9, 0.3
 SIDES = ("chosen", "rejected")
+TEXT_COLUMNS = ("prompt", *SIDES)
 WORLDS: dict[str, dict[str, Any]] = {
     "synthetic": {"pairs": 800, "max_tokens": 128, "epochs": 2, "learning_rate": 1e-3, "batch_size": 16},
     "summeval": {
@@ -92,7 +94,7 @@ def main() -> None:
         return
     found: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
     for seed in args.seeds:
-        world = World(args, seed)
+        world = world_of(args, seed)
         kept: set[str] | None = None
         for kind in KINDS:
             figures, ids = world.measure(kind)
@@ -130,19 +132,33 @@ def read_pairs_of(args: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
     return [pair for pair in drawn if pair is not None]
 
 
-class World:
-    """One corpus of one seed as a shard, with everything that is measured on it."""
+def world_of(args: argparse.Namespace, seed: int) -> World:
+    """The corpus of a seed; builds the base of the synthetic one where it is missing."""
+    rows = read_pairs_of(args, seed)
+    if not (args.base / "config.json").is_file():
+        build_models([row[name] for row in rows for name in TEXT_COLUMNS], args.base, args.scratch / "policy")
+    return World(rows, args.base, args.scratch / f"{args.world}-{seed}", WORLDS[args.world], seed)
 
-    def __init__(self, args: argparse.Namespace, seed: int) -> None:
-        self.seed, self.settings = seed, WORLDS[args.world]
-        rows = sorted(read_pairs_of(args, seed), key=lambda row: str(row["pair_id"]))
+
+class World:
+    """One corpus as a shard, with everything that is measured on it.
+
+    Args:
+        rows: pairs with ``pair_id``, texts, ``aspect`` and both true ratings of every aspect.
+        base: model folder that every proxy starts from.
+        folder: for what is written on the way; emptied.
+        settings: ``max_tokens`` and, where they are not the defaults, settings of the proxies.
+        seed: of what is held out, weights and order.
+    """
+
+    def __init__(
+        self, rows: list[dict[str, Any]], base: Path, folder: Path, settings: dict[str, Any], seed: int
+    ) -> None:
+        self.seed, self.settings, self.base = seed, settings, str(base)
+        rows = sorted(rows, key=lambda row: str(row["pair_id"]))
+        shutil.rmtree(folder, ignore_errors=True)
+        self.folder = StoragePath(str(folder.absolute()))
         self.prompts = hash64([str(row["prompt"]) for row in rows], "prompt")
-        if not (args.base / "config.json").is_file():
-            texts = [row[name] for row in rows for name in ("prompt", "chosen", "rejected")]
-            build_models(texts, args.base, args.scratch / "policy")
-        self.base = str(args.base)
-        self.folder = StoragePath(str(args.scratch.absolute() / f"{args.world}-{seed}"))
-        shutil.rmtree(self.folder.uri, ignore_errors=True)
         self.aspects = sorted({row["aspect"] for row in rows})
         self.own = np.array([self.aspects.index(row["aspect"]) for row in rows])
         self.truth = np.array(
@@ -159,14 +175,13 @@ class World:
         texts = sorted({(row["prompt"], row[side]) for row in rows for side in SIDES})
         number = {text: index for index, text in enumerate(texts)}
         chosen, rejected = (np.array([number[row["prompt"], row[side]] for row in rows]) for side in SIDES)
-        columns = {name: [text[part] for text in texts] for part, name in enumerate(("prompt", "response"))}
+        prompts, responses = ([text[part] for text in texts] for part in (0, 1))
         pairs = [
             {"pair_id": pair_id, "aspect": self.aspects[own], "chosen_row": int(one), "rejected_row": int(other)}
             for pair_id, own, one, other in zip(self.ids, self.own, chosen, rejected, strict=True)
         ]
-        tables = {
-            TEXTS: pa.table(columns, schema=texts_schema(False)),
-            PAIRS: pa.Table.from_pylist(pairs, schema=pairs_schema([])),
+        tables = text_tables(prompts, responses, conversational=False) | {
+            PAIRS: pa.Table.from_pylist(pairs, schema=pairs_schema([]))
         }
         self.corpus.write(0, tables, 0, {})
         return chosen, rejected
@@ -177,14 +192,8 @@ class World:
         options = {name: self.settings[name] for name in names if name in self.settings} | KINDS[kind]
         proxies = ProxiesConfig(base_model=self.base, length_baseline=False, **options)
         began = time.process_time()
-        counts = {aspect: int((self.own == number).sum()) for number, aspect in enumerate(self.aspects)}
-        chosen = choose_pairs(lambda asks: [candidates(self.corpus, 0, asks, self.seed)], counts, proxies)
-        judge = self._heads if kind == "heads" else self._trained
-        rewards, lengths, accuracies = judge(chosen, proxies, self.folder / kind)
+        margins, accuracies = self.judge(proxies, self.folder / kind)
         seconds = time.process_time() - began
-        difference = lengths[self.chosen_row] - lengths[self.rejected_row]
-        penalty = length.scoring_penalty(proxies.training_penalty, proxies.length_penalty_form)
-        margins = final_margin(rewards[self.chosen_row] - rewards[self.rejected_row], difference[:, None], penalty)
         figures, kept = self._compare(margins)
         return {
             "held_out_accuracy": round(float(np.mean(accuracies)), 4),
@@ -192,12 +201,27 @@ class World:
             "seconds": round(seconds, 1),
         }, kept
 
+    def judge(self, proxies: ProxiesConfig, folder: StoragePath) -> tuple[np.ndarray, list[float]]:
+        """Train proxies, score all texts, and take their margins (eq. 17).
+
+        Returns:
+            margins, (n, κ) float64, and the held-out accuracy of each aspect.
+        """
+        counts = {aspect: int((self.own == number).sum()) for number, aspect in enumerate(self.aspects)}
+        chosen = choose_pairs(lambda asks: [candidates(self.corpus, 0, asks, self.seed)], counts, proxies)
+        judge = self._heads if proxies.train == "head" else self._trained
+        rewards, lengths, accuracies = judge(chosen, proxies, folder)
+        difference = lengths[self.chosen_row] - lengths[self.rejected_row]
+        penalty = length.scoring_penalty(proxies.training_penalty, proxies.length_penalty_form)
+        margins = final_margin(rewards[self.chosen_row] - rewards[self.rejected_row], difference[:, None], penalty)
+        return margins, accuracies
+
     def _heads(
         self, chosen: list[AspectPairs], proxies: ProxiesConfig, folder: StoragePath
     ) -> tuple[np.ndarray, np.ndarray, list[float]]:
         readings, values, lengths = self.read_both_ways(folder)
         features = ShardedFolder(folder, "features", 1)
-        facts = ModelEncoder([(folder / "together").local], self.rule).encode(self.corpus.read(TEXTS, 0)).facts
+        facts = ModelEncoder([(folder / "together").local], self.rule).encode(read_texts(self.corpus, 0)).facts
         tables, _ = FeatureWriter()(0, np.arange(len(values)), values.astype(np.float32), facts)
         features.write(0, tables, 0, {})
         held_out = pa.concat_tables([one.held_out for one in chosen])
@@ -254,7 +278,7 @@ class World:
 
     def _read(self, folders: list[StoragePath]) -> tuple[np.ndarray, np.ndarray]:
         """The outputs of some models for every text, side by side, and the tokens of every response."""
-        texts, outputs = self.corpus.read(TEXTS, 0), []
+        texts, outputs = read_texts(self.corpus, 0), []
         encoded = ModelEncoder([folder.local for folder in folders], self.rule).encode(texts)
         for folder, ids in zip(folders, encoded.ids, strict=True):
             engine = load_engine(folder.uri, EngineOptions("transformers", "float32", self.rule.max_tokens))

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common import load_average, write_result
-from benchmarks.proxies import GAMMA, KEPT, WORLDS, World
+from benchmarks.proxies import GAMMA, KEPT, WORLDS, World, world_of
 from benchmarks.proxy_heads import auroc
 from pdray.config import ProxiesConfig
 from pdray.proxies import length, tanh
@@ -70,7 +70,7 @@ def main() -> None:
     args = parser.parse_args()
     found: dict[str, list[dict[str, float]]] = {}
     for done, seed in enumerate(args.seeds, 1):
-        world = World(args, seed)
+        world = world_of(args, seed)
         readings, values, lengths = world.read_both_ways(world.folder)
         sides = world.chosen_row, world.rejected_row
         features = [

@@ -56,6 +56,16 @@ def interval(name: str) -> Callable[[Row], Any]:
     return lambda row: "{:.3f} ± {:.3f}".format(*row[name])
 
 
+def bounds(name: str, sign: str = "") -> Callable[[Row], Any]:
+    """A mean with both ends of its interval; a dash where the row has none."""
+
+    def value(row: Row) -> str:
+        found = row.get(name)
+        return MISSING if found is None else f"{{:{sign}.3f}} ({{:{sign}.3f}} to {{:{sign}.3f}})".format(*found)
+
+    return value
+
+
 def of_pdray(row: Row) -> str:
     """Pairs per second beside pdray's on the same corpus; :func:`load` adds the latter."""
     return f"{row['pairs_per_second'] / row['pdray']:.2f}"
@@ -135,6 +145,26 @@ PROMPTS: list[Column] = [
     ("AUROC", interval("auroc")),
     ("conflict kept 30%", interval("conflict_kept")),
 ]
+METHOD: list[Column] = [
+    ("conflicts", lambda row: f"{row['level']:.0%}"),
+    ("strategy", figure("strategy")),
+    ("setting", lambda row: row["setting"] or MISSING),
+    ("seeds", figure("seeds")),
+    ("pairs", figure("pairs", 0)),
+    ("conflict kept", figure("conflict", 3)),
+    ("AUROC", figure("auroc", 3)),
+    ("accuracy on new pairs", bounds("accuracy")),
+    ("win rate over SFT", bounds("win_rate")),
+    ("CPU seconds", figure("cpu_seconds", 0)),
+]
+METHOD_SHAPE: list[Column] = [
+    ("line of the paper", figure("line")),
+    ("seeds", figure("seeds")),
+    ("by accuracy", bounds("accuracy", "+")),
+    ("", figure("accuracy_verdict")),
+    ("by win rate", bounds("win_rate", "+")),
+    (" ", figure("win_rate_verdict")),
+]
 TABLES: dict[str, tuple[str, list[Column]]] = {
     "selection": ("selection-1m-2core.json", SELECTION),
     "selection-10m": ("selection-10m-2core.json", SELECTION),
@@ -145,6 +175,8 @@ TABLES: dict[str, tuple[str, list[Column]]] = {
     "alignment": ("alignment-2core.json", ALIGNMENT),
     "scale": ("scale-2core.json", SCALE),
     "proxies": ("proxies-2core.json", PROXIES),
+    "method": ("method-2core.json", METHOD),
+    "method-shape": ("method-shape-2core.json", METHOD_SHAPE),
     "proxy-prompts": ("proxy-prompts-2core.json", PROMPTS),
 }
 

@@ -1,0 +1,132 @@
+"""The paper's comparison on a world whose true rewards are known: every strategy under one number of training steps.
+
+    python -m benchmarks.method --small --out method-small.json    # one level, one seed, four strategies: minutes
+    python -m benchmarks.method --out benchmarks/results/method-2core.json
+
+A run is a level of conflict, a seed, a strategy and a setting. Each is kept in a JSON file under ``--folder``, so the
+command goes on where it was stopped; another size or another world is another folder there. ``--out`` gets a row for
+each strategy, the file beside it, whose name has ``-shape`` more, a row for each of the paper's lines; both are written
+anew after every run.
+
+What is the product's: proxies (all weights, one for each aspect), keys and cut of the strategies, trainers of DPO and
+DFPO, accuracy on held-out pairs. See the modules for what stands in for Ray and DeepSpeed, which compute the same.
+A training is one process on one thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common import write_result
+from benchmarks.method import world
+from benchmarks.method.lab import Lab, Setting, Size
+from benchmarks.method.report import rows_of, verdicts
+from benchmarks.method.shape import claims
+from pdray.hashing import digest
+
+# What most of the paper's lines are about comes first.
+FIRST = ("sft", "pd", "random", "all", "dfpo", "pd_high", "pd_mid")
+THEN = ("pd_ratings", "mean_rating", "longest")
+SWEEP_LEVEL = 0.2
+SWEEP = {
+    "γ = 1.0": Setting(gamma=1.0),
+    "γ = 0.7": Setting(gamma=0.7),
+    "λ = 0.1": Setting(budget=0.1),
+    "λ = 0.5": Setting(budget=0.5),
+    "ρ = 0.0": Setting(length_penalty=0.0),
+    "proxy size = 32": Setting(proxy_size=32),
+    "p_r = 0.5": Setting(share=0.5),
+    "ρ = 0.03": Setting(length_penalty=0.03),
+    "τ = 0.3": Setting(temperature=0.3),
+    "proxy size = 128": Setting(proxy_size=128),
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is run."""
+
+    size: Size = field(default_factory=Size)
+    levels: tuple[float, ...] = (0.1, 0.2, 0.3)
+    seeds: tuple[int, ...] = (0, 1, 2)
+    strategies: tuple[tuple[str, ...], ...] = (FIRST, THEN)
+    sweep: dict[str, Setting] = field(default_factory=lambda: SWEEP)
+
+    def runs(self) -> Iterator[tuple[int, float, str, str, Setting]]:
+        """Seed, level, strategy, name and values of the setting; all strategies of all seeds before the sweep."""
+        for some in self.strategies:
+            for seed in self.seeds:
+                for level in self.levels:
+                    yield from ((seed, level, strategy, "", Setting()) for strategy in some)
+        for seed in self.seeds:
+            yield from ((seed, SWEEP_LEVEL, "pd", name, setting) for name, setting in self.sweep.items())
+
+
+SMALL = Plan(Size(pairs=800, held_out=200), (SWEEP_LEVEL,), (0,), (FIRST[:4],), {})
+
+
+def main() -> None:
+    """Run what is missing, and write the results after every run."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--small", action="store_true", help="one level, one seed, four strategies, fewer pairs")
+    parser.add_argument("--folder", type=Path, default=Path("runs/method"), help="where runs are kept")
+    parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
+    args = parser.parse_args()
+    quiet()
+    plan = SMALL if args.small else Plan()
+    config = config_of(plan.size)
+    folder = args.folder / digest(json.dumps(config))[:8]
+    labs: dict[tuple[float, int], Lab] = {}
+    found: list[dict[str, Any]] = []
+    starts: dict[str, Any] = {}
+    for seed, level, strategy, name, setting in plan.runs():
+        if (level, seed) not in labs:
+            labs = {(level, seed): Lab(folder, plan.size, level, seed)}  # one corpus at a time is in memory
+        lab = labs[level, seed]
+        starts[f"level {level:g}, seed {seed}"] = lab.start()
+        found.append(lab.run(strategy, name, setting))
+        told = {key: value for key, value in found[-1].items() if key not in ("right", "won", "losses")}
+        print(told | {key: round(sum(found[-1][key]) / len(found[-1][key]), 4) for key in ("right", "won")}, flush=True)
+        write(args.out, plan, config | {"starts": starts}, found)
+
+
+def write(out: Path, plan: Plan, config: dict[str, Any], found: list[dict[str, Any]]) -> None:
+    """The rows of the strategies, and beside them those of the paper's lines."""
+    write_result(out, "method", config, rows_of(found))
+    lines = verdicts(found, claims(list(plan.levels), SWEEP_LEVEL))
+    write_result(out.with_stem(f"{out.stem}-shape"), "method, the paper's lines", config, lines)
+
+
+def config_of(size: Size) -> dict[str, Any]:
+    """Everything that decides a run's figures, but level, seed, strategy and setting."""
+    return {
+        "size": asdict(size),
+        "defaults": asdict(Setting()),
+        "world": {
+            "clarity": world.CLARITY,
+            "care": world.CARE,
+            "padding_odds": world.PADDING_ODDS,
+            "bayes_accuracy": round(world.bayes_accuracy(), 4),
+        },
+    }
+
+
+def quiet() -> None:
+    """One thread; warnings and progress bars off."""
+    import datasets
+    import torch
+    import transformers
+
+    torch.set_num_threads(1)
+    datasets.disable_progress_bars()
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+
+
+if __name__ == "__main__":
+    main()
