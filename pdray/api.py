@@ -107,7 +107,8 @@ class StageOutput:
     def ray_dataset(self, table: str, columns: list[str] | None = None) -> Dataset:
         """A table as a Ray Data set, read by the workers of the Ray that this process has started.
 
-        Without one Ray Data starts it when the data set is used; it then listens on loopback only.
+        Without one Ray Data starts it when the data set is used; it then listens on loopback only, and
+        ``ray.shutdown()`` ends it, which :meth:`Run.run` asks for.
 
         Raises:
             UserError: the stage has no such table.

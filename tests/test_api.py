@@ -85,3 +85,8 @@ def test_a_table_as_a_ray_data_set(tmp_path: Path, ray_local: None) -> None:
     pq.write_table(pa.table({"pair_id": ["a", "b"]}), folder / "kept" / "shard-00000.parquet")
     output = pdray.StageOutput("selection", str(folder), {})
     assert [row["pair_id"] for row in output.ray_dataset("kept").take_all()] == ["a", "b"]
+
+
+def test_a_ray_that_this_process_has_is_not_taken(small_run_config: Path, ray_local: None) -> None:
+    with pytest.raises(UserError, match=r"connected to a Ray already; end that with ray\.shutdown\(\) first"):
+        pdray.Run(small_run_config).run(until="corpus")

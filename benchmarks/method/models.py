@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.method.world import vocabulary
+from pdray.demo.models import SPECIAL_TOKENS, small_llama
 from pdray.responses import CutRule, prompt_ids, text_ids
 
-SPECIAL_TOKENS = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
 MAX_TOKENS = 64
 RULE = CutRule(MAX_TOKENS, MAX_TOKENS // 2)  # the world's texts are shorter
 POLICY_SIZE = 64
@@ -24,22 +24,10 @@ def build_model(folder: Path, hidden_size: int, seed: int) -> Path:
         seed: of the weights.
     """
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM, set_seed
+    from transformers import LlamaForCausalLM, set_seed
 
     tokenizer = _tokenizer()
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=hidden_size,
-        intermediate_size=2 * hidden_size,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=4,
-        max_position_embeddings=MAX_TOKENS,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        tie_word_embeddings=False,
-    )
+    config = small_llama(tokenizer, hidden_size, layers=2, positions=MAX_TOKENS)
     set_seed(seed)
     LlamaForCausalLM(config).to(torch.float32).save_pretrained(folder)
     tokenizer.save_pretrained(folder)

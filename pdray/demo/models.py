@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 SPECIAL_TOKENS = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
 MAX_TOKENS = 128
@@ -19,26 +20,40 @@ def build_models(texts: Iterable[str], proxy_base: Path, policy: Path, seed: int
         seed: of the random weights.
     """
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
+    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
 
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=_word_tokenizer(texts), **SPECIAL_TOKENS)
     set_seed(seed)
     for folder, layers in ((proxy_base, 2), (policy, 4)):
-        config = LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=128,
-            intermediate_size=256,
-            num_hidden_layers=layers,
-            num_attention_heads=4,
-            num_key_value_heads=4,
-            max_position_embeddings=MAX_TOKENS,
-            pad_token_id=tokenizer.pad_token_id,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            tie_word_embeddings=False,
-        )
+        config = small_llama(tokenizer, hidden_size=128, layers=layers, positions=MAX_TOKENS)
         LlamaForCausalLM(config).to(torch.float32).save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+
+
+def small_llama(tokenizer: Any, hidden_size: int, layers: int, positions: int) -> Any:
+    """The ``LlamaConfig`` of a model that is small enough to be made anew.
+
+    Args:
+        tokenizer: whose words and special tokens it has.
+        hidden_size: a multiple of 4; the layers' inner width is twice that.
+        layers: of the decoder.
+        positions: tokens that it reads at most.
+    """
+    from transformers import LlamaConfig
+
+    return LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=hidden_size,
+        intermediate_size=2 * hidden_size,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=positions,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        tie_word_embeddings=False,
+    )
 
 
 def _word_tokenizer(texts: Iterable[str]):  # type: ignore[no-untyped-def]  # tokenizers has no stubs

@@ -103,8 +103,10 @@ def divergence(run: RunView, scan: Scan | None) -> Data | None:
     found.append(charts.margins(scan.aspects, counts.margins))
     agreement = run["proxies"].metrics.get("agreement")
     if agreement:
-        matrix = [agreement[aspect] for aspect in scan.aspects]
-        found.append(charts.agreement(scan.aspects, matrix, "Of the proxies' margins on held-out pairs."))
+        # The model of all aspects together stands behind them, in rows and columns.
+        names = [*scan.aspects, *sorted(agreement.keys() - set(scan.aspects))]
+        matrix = [agreement[name] for name in names]
+        found.append(charts.agreement(names, matrix, "Of the proxies' margins on held-out pairs."))
     else:
         matrix = figures.agreement(counts.products, counts.squares)
         told = "Of the scaled margins of all pairs that neither aspect labelled."

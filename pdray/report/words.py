@@ -15,6 +15,7 @@ KEPT_WORDS = {
     "pd_mid": "with the middle divergence were kept",
     "pd_ratings": "on which the other aspects' true ratings agree most with the label were kept",
     "random": "drawn at random were kept",
+    "raf": "with the largest margin of one reward model of all aspects were kept",
     "longest": "with the longest chosen responses were kept",
 }
 
@@ -49,6 +50,8 @@ def asked(run: RunView) -> list[str]:
         found.append(f"Train {kind}, from the labels of that aspect alone.")
     found.append(f"Score every distinct text once, with {scores.get('engine')} in {scores.get('dtype')} precision.")
     budget = f"{selection.get('budget', 0):.0%} of the pairs"
+    if selection.get("quota"):
+        budget += f", and of those of every {selection['quota']}"
     gamma = f"margins scaled by their {selection.get('gamma')} quantile"
     found.append(f"Keep {budget} by the strategy {selection.get('strategy')}, {gamma}.")
     if alignment := run.section("alignment"):

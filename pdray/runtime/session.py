@@ -31,17 +31,18 @@ LONGEST_TMPDIR = 107 - 19 - 43 - 23
 def ray_session(cluster: ClusterConfig) -> Iterator[None]:
     """A Ray connection for the duration of the block; a Ray that was started here ends with it.
 
-    Where this process has started or joined Ray already, that one is used and left as it is. A local Ray listens on
-    loopback only and keeps its files where nobody else can read them; Ray's token authentication stays as it is by
-    default, on.
+    A local Ray listens on loopback only and keeps its files where nobody else can read them; Ray's token
+    authentication stays as it is by default, on.
 
     Raises:
-        UserError: the cluster at ``cluster.address`` does not answer, or a local Ray would listen on every interface.
+        UserError: the cluster at ``cluster.address`` does not answer, a local Ray would listen on every interface, or
+            this process has a Ray already, which was not told to keep to the loopback interface and to private files.
     """
     if "ray" in sys.modules and sys.modules["ray"].is_initialized():
-        tune_ray_data()
-        yield
-        return
+        raise UserError(
+            "this process is connected to a Ray already; end that with ray.shutdown() first, and set cluster.address "
+            "to the cluster that the run is to join, or to null for a Ray of its own"
+        )
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     address = cluster.address or os.environ.get("RAY_ADDRESS")
     with contextlib.ExitStack() as ending:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -91,6 +92,27 @@ def test_every_plot_is_there_as_drawing_and_as_data(whole: Page) -> None:
     rows = [line.split(",") for line in whole.file("divergence.csv").splitlines()[1:]]
     assert (sum(int(row[2]) for row in rows), sum(int(row[3]) for row in rows)) == (84, 36)
     assert whole.file("kept-by-aspect.csv").startswith("group,pairs,kept,share\n")
+
+
+def test_the_model_of_all_aspects_together_stands_behind_them(tmp_path: Path) -> None:
+    aspects = ["helpful", "honest", "verbose"]  # the last comes after it in the alphabet
+    made, names = make_run(tmp_path, aspects=aspects), [*aspects, "unified"]
+
+    def add(manifest: dict[str, Any]) -> None:
+        rows = [[1.0 if a == b else 0.25 * (a + b) for b in range(len(names))] for a in range(len(names))]
+        manifest["metrics"]["agreement"] = dict(sorted(zip(names, rows, strict=True)))
+
+    edit_manifest(made.run, "proxies", add)
+    table = page_of(made.run).file("agreement.csv").splitlines()
+    assert table[0] == ",".join(["aspect", *names])
+    assert [line.split(",")[0] for line in table[1:]] == names
+    assert [line.split(",")[1 + row] for row, line in enumerate(table[1:])] == ["1.0"] * len(names)
+
+
+def test_a_dollar_in_a_name_is_no_formula(tmp_path: Path) -> None:
+    page = page_of(make_run(tmp_path, aspects=["$x^{$", "plain"]).run)
+    assert "$x^{$" in page.file("margins.svg")
+    assert "What could not be read" not in page.words
 
 
 def test_nothing_is_fetched_from_anywhere(whole: Page) -> None:
