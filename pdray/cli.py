@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from pdray import __version__
 from pdray.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, Stopped, UserError, printable, reason
+from pdray.garbage import collect_garbage_less_often
 from pdray.signals import stopped_by_signals
 
 STAGES = ("corpus", "proxies", "scores", "logprobs", "selection", "alignment", "evaluation")
@@ -168,6 +169,7 @@ def _with_config(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    collect_garbage_less_often()
     args = build_parser().parse_args(argv)
     _never_ask()
     try:

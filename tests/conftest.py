@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 
 from pdray.storage import StoragePath
 from tests.s3 import S3Server, give_keys
 from tests.s3 import s3_server as run_s3_server
+from tests.whole_run import WholeRun, write_small_config
+from tests.whole_run import whole_run as make_whole_run
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test needs a hub, and a look-up without a network waits
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # some tests import ray before they start it through pdray
@@ -68,31 +68,11 @@ def no_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def small_run_config(tmp_path: Path) -> Path:
     """The YAML of a whole small run: 120 pairs of two aspects, models built on the spot."""
-    from pdray.demo.corpus import ASPECTS, make_pairs
-    from pdray.demo.models import build_models
+    return write_small_config(tmp_path)
 
-    pairs = [pair for pair in make_pairs(num_pairs=240) if pair["aspect"] in ASPECTS[:2]]
-    corpus = tmp_path / "corpus.jsonl"
-    corpus.write_text("".join(json.dumps(pair) + "\n" for pair in pairs), encoding="utf-8")
-    texts = [pair[name] for pair in pairs for name in ("prompt", "chosen", "rejected")]
-    build_models(texts, tmp_path / "proxy-base", tmp_path / "policy")
-    settings = {
-        "run": str(tmp_path / "run"),
-        "corpus": {"path": str(corpus)},
-        "proxies": {
-            "base_model": str(tmp_path / "proxy-base"),
-            "learning_rate": 1e-3,
-            "length_baseline": False,
-        },
-        "scores": {"engine": "transformers", "max_tokens": 128, "num_actors": 1},
-        "alignment": {
-            "policy": str(tmp_path / "policy"),
-            "max_tokens": 128,
-            "max_steps": 2,
-            "batch_size": 4,
-            "pairs_per_step": 8,
-        },
-    }
-    path = tmp_path / "run.yaml"
-    path.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
-    return path
+
+@pytest.fixture(scope="session")
+def whole_run(tmp_path_factory: pytest.TempPathFactory) -> WholeRun:
+    """A whole small run that has ended; the same for all processes of the suite."""
+    root = tmp_path_factory.getbasetemp()
+    return make_whole_run(root.parent if "PYTEST_XDIST_WORKER" in os.environ else root)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Iterable
+from typing import Any
 
 import psutil
 
@@ -31,7 +32,7 @@ def beyond_loopback(found: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     return sorted((ip, name) for ip, name in found if not ip.startswith("127.") and ip != "::1")
 
 
-def watch(run: subprocess.Popen[str]) -> set[tuple[str, str]]:
+def watch(run: subprocess.Popen[Any]) -> set[tuple[str, str]]:
     """Everything that a process and its descendants listen on until it ends."""
     found: set[tuple[str, str]] = set()
     me = psutil.Process(run.pid)

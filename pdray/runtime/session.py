@@ -12,6 +12,7 @@ from typing import Any
 
 from pdray.config import ClusterConfig
 from pdray.errors import UserError
+from pdray.garbage import collect_garbage_less_often
 from pdray.signals import handlers_kept
 
 WORKER_ENV = {
@@ -53,7 +54,7 @@ def ray_session(cluster: ClusterConfig) -> Iterator[None]:
                 "address": "local",  # without it Ray would join whatever cluster this machine last started
                 "num_cpus": cluster.num_cpus,
                 "include_dashboard": False,
-                "runtime_env": {"env_vars": ONE_NODE_ENV},
+                "runtime_env": {"env_vars": ONE_NODE_ENV, "worker_process_setup_hook": collect_garbage_less_often},
                 "_temp_dir": ending.enter_context(private_folder()),
             }
         import ray

@@ -128,11 +128,19 @@ def plain(folder: Path, pooling: Pooling) -> Rewards:
     return combine(np.stack(sides[0]), np.stack(sides[1]), np.array([one.counted for one in encoded.ids[0]]))
 
 
+KINDS = [(tiny_encoder, "mean"), (tiny_encoder, "cls"), (tiny_roberta, "mean"), (tiny_llama_lm, "last")]
+
+
 @pytest.mark.parametrize(
-    ("build", "pooling"),
-    [(tiny_encoder, "mean"), (tiny_encoder, "cls"), (tiny_roberta, "mean"), (tiny_llama_lm, "last")],
+    ("build", "pooling", "engine"),
+    [
+        *((*kind, "transformers") for kind in KINDS),
+        (tiny_encoder, "mean", "vllm"),
+        (tiny_llama_lm, "last", "vllm"),
+        pytest.param(tiny_encoder, "cls", "vllm", marks=pytest.mark.slow),
+        pytest.param(tiny_roberta, "mean", "vllm", marks=pytest.mark.slow),
+    ],
 )
-@pytest.mark.parametrize("engine", ["transformers", "vllm"])
 def test_engines_give_the_features_of_a_plain_loop(tmp_path: Path, build: Any, pooling: Pooling, engine: Any) -> None:
     folder = tmp_path / "encoder"
     base = build(tmp_path / "base")

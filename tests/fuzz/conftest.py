@@ -18,7 +18,8 @@ from hypothesis import HealthCheck, settings
 from pdray.config import load_config
 from pdray.lease import Lease
 from tests.fuzz.case import TALLY, FakeRaySession
-from tests.fuzz.world import World, finish_run, make_world
+from tests.fuzz.world import World, make_world
+from tests.whole_run import WholeRun
 
 LONG = os.environ.get("PDRAY_FUZZ") == "long"
 ANYTHING_GOES = list(HealthCheck)
@@ -47,9 +48,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 
 @pytest.fixture(scope="session")
-def finished(world: World) -> Path:
-    """The folder of that run, finished by a real run."""
-    return finish_run(world)
+def finished(whole_run: WholeRun) -> World:
+    """A run that has ended, to be copied from."""
+    assert whole_run.code == 0, whole_run.err
+    return World(Path(whole_run.config).parent, whole_run.settings)
 
 
 @pytest.fixture

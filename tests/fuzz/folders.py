@@ -29,7 +29,7 @@ NEEDED = re.compile(
 
 def copy_finished(finished: Path, target: Path) -> None:
     """A copy of a finished run, with the lease of a driver that was killed."""
-    shutil.copytree(finished, target)
+    shutil.copytree(finished, target, ignore=shutil.ignore_patterns("logs"))
     (target / LEASE).write_text(dead_lease())
 
 

@@ -25,10 +25,10 @@ SECONDS = 400
 @pytest.mark.skipif(os.environ.get("PDRAY_FUZZ") != "long", reason="takes half an hour: make fuzz")
 @settings(max_examples=RUNS, phases=[Phase.generate])
 @given(data=st.data())
-def test_real_runs(world: World, finished: Path, here: Path, data: st.DataObject) -> None:
+def test_real_runs(finished: World, here: Path, data: st.DataObject) -> None:
     run = here / "run"
-    harm = damaged_copy(finished, run, data)
-    words = ["run", str(world.config), "--set", f"run={run}"]
+    harm = damaged_copy(finished.run, run, data)
+    words = ["run", str(finished.config), "--set", f"run={run}"]
     done = subprocess.run(
         [sys.executable, "-m", "pdray", *words],
         capture_output=True,
@@ -41,9 +41,9 @@ def test_real_runs(world: World, finished: Path, here: Path, data: st.DataObject
     errors = [line for line in done.stderr.splitlines() if line.startswith("pdray") or "Traceback" in line]
     judge(Outcome(outcome.words, outcome.code, outcome.out, "\n".join(errors)))  # without the lines of progress
     if outcome.code == 0:
-        assert not lost_stages(harm, run, finished), harm
+        assert not lost_stages(harm, run, finished.run), harm
         assert check("dry run after", *words, "--dry-run").out.count(" done ") == 5
-        assert kept_ids(run, selection(run)) == kept_ids(finished, selection(finished)), harm
+        assert kept_ids(run, selection(run)) == kept_ids(finished.run, selection(finished.run)), harm
 
 
 def selection(run: Path) -> str:

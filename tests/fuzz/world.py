@@ -1,20 +1,17 @@
-"""What a case starts from: a small run that is accepted, and a finished one."""
+"""What a case starts from: a small run that is accepted."""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hypothesis import settings
 
 from tests.tiny import tiny_bert, tiny_encoder, tiny_llama_lm
+from tests.whole_run import write_yaml
 
 ASPECTS = ("helpful", "honest")
 PAIRS = 40
@@ -36,6 +33,11 @@ class World:
     def config(self) -> Path:
         """The settings as a file."""
         return self.root / "run.yaml"
+
+    @property
+    def run(self) -> Path:
+        """The run folder."""
+        return Path(self.settings["run"])
 
 
 def cases(count: int) -> settings:
@@ -64,12 +66,6 @@ def write_lines(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
-def write_yaml(path: Path, value: Any) -> Path:
-    """A config file."""
-    path.write_text(yaml.safe_dump(value, sort_keys=False), encoding="utf-8")
-    return path
-
-
 def make_world(root: Path) -> World:
     """Write models, corpus and config. No model has a chat template: each would be tried in a process of its own."""
     for seed, aspect in enumerate(ASPECTS):
@@ -87,12 +83,3 @@ def make_world(root: Path) -> World:
     }
     write_yaml(root / "run.yaml", values)
     return World(root, values)
-
-
-def finish_run(world: World) -> Path:
-    """Run it for real; the run folder."""
-    command = [sys.executable, "-m", "pdray", "run", str(world.config)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=400, stdin=subprocess.DEVNULL)
-    assert done.returncode == 0, done.stderr
-    shutil.rmtree(world.root / "run" / "logs")
-    return world.root / "run"

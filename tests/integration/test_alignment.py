@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,7 +20,6 @@ import pytest
 
 from pdray.alignment import checkpoints, stage
 from pdray.alignment.merge import merge_adapters
-from pdray.errors import UserError
 from pdray.hashing import hash64
 from pdray.schema import AlignmentOutput
 from pdray.shards import ShardedFolder
@@ -89,6 +89,9 @@ def trained(policy: Path, selection: ShardedFolder, tmp_path_factory: pytest.Tem
         "dfpo3": make_job(root, "dfpo3", selection, policy, zero_stage=3, **DFPO),
         "dfpo again": make_job(root, "dfpo again", selection, policy, zero_stage=2, **DFPO),
         "ddp": make_job(root, "ddp", selection, policy, max_steps=1),
+        "opt": make_job(
+            root, "opt", selection, tiny.tiny_opt_lm(root / "opt-lm", layerdrop=1.0), max_steps=2, run="run5"
+        ),
     }
     errors = train_all(jobs, selection, 2)
     return {name: errors.get(name) or job.folder for name, job in jobs.items()}
@@ -278,14 +281,10 @@ def test_ddp_in_place_of_deepspeed_is_refused(trained: dict[str, str]) -> None:
     assert "asks for DeepSpeed ZeRO-2 but the trainer would run DistributedDataParallel" in trained["ddp"]
 
 
-def test_first_loss_other_than_ln2_stops_the_run(selection: ShardedFolder, tmp_path: Path) -> None:
+def test_first_loss_other_than_ln2_is_refused(trained: dict[str, str]) -> None:
     """OPT drops whole layers while training; the reference does not. The loss may fall on either side of ln 2."""
-    policy = tiny.tiny_opt_lm(tmp_path / "opt", layerdrop=1.0)
-    settings = dpo_case.alignment(policy, max_steps=2)
-    with pytest.raises(
-        UserError, match=r"first DPO loss is \d\.\d+ but must be ln 2 = 0\.693147 within 0\.001.*layerdrop"
-    ):
-        stage.run(dpo_case.context(tmp_path / "run", selection, settings, PAIRS))
+    words = r"first DPO loss is \d\.\d+ but must be ln 2 = 0\.693147 within 0\.001.*layerdrop"
+    assert re.search(words, trained["opt"]), trained["opt"]
 
 
 @pytest.mark.slow

@@ -1,19 +1,19 @@
-"""The run folder in use: a whole run, the same run again, another budget, a second driver, a moved folder."""
+"""The run folder in use: a whole run, the same run elsewhere, again, cut at another budget, beside a second driver."""
 
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-import yaml
 
 from pdray.store import RunStore
-from tests.listeners import beyond_loopback, watch
+from tests.listeners import beyond_loopback
+from tests.whole_run import write_yaml
 
 
 def pdray(*words: str, timeout: float = 400) -> subprocess.CompletedProcess[str]:
@@ -26,48 +26,27 @@ def pdray(*words: str, timeout: float = 400) -> subprocess.CompletedProcess[str]
     )
 
 
-def watched(*words: str) -> tuple[subprocess.CompletedProcess[str], set[tuple[str, str]]]:
-    """The command and what it listened on."""
-    command = [sys.executable, "-m", "pdray", *words]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
-        found = watch(run)
-        out, err = run.communicate()
-    return subprocess.CompletedProcess(command, run.returncode, out, err), found
-
-
 def show(run: Path) -> dict:
     done = pdray("show", str(run), "--json")
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)["stages"]
 
 
-@pytest.fixture
-def config(small_run_config: Path) -> Path:
-    """The small run, on vLLM, with a head on a frozen backbone."""
-    settings = yaml.safe_load(small_run_config.read_text())
-    settings["cluster"] = {"num_cpus": 2}
-    settings["proxies"]["train"] = "head"
-    settings["scores"]["engine"] = "vllm"
-    settings["scores"]["cpu_cache_gib"] = 0.25
-    small_run_config.write_text(yaml.safe_dump(settings))
-    return small_run_config
-
-
-def test_a_run_from_start_to_recut(config, tmp_path):
-    run = tmp_path / "run"
-
-    dry = pdray("run", str(config), "--dry-run")
+def test_a_dry_run_makes_nothing(small_run_config, tmp_path):
+    dry = pdray("run", str(small_run_config), "--dry-run")
     assert dry.returncode == 0
     assert dry.stdout.count("to run") == 5
-    assert not run.exists()
+    assert not (tmp_path / "run").exists()
 
-    done, found = watched("run", str(config))
-    assert done.returncode == 0, done.stderr
-    assert any("RayTrainWorker" in name for _, name in found)
-    assert beyond_loopback(found) == []
-    assert "parity" not in done.stdout
-    assert all(line.strip() for line in done.stderr.splitlines())
-    stages = show(run)
+
+def test_a_whole_run(whole_run):
+    """A head on a frozen backbone, vLLM, DPO."""
+    assert whole_run.code == 0, whole_run.err
+    assert any("RayTrainWorker" in name for _, name in whole_run.listened)
+    assert beyond_loopback(whole_run.listened) == []
+    assert "parity" not in whole_run.out
+    assert all(line.strip() for line in whole_run.err.splitlines())
+    stages = show(whole_run.run)
     optional = dict.fromkeys(["logprobs", "evaluation"], "not configured")
     assert {name: stage["status"] for name, stage in stages.items()} == dict.fromkeys(stages, "complete") | optional
     assert (stages["corpus"]["rows"], stages["corpus"]["quarantined"]) == (120, 0)
@@ -78,20 +57,26 @@ def test_a_run_from_start_to_recut(config, tmp_path):
     assert stages["alignment"]["engine"] == "DeepSpeedEngine"
     assert stages["alignment"]["first_loss"] == pytest.approx(0.6931, abs=1e-3)
 
+
+def test_the_same_again_and_another_budget(whole_run, tmp_path):
+    """On a copy, which is the same run with the same stages, wherever it lies."""
+    run, config = tmp_path / "run", whole_run.config
+    shutil.copytree(whole_run.run, run, symlinks=True)
+    here = ["--set", f"run={run}"]
+    stages = show(run)
     with RunStore(run).lock():
-        second = pdray("run", str(config))
+        second = pdray("run", config, *here)
         assert (second.returncode, "is in use by process" in second.stderr) == (3, True)
 
-    start = time.monotonic()
-    again = pdray("run", str(config))
-    assert time.monotonic() - start < 5
+    again = pdray("run", config, *here)
     assert again.stdout.startswith("nothing to do")
 
+    own = write_yaml(tmp_path / "run.yaml", whole_run.settings | {"run": str(run)})
     code = "import pdray, sys; tenth = pdray.Run(sys.argv[1]).select(budget=0.1); print(tenth.table('kept').num_rows)"
-    recut = subprocess.run([sys.executable, "-c", code, str(config)], capture_output=True, text=True, timeout=400)
+    recut = subprocess.run([sys.executable, "-c", code, str(own)], capture_output=True, text=True, timeout=400)
     assert recut.returncode == 0, recut.stderr
     assert recut.stdout.splitlines()[-1] == "12"
-    assert pdray("select", str(config), "--set", "selection.budget=0.1").stdout.startswith("nothing to do")
+    assert pdray("select", str(own), "--set", "selection.budget=0.1").stdout.startswith("nothing to do")
     assert len(list(run.glob("scores-*"))) == len(list(run.glob("proxies-*"))) == 1
     assert len(list(run.glob("selection-*"))) == 2
     small = show(run)["selection"]
@@ -101,11 +86,6 @@ def test_a_run_from_start_to_recut(config, tmp_path):
     text = pq.read_table(run / small["folder"] / "kept")
     assert {"prompt", "chosen", "rejected"} <= set(text.column_names)
     assert sorted(text["pair_id"].to_pylist()) == sorted(ranked["pair_id"].to_pylist())
-
-    # A run folder that was moved is the same run.
-    run.rename(tmp_path / "moved")
-    words = [str(config), "--set", "selection.budget=0.1", "--set", f"run={tmp_path / 'moved'}"]
-    assert pdray("select", *words).stdout.startswith("nothing to do")
 
 
 @pytest.mark.parametrize(
@@ -117,8 +97,8 @@ def test_a_run_from_start_to_recut(config, tmp_path):
         (["select", "{config}", "--set", "selection.budget=0.001"], "keeps none"),
     ],
 )
-def test_a_users_mistake_is_one_sentence_and_code_2(config, words, message):
-    done = pdray(*[word.format(config=config) for word in words])
+def test_a_users_mistake_is_one_sentence_and_code_2(small_run_config, words, message):
+    done = pdray(*[word.format(config=small_run_config) for word in words])
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr

@@ -28,7 +28,9 @@ from tests.stages import finished, join, run_stage
 from tests.tiny import tiny_encoder, tiny_llama_lm
 
 pytestmark = pytest.mark.usefixtures("ray_local")
-HEAD = {"train": "head", "reading": "together"}
+HEAD = {"train": "head", "unified": True, "length_penalty": "auto"}
+TOGETHER = {**HEAD, "reading": "together"}
+LABELS = [*ASPECTS, "unified"]
 ALL: dict[str, Any] = {"train": "all", "epochs": 6, "learning_rate": 0.003, "batch_size": 4, "num_workers": 2}
 
 
@@ -85,22 +87,25 @@ def check_learned(root: Path, result: StageResult, aspects: list[str] = ASPECTS)
 @pytest.fixture(scope="module")
 def head_run(tmp_path_factory: pytest.TempPathFactory, corpus: Upstream, bert: str) -> tuple[Path, StageResult]:
     root = tmp_path_factory.mktemp("head")
-    return root, run_stage(STAGE, root, upstream=corpus, **sections(base_model=bert, **HEAD))
+    return root, run_stage(STAGE, root, upstream=corpus, **sections(base_model=bert, **TOGETHER))
 
 
 def test_heads_on_a_frozen_encoder(head_run: tuple[Path, StageResult], bert: str) -> None:
     from safetensors.numpy import load_file
 
+    """One for each aspect and one for all of them together, with a length penalty that is found."""
     root, result = head_run
-    check_learned(root, result)
+    check_learned(root, result, LABELS)
     output = result.output
     assert isinstance(output, ProxiesOutput)
     (model,) = output.models
-    assert (model.path, model.aspects) == ("proxies-test/model", ASPECTS)
+    assert (model.path, model.aspects) == ("proxies-test/model", LABELS)
     assert (model.head, model.dense) == ("classifier", "bert.pooler.dense")
     assert (output.features, output.num_shards) == (64, 3)
-    assert output.length_penalty == dict.fromkeys(ASPECTS, 0.001)
-    facts = result.metrics["aspects"]["helpful"]
+    every = result.metrics["aspects"]
+    assert output.length_penalty == {label: every[label]["length_penalty"] for label in LABELS}
+    assert abs(every["unified"]["length_correlation"]["after"]) < 0.2  # its held-out pairs are those of all aspects
+    facts = every["helpful"]
     assert facts["converged"]
     assert facts["gradient"] <= (1e-6 if facts["form"] == "linear" else 1e-4)
     losses = facts["validation_loss"]
@@ -108,13 +113,11 @@ def test_heads_on_a_frozen_encoder(head_run: tuple[Path, StageResult], bert: str
     assert losses[facts["form"]] == min(losses.values())
     assert any(f"the head of helpful is {facts['form']}" in note for note in result.notes)
     assert -1 <= facts["length_correlation"]["before"] <= 1
-    (one, other), (again, two) = (result.metrics["agreement"][aspect] for aspect in ASPECTS)
-    assert (one, two) == (1.0, 1.0)
-    assert other == again
-    assert -1 <= other <= 1
+    check_agreement(result)
+    check_unified(root, result)
     base, saved = load_file(Path(bert) / "model.safetensors"), load_file(root / model.path / "model.safetensors")
     assert all((saved[f"bert.{name}"] == base[name]).all() for name in base if not name.startswith("pooler."))
-    assert saved["classifier.weight"].shape == (2, 64)
+    assert saved["classifier.weight"].shape == (3, 64)
     assert not saved["classifier.bias"].any()
     assert {path.name for path in (root / "proxies-test").iterdir()} >= {"features", "model", "shards"}
     assert not (root / "proxies-test" / linear.FEATURE_MODELS["together"]).exists()
@@ -136,7 +139,7 @@ def test_rewards_of_the_model_are_its_head_on_the_features(
             if pair["chosen_row"] in feature and pair["rejected_row"] in feature:
                 sides = [feature[pair[f"{side}_row"]] for side in ("chosen", "rejected")]
                 chosen, rejected = head.rewards(np.array(sides, np.float32))
-                expected = [margins[aspect][rows[pair["pair_id"]]] for aspect in ASPECTS]
+                expected = [margins[label][rows[pair["pair_id"]]] for label in LABELS]
                 np.testing.assert_allclose(chosen - rejected, expected, atol=1e-4)
                 checked += 1
     assert checked >= result.rows_out
@@ -150,7 +153,7 @@ def test_a_killed_run_continues_with_its_features_and_makes_the_same_bytes(
     def killed(*_: Any) -> None:
         raise RuntimeError("killed")
 
-    settings = sections(base_model=bert, **HEAD)
+    settings = sections(base_model=bert, **TOGETHER)
     with monkeypatch.context() as patched:
         patched.setattr(linear, "_fit_all", killed)
         with pytest.raises(RuntimeError, match="killed"):
@@ -170,7 +173,7 @@ def test_a_killed_run_continues_with_its_features_and_makes_the_same_bytes(
 @pytest.fixture(scope="module")
 def auto_run(tmp_path_factory: pytest.TempPathFactory, corpus: Upstream, bert: str) -> tuple[Path, StageResult]:
     root = tmp_path_factory.mktemp("auto")
-    return root, run_stage(STAGE, root, upstream=corpus, **sections(base_model=bert, train="head"))
+    return root, run_stage(STAGE, root, upstream=corpus, **sections(base_model=bert, **HEAD))
 
 
 def test_auto_takes_the_reading_that_predicts_better(
@@ -233,7 +236,7 @@ def test_scores_of_a_run_that_compared_both_readings(
     assert result.output.features == 64 + 2 * 64 + 16
     assert result.output.models[0].first_feature == (64 if result.metrics["reading"] == "apart" else 0)
     upstream = join(corpus, finished("proxies", StoragePath(str(root / "proxies-test")), result.output))
-    scored = run_stage(SCORES, root, upstream=upstream, **sections(base_model=bert, train="head"))
+    scored = run_stage(SCORES, root, upstream=upstream, **sections(base_model=bert, **HEAD))
     assert scored.metrics["max_parity_error_features"] < 1e-4
 
 
@@ -252,6 +255,7 @@ def fake_killer(flag: Path, last: int) -> Any:
     return FakeKiller()
 
 
+@pytest.mark.slow
 def test_all_weights_of_a_decoder_with_two_workers_of_which_one_is_killed(
     tmp_path: Path, corpus: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -278,15 +282,13 @@ def test_one_backbone_for_all_aspects(tmp_path: Path, corpus: Upstream, bert: st
     """And for all of them together."""
     settings = sections(base_model=bert, kind="shared", unified=True, **ALL | {"epochs": 8})
     result = run_stage(STAGE, tmp_path, upstream=corpus, **settings)
-    labels = [*ASPECTS, "unified"]
-    check_learned(tmp_path, result, labels)
+    check_learned(tmp_path, result, LABELS)
     assert isinstance(result.output, ProxiesOutput)
-    assert result.output.models == [RewardModel("proxies-test/model", labels)]
-    assert np.mean(margins_of(tmp_path, result)["unified"] > 0) > 0.8
+    assert result.output.models == [RewardModel("proxies-test/model", LABELS)]
+    assert result.output.length_penalty == dict.fromkeys(LABELS, 0.001)
     assert {path.name for path in (tmp_path / "proxies-test").iterdir()} == {done.DONE, "model"}
-    agreement = [result.metrics["agreement"][label] for label in labels]
-    assert [agreement[row][row] for row in range(3)] == [1.0] * 3
-    assert agreement[0][1] == agreement[1][0]
+    check_agreement(result)
+    check_unified(tmp_path, result)
     aspects = result.metrics["aspects"].values()
     assert all(-1 <= facts["length_correlation"]["before"] <= 1 for facts in aspects)
     draws = 3 * math.ceil(sum(facts["train_pairs"] for facts in aspects) / 3)  # as many of each
@@ -294,22 +296,20 @@ def test_one_backbone_for_all_aspects(tmp_path: Path, corpus: Upstream, bert: st
     assert result.metrics["without_baseline"] == []
 
 
-def test_a_head_for_all_aspects_together(
-    tmp_path: Path, head_run: tuple[Path, StageResult], corpus: Upstream, bert: str
-) -> None:
-    """With a length penalty that is found."""
-    settings = sections(base_model=bert, unified=True, length_penalty="auto", **HEAD)
-    result = run_stage(STAGE, tmp_path, upstream=corpus, **settings)
-    labels = [*ASPECTS, "unified"]
-    check_learned(tmp_path, result, labels)
-    facts, apart = result.metrics["aspects"], head_run[1]
-    assert result.output.length_penalty == {label: facts[label]["length_penalty"] for label in labels}
-    assert abs(facts["unified"]["length_correlation"]["after"]) < 0.2  # its held-out pairs are those of all aspects
+def check_agreement(result: StageResult) -> None:
+    agreement = [result.metrics["agreement"][label] for label in LABELS]
+    assert list(result.metrics["agreement"]) == LABELS
+    assert np.diag(agreement).tolist() == [1.0] * 3
+    assert np.array_equal(agreement, np.transpose(agreement))
+    assert np.abs(agreement).max() <= 1
+
+
+def check_unified(root: Path, result: StageResult) -> None:
+    """The model of all aspects has learned from, and is measured on, the pairs of all of them."""
+    facts = result.metrics["aspects"]
     assert facts["unified"]["held_out_pairs"] == 12
     assert facts["unified"]["train_pairs"] <= sum(facts[aspect]["train_pairs"] for aspect in ASPECTS)
-    assert (result.rows_out, result.dropped) == (apart.rows_out, apart.dropped)
-    assert np.mean(margins_of(tmp_path, result)["unified"] > 0) > 0.8
-    assert list(result.metrics["agreement"]) == labels
+    assert np.mean(margins_of(root, result)["unified"] > 0) > 0.8
 
 
 def test_too_few_pairs_reach_the_user_as_one_sentence(tmp_path: Path, bert: str) -> None:

@@ -105,12 +105,6 @@ def test_one_model_for_all_aspects_gives_the_rewards_of_one_model_each(tmp_path:
         np.testing.assert_allclose(rewards_of(together, aspect), rewards_of(apart, aspect), atol=1e-5)
 
 
-def test_a_text_goes_through_the_model_once(tmp_path: Path, bert: RewardModel) -> None:
-    score(tmp_path, upstream_of(tmp_path, bert), load=CountingEngine)
-    counted = sum(map(int, (Path(bert.path).parent / "counted").read_text().split()))
-    assert counted == len(TEXTS) + 6  # and those of the comparison
-
-
 def features_of(bert: RewardModel, root: Path, covered: list[list[int]]) -> Upstream:
     """The proxies stage with features of some rows of each shard, from a plain loop."""
     import torch
@@ -185,13 +179,15 @@ def test_features_of_another_model_are_refused(tmp_path: Path, bert: RewardModel
 
 
 def test_the_stage_goes_on_with_the_shards_that_are_missing(tmp_path: Path, bert: RewardModel) -> None:
-    upstream = upstream_of(tmp_path, bert)
-    first, shards = score(tmp_path, upstream)
+    """A text goes through the model once, and the texts of the comparison once more."""
+    upstream, counts = upstream_of(tmp_path, bert), Path(bert.path).parent / "counted"
+    first, shards = score(tmp_path, upstream, load=CountingEngine)
+    assert sum(map(int, counts.read_text().split())) == len(TEXTS) + 6
+    counts.unlink()
     shards.marker_path(2).delete()
     kept = shards.table("texts", 0).info().mtime_ns
     again, _ = score(tmp_path, upstream, load=CountingEngine)
-    counted = sum(map(int, (Path(bert.path).parent / "counted").read_text().split()))
-    assert counted == 70 + 6
+    assert sum(map(int, counts.read_text().split())) == 70 + 6
     assert shards.table("texts", 0).info().mtime_ns == kept
     assert again.metrics["shards_digest"] == first.metrics["shards_digest"]
     third, _ = score(tmp_path, upstream, load=BrokenEngine)

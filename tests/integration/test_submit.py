@@ -1,4 +1,4 @@
-"""A head and two workers as separate nodes on this machine, and a whole run submitted to them."""
+"""A head and two workers as separate nodes on this machine, and runs submitted to them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 
 from pdray.errors import UserError
 from pdray.store import RunStore
 from pdray.submit import submit
 from tests.listeners import beyond_loopback, listening
+from tests.whole_run import write_yaml
 
 REPO = Path(__file__).parents[2]
 LOCAL = REPO / "cluster" / "local.sh"
@@ -115,7 +117,16 @@ def test_a_wrong_token_is_refused(cluster: Cluster, monkeypatch: pytest.MonkeyPa
         submit(str(small_run_config), [], cluster.address, follow=True)
 
 
-def test_a_whole_run(cluster: Cluster, small_run_config: Path, capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("with_trainings", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_run(
+    cluster: Cluster, small_run_config: Path, capfd: pytest.CaptureFixture[str], with_trainings: bool
+) -> None:
+    """Workers that train take a minute to start, those of the proxies and of the policy."""
+    if not with_trainings:
+        settings = yaml.safe_load(small_run_config.read_text())
+        del settings["alignment"]
+        settings["proxies"] |= {"train": "head", "reading": "together"}
+        write_yaml(small_run_config, settings)
     overrides = ["selection.budget=0.5"]
     code = submit(str(small_run_config), overrides, cluster.address, follow=True)
     out = capfd.readouterr().out
@@ -123,14 +134,15 @@ def test_a_whole_run(cluster: Cluster, small_run_config: Path, capfd: pytest.Cap
     assert "submitted pdray-" in out
     assert cluster.token not in out
     run = small_run_config.parent / "run"
-    assert len(list(run.glob("*/manifest.json"))) == 5
+    stages = 5 if with_trainings else 4
+    assert len(list(run.glob("*/manifest.json"))) == stages
     assert run.stat().st_mode & 0o777 == 0o700
     assert [path.stat().st_mode & 0o777 for path in run.glob("submitted/*")] == [0o600]
     assert RunStore(run).read_state()["config"]["selection"]["budget"] == 0.5
 
     job = run_job(cluster, "jobs/pipeline.py", str(small_run_config), "--set", *overrides)
     assert job.returncode == 0, job.stdout
-    assert len(list(run.glob("*/manifest.json"))) == 5
+    assert len(list(run.glob("*/manifest.json"))) == stages
 
 
 def test_a_failing_job_forwards_its_code(
