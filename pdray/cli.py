@@ -25,6 +25,7 @@ examples:
   pdray select run.yaml --set selection.budget=0.1  cut again at another budget; nothing is rescored
   pdray show runs/my-run                            what came out
   pdray report runs/my-run                          the same and more as one HTML page, with pairs to read
+  pdray export runs/my-run my-data                  the kept pairs as a data set with a card
   pdray data ultrafeedback --conflict 0.1 --out data/uf10   build a corpus from a published data set
   pdray submit run.yaml --address http://127.0.0.1:8265 --follow
 
@@ -60,6 +61,14 @@ examples:
   pdray report runs/my-run                                writes runs/my-run/report.html
   pdray report s3://bucket/runs/mine --out mine.html      of a run on object storage
   pdray report runs/pd runs/random --out two.html         what differs, which pairs both keep, the curves of both
+"""
+SHARING_EPILOG = """\
+examples:
+  pdray export runs/my-run my-data --test 0.05                    data/*.parquet and README.md, the card
+  pdray export runs/my-run my-data --format jsonl --license mit
+  pdray push runs/my-run me/my-data --license cc-by-4.0           private, unless --public is given
+
+The folder loads with datasets.load_dataset("my-data") and trains with trl dpo as it is.
 """
 
 
@@ -98,6 +107,8 @@ def build_parser() -> argparse.ArgumentParser:
 
     _add_report(commands)
 
+    _add_sharing(commands)
+
     demo = commands.add_parser("demo", help="run the stages on an embedded corpus")
     demo.add_argument("--folder", default="runs/demo", help="run folder (default: runs/demo)")
     demo.add_argument("--write-only", action="store_true", help="write corpus, models and run.yaml, and stop")
@@ -126,6 +137,21 @@ def _add_report(commands: Any) -> None:
     )
     report.add_argument("runs", nargs="+", metavar="RUN", help="run folder, local or on object storage; one or two")
     report.add_argument("--out", metavar="FILE", help="file to write (default: report.html in the first run folder)")
+
+
+def _add_sharing(commands: Any) -> None:
+    made = {"epilog": SHARING_EPILOG, "formatter_class": argparse.RawDescriptionHelpFormatter}
+    export = commands.add_parser("export", help="write the kept pairs as a data set with a card", **made)
+    export.add_argument("run", help="run folder, local or on object storage")
+    export.add_argument("out", help="new or empty folder")
+    export.add_argument("--format", choices=("parquet", "jsonl"), default="parquet", help="default: parquet")
+    push = commands.add_parser("push", help="upload the kept pairs with a card to a hub", **made)
+    push.add_argument("run", help="run folder, local or on object storage")
+    push.add_argument("name", help="owner/name of the data set")
+    push.add_argument("--public", action="store_true", help="a new data set is for everybody (default: private)")
+    for command in (export, push):
+        command.add_argument("--test", type=float, default=0.0, metavar="SHARE", help="share of prompts set aside")
+        command.add_argument("--license", metavar="NAME", help="of the texts (default: as pdray data wrote it down)")
 
 
 def _add_data(commands: Any) -> None:
@@ -218,6 +244,15 @@ def _dispatch(args: argparse.Namespace) -> int:
         from pdray.report.page import write_report
 
         print(write_report(args.runs, args.out))
+    elif args.command == "export":
+        from pdray.sharing.export import export
+
+        print(export(args.run, args.out, args.format, args.test, args.license))
+    elif args.command == "push":
+        from pdray.sharing.push import push
+
+        address, done = push(args.run, args.name, args.test, args.license, args.public)
+        print(f"{address}: {sum(done.pairs.values()):,} pairs; licence: {done.license}")
     elif args.command == "demo":
         from pdray.demo import run_demo
 

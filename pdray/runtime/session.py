@@ -23,6 +23,7 @@ WORKER_ENV = {
 # Left alone, the workers of a training listen where the host's name points to.
 ONE_NODE_ENV = WORKER_ENV | {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
 _state = {"started here": False}
+TRIES = 3
 LOOPBACK_SWITCH = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 # A Unix socket's path ends at 107 bytes: TMPDIR, /pdray-XXXXXXXX/ray, /session_<26>_<pid of 7>, /sockets/plasma_store.1
 LONGEST_TMPDIR = 107 - 19 - 43 - 23
@@ -62,7 +63,7 @@ def ray_session(cluster: ClusterConfig) -> Iterator[None]:
         ending.callback(ray.shutdown)
         try:
             with handlers_kept():
-                ray.init(**where, logging_level=logging.WARNING)
+                _init(where)
         except (ConnectionError, TimeoutError) as error:
             raise UserError(
                 f"no Ray cluster answers at cluster.address {address!r} ({error}); start one with cluster/local.sh up, "
@@ -71,6 +72,39 @@ def ray_session(cluster: ClusterConfig) -> Iterator[None]:
         _state["started here"] = address is None
         tune_ray_data()
         yield
+
+
+def _init(where: dict[str, Any]) -> None:
+    """``ray.init``, and once more where Ray's own limit for the start of a node runs out, as it does on a busy machine.
+
+    Raises:
+        UserError: no node has started in :data:`TRIES` tries.
+    """
+    import ray
+
+    for left in reversed(range(TRIES)):
+        try:
+            ray.init(**where, logging_level=logging.WARNING)
+            return
+        except Exception as error:  # Ray raises no narrower one
+            if "_temp_dir" not in where or "timed out during startup" not in str(error):
+                raise
+            _end_processes(where["_temp_dir"])
+            if not left:
+                raise UserError(
+                    f"Ray did not start within 30 seconds, {TRIES} times over: this machine is too busy, or short of "
+                    "memory; run the same command again when it is less so"
+                ) from None
+
+
+def _end_processes(session: str) -> None:
+    """End what a start of Ray that failed has left running: descendants of this process that name the session."""
+    import psutil
+
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if any(session in word for word in process.cmdline()):
+                process.kill()
 
 
 def keep_on_loopback() -> None:

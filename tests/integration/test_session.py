@@ -18,9 +18,11 @@ from tests.listeners import beyond_loopback, listening, watch
 SWITCH = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 
 SESSION = """
+import gc
 import sys
 import pdray.scoring.stage
 from pdray.config import ClusterConfig
+from pdray.garbage import YOUNG
 from pdray.runtime import ray_session
 
 with ray_session(ClusterConfig(num_cpus=2)):
@@ -33,6 +35,7 @@ with ray_session(ClusterConfig(num_cpus=2)):
     actor = ray.remote(num_cpus=1)(Echo).remote()
     assert ray.get(actor.say.remote("word")) == "word"
     assert ray.get(ray.remote(lambda word: word).remote("word")) == "word"
+    assert ray.get(ray.remote(lambda: gc.get_threshold()).remote())[0] == YOUNG
     print("ready", flush=True)
     if sys.stdin.readline() == "fail\\n":
         raise RuntimeError("as told")

@@ -197,7 +197,18 @@ def _write_shard(
         schema=selection_schema(aspects),
     )
     for name, written in (("corpus", tables), ("scores", {TEXTS: scored}), ("selection", {PAIRS: selected})):
-        ShardedFolder(folders[name], _fingerprint(folders[name].name), shards).write(shard, written, 0, {})
+        shards_of(folders[name], shards).write(shard, written, 0, {})
+
+
+def folder_of(run: StoragePath, stage: str) -> StoragePath:
+    """The folder of a stage."""
+    (name,) = [folder for folder in run.folders() if folder.startswith(f"{stage}-")]
+    return run / name
+
+
+def shards_of(folder: StoragePath, shards: int) -> ShardedFolder:
+    """The shards of a stage."""
+    return ShardedFolder(folder, _fingerprint(folder.name), shards)
 
 
 def _fingerprint(folder: str) -> str:
@@ -272,10 +283,10 @@ def _manifest(name: str, folder: str, output: Output, facts: dict[str, Any], pai
 
 def edit_manifest(run: StoragePath, stage: str, change: Any) -> None:
     """Rewrite the manifest of a stage by a function that changes it in place."""
-    (name,) = [folder for folder in run.folders() if folder.startswith(f"{stage}-")]
-    manifest = (run / name / MANIFEST).read_json()
+    folder = folder_of(run, stage)
+    manifest = (folder / MANIFEST).read_json()
     change(manifest)
-    _write_manifest(run / name, manifest)
+    _write_manifest(folder, manifest)
 
 
 def _write_manifest(folder: StoragePath, manifest: dict[str, Any]) -> None:

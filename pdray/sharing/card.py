@@ -1,0 +1,125 @@
+"""The card of a data set: what the hub reads and shows, and what a person should know before training on it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from pdray import __version__
+from pdray.report import words
+from pdray.report.run import RunView
+from pdray.report.samples import turns
+from pdray.storage import StoragePath
+
+if TYPE_CHECKING:
+    from pdray.sharing.export import Exported
+
+CARD = "README.md"
+MOST_LETTERS = 700  # of a text in a sample
+MOST_SOURCES = 30
+SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"), (10**7, "1M<n<10M"))
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A pair on the card.
+
+    Attributes:
+        pair_id, aspect: of the pair.
+        pd: its divergence, None where it has none.
+        texts: the name of a text -> what is shown of it.
+    """
+
+    pair_id: str
+    aspect: str
+    pd: float | None
+    texts: dict[str, str]
+
+    @staticmethod
+    def of(pair: dict[str, Any]) -> Sample:
+        """Of a row of the data set."""
+        sides = ("prompt", "chosen", "rejected")
+        return Sample(pair["pair_id"], pair["aspect"], pair["pd"], {side: _shown(pair[side]) for side in sides})
+
+    @property
+    def fence(self) -> str:
+        """What stands around the texts: longer than every run of backticks in them."""
+        runs = [len(run) for text in self.texts.values() for run in re.findall("`+", text)]
+        return "`" * max(3, 1 + max(runs, default=0))
+
+
+def _shown(text: str | list[dict[str, str]]) -> str:
+    whole = "\n\n".join(f"{role}: {said}" if role else said for role, said, _ in turns(text))
+    return whole if len(whole) <= MOST_LETTERS else whole[:MOST_LETTERS] + " […]"
+
+
+def find_license(run: RunView) -> str | None:
+    """The licence that ``pdray data`` wrote beside the corpus, ``other`` where there are several; else None."""
+    paths = run.section("corpus").get("path")
+    found: set[str] = set()
+    for path in [paths] if isinstance(paths, str) else paths or []:
+        for folder in (StoragePath(str(path)), StoragePath(str(path)).parent):
+            manifest = folder / "manifest.yaml"
+            if manifest.exists():
+                value = yaml.safe_load(manifest.read_bytes())
+                found.update(value.get("licenses", {}) if isinstance(value, dict) else {})
+                break
+    return next(iter(found)) if len(found) == 1 else "other" if found else None
+
+
+def write_card(run: RunView, folder: Path, done: Exported, form: str) -> None:
+    """Write ``README.md``.
+
+    Args:
+        run: whose pairs they are.
+        folder: of the data set.
+        done: what was written.
+        form: the files' suffix.
+    """
+    total, metrics = sum(done.pairs.values()), run["selection"].metrics
+    head = {
+        "license": done.license,
+        "task_categories": ["text-generation"],
+        "tags": ["preference", "dpo", "rlhf", "trl", "pdray"],
+        "size_categories": [next((name for most, name in SIZES if total < most), "n>10M")],
+        "configs": [
+            {
+                "config_name": "default",
+                "data_files": [{"split": split, "path": f"data/{split}-*.{form}"} for split in done.pairs],
+            }
+        ],
+    }
+    loader = FileSystemLoader(Path(__file__).parent)
+    environment = Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)  # noqa: S701 - no HTML
+    environment.filters |= {"percent": words.percent, "number": words.number, "cell": _cell}
+    page = environment.get_template("card.md").render(
+        head=yaml.safe_dump(head, sort_keys=False),
+        done=done,
+        total=total,
+        headline=words.headline(run),
+        asked=words.asked(run),
+        came_out=words.came_out(run, None),
+        metrics=metrics,
+        proxies=run["proxies"].metrics.get("aspects", {}),
+        base=_name(run.section("proxies").get("base_model")),
+        sources=done.sources.most_common(MOST_SOURCES),
+        other_sources=max(0, len(done.sources) - MOST_SOURCES),
+        fingerprint=run["selection"].manifest["fingerprint"],
+        version=__version__,
+    )
+    (folder / CARD).write_text(page, encoding="utf-8")
+
+
+def _name(path: str | None) -> str | None:
+    """The last part of a folder's path, which says nothing of the machine; the whole name of a model on the hub."""
+    return path and (Path(path).name if Path(path).is_absolute() or "://" in path else path)
+
+
+def _cell(text: str) -> str:
+    """In one cell of a table."""
+    return re.sub(r"\s+", " ", text).replace("|", r"\|").replace("<", "&lt;")

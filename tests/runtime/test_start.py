@@ -1,0 +1,73 @@
+"""Starting a local Ray on a machine that is too busy for it at first."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from typing import Any
+
+import psutil
+import pytest
+
+from pdray.config import ClusterConfig
+from pdray.errors import UserError
+from pdray.runtime import session
+
+SLEEP = "import time; time.sleep(600)"
+
+
+class FakeInit:
+    """``ray.init`` on a machine where Ray's limit runs out so many times; leaves a process behind as Ray does.
+
+    Args:
+        failures: how many times.
+    """
+
+    def __init__(self, failures: int) -> None:
+        self.failures = failures
+        self.left_behind: list[psutil.Process] = []
+
+    def __call__(self, **where: Any) -> None:
+        if len(self.left_behind) < self.failures:
+            words = [sys.executable, "-c", SLEEP, f"--session-dir={where['_temp_dir']}/session_1"]
+            process = psutil.Process(subprocess.Popen(words).pid)
+            while process.cmdline() != words:  # it is still a copy of this one
+                time.sleep(0.01)
+            self.left_behind.append(process)
+            raise Exception("The current node timed out during startup. This could happen because ...")
+
+
+@pytest.mark.parametrize("failures", [0, 2, 3])
+def test_a_start_that_takes_too_long_is_tried_again(failures: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    init = FakeInit(failures)
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(session, "tune_ray_data", lambda: None)
+    bystander = subprocess.Popen([sys.executable, "-c", SLEEP])
+    try:
+        if failures < 3:
+            with session.ray_session(ClusterConfig()):
+                pass
+        else:
+            with pytest.raises(UserError, match="did not start within 30 seconds, 3 times over"):
+                session.ray_session(ClusterConfig()).__enter__()
+        assert len(init.left_behind) == failures
+        _, alive = psutil.wait_procs(init.left_behind, timeout=10)
+        assert not alive
+        assert bystander.poll() is None
+    finally:
+        bystander.kill()
+        bystander.wait()
+
+
+def test_any_other_error_is_raised_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    def fail(**_: Any) -> None:
+        raise RuntimeError("something else")
+
+    monkeypatch.setattr(ray, "init", fail)
+    with pytest.raises(RuntimeError, match="something else"), session.ray_session(ClusterConfig()):
+        pass

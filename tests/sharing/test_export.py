@@ -1,0 +1,145 @@
+"""The kept pairs as a data set: what is written, that others read it, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from pdray.cli import main
+from pdray.errors import UserError
+from pdray.sharing import files
+from pdray.sharing.export import export
+from tests.report.cases import edit_manifest, folder_of
+from tests.sharing.cases import finished_run, text_of
+
+
+def read(folder: Path, split: str = "train") -> pa.Table:
+    return pa.concat_tables(pq.read_table(path) for path in sorted(folder.glob(f"data/{split}-*.parquet")))
+
+
+def front(folder: Path) -> tuple[dict, str]:
+    _, head, text = (folder / "README.md").read_text().split("---\n", 2)
+    return yaml.safe_load(head), text
+
+
+def test_every_kept_pair_with_its_divergence_and_source(tmp_path: Path) -> None:
+    made = finished_run(tmp_path / "run")
+    done = export(made.run.uri, tmp_path / "out")
+    table = read(tmp_path / "out")
+    kept = [row for row in range(60) if made.kept[row]]
+    assert table.column_names == ["pair_id", "prompt", "chosen", "rejected", "aspect", "source", "pd"]
+    assert table["pair_id"].to_pylist() == [made.ids[row] for row in kept]
+    assert table["pd"].to_pylist() == [made.divergence[row] for row in kept]
+    assert table["source"].to_pylist() == [made.source[row] for row in kept]
+    assert table["chosen"].to_pylist() == [text_of(row, {}, False)[1] for row in kept]
+    assert done.pairs == {"train": 18}
+    assert (tmp_path / "out").stat().st_mode & 0o777 == 0o755
+    assert {path.name for path in tmp_path.iterdir()} == {"run", "out"}
+
+
+def test_other_libraries_load_it_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+    from trl.data_utils import is_conversational
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    chat = {
+        0: tuple(
+            [{"role": role, "content": text}] for role, text in (("user", "q"), ("assistant", "a"), ("assistant", "b"))
+        )
+    }
+    made = finished_run(tmp_path / "run", texts=chat)
+    export(made.run.uri, tmp_path / "out", test=0.3)
+    found = datasets.load_dataset(str(tmp_path / "out"), cache_dir=str(tmp_path / "cache"))
+    assert set(found) == {"train", "test"}
+    assert found["train"].num_rows + found["test"].num_rows == 18
+    assert is_conversational(found["train"][0])
+
+
+@pytest.mark.parametrize("test", [0.2, 0.5])
+def test_a_prompt_is_in_one_split_whatever_the_shards(tmp_path: Path, test: float) -> None:
+    splits = []
+    for shards in (1, 3):
+        made = finished_run(tmp_path / f"run{shards}", pairs=400, shards=shards)
+        export(made.run.uri, tmp_path / f"out{shards}", test=test)
+        tables = [read(tmp_path / f"out{shards}", split) for split in ("train", "test")]
+        assert sum(map(len, tables)) == 120
+        train, held_out = (set(table["prompt"].to_pylist()) for table in tables)
+        assert not train & held_out
+        assert len(held_out) / len(train | held_out) == pytest.approx(test, abs=0.15)
+        splits.append(sorted(held_out))
+    assert splits[0] == splits[1]
+
+
+def test_json_lines_in_files_of_a_bounded_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "MOST_BYTES", 200)
+    made = finished_run(tmp_path / "run", texts={0: ("été\n", "a", "b")})
+    export(made.run.uri, tmp_path / "out", "jsonl")
+    paths = sorted((tmp_path / "out" / "data").iterdir())
+    assert [path.name for path in paths] == [f"train-{number:05d}.jsonl" for number in range(3)]
+    rows = [json.loads(line) for path in paths for line in path.read_text("utf-8").splitlines()]
+    assert [row["pair_id"] for row in rows] == [made.ids[row] for row in range(60) if made.kept[row]]
+    assert front(tmp_path / "out")[0]["configs"][0]["data_files"] == [{"split": "train", "path": "data/train-*.jsonl"}]
+
+
+def test_the_card_tells_what_was_done_and_nothing_of_the_machine(tmp_path: Path) -> None:
+    first = int(finished_run(tmp_path / "draw").divergence.argmin())
+    hostile = ("```\n# not a heading", "<script>alert(1)</script>" + "x" * 2000, "````")
+    made = finished_run(tmp_path / "run", texts={first: hostile})
+    edit_manifest(made.run, "selection", lambda value: value["metrics"].update(share_by_aspect={"helpful": 0.25}))
+    (tmp_path / "out").mkdir()
+    export(made.run.uri, tmp_path / "out", license="cc-by-4.0")
+    head, text = front(tmp_path / "out")
+    assert (head["license"], head["size_categories"]) == ("cc-by-4.0", ["n<1K"])
+    assert str(tmp_path) not in text
+    assert "60 pairs went in; the 18 on which the other aspects agree most with the label were kept." in text
+    assert "| helpful | " in text and "| 25.0% | 80.0% (67.0% to 89.0%) |" in text
+    assert "| web | " in text and "licence `cc-by-4.0`" in text and "cd" * 32 in text
+    assert "`````text\n[prompt]\n```\n# not a heading" in text, "a fence that no text closes"
+    assert "x" * 600 in text and "x" * 1000 not in text
+    assert "longer one in 55.0% of the kept pairs" in text
+
+
+@pytest.mark.parametrize(
+    ("licenses", "told"), [({"mit": 3}, "mit"), ({"mit": 3, "cc-by-4.0": 1}, "other"), (None, "unknown")]
+)
+def test_the_licence_is_the_one_beside_the_corpus(tmp_path: Path, licenses: dict | None, told: str) -> None:
+    made = finished_run(tmp_path / "run")
+    (tmp_path / "corpus").mkdir()
+    if licenses:
+        (tmp_path / "corpus" / "manifest.yaml").write_text(yaml.safe_dump({"licenses": licenses}))
+    state = json.loads((made.run / "run.json").read_bytes())
+    state["config"]["corpus"]["path"] = [str(tmp_path / "corpus" / "pairs-00000.parquet")]
+    (made.run / "run.json").write_bytes(json.dumps(state).encode())
+    assert export(made.run.uri, tmp_path / "out").license == told
+    assert front(tmp_path / "out")[0]["license"] == told
+
+
+def test_what_is_refused_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = finished_run(tmp_path / "run")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    for out, options, words in (
+        ("full", [], "is no new or empty folder"),
+        ("new", ["--test", "1"], "give a share of the prompts"),
+        ("new", ["--test", "0.0001"], "no pair would be in the split test"),
+    ):
+        assert main(["export", made.run.uri, str(tmp_path / out), *options]) == 2
+        assert words in capsys.readouterr().err
+    assert main(["export", str(tmp_path / "none"), str(tmp_path / "new")]) == 2
+    shard = folder_of(made.run, "selection") / "kept" / "shard-00001.parquet"
+    shard.write_bytes(b"damaged")
+    with pytest.raises(UserError, match=r"kept/shard-00001.parquet cannot be read .*; pdray run makes it again"):
+        export(made.run.uri, tmp_path / "new")
+    assert {path.name for path in tmp_path.iterdir()} == {"run", "full"}
+
+
+def test_a_run_without_a_selection_is_refused(tmp_path: Path) -> None:
+    made = finished_run(tmp_path / "run")
+    (folder_of(made.run, "selection") / "manifest.json").delete()
+    with pytest.raises(UserError, match="has no finished selection"):
+        export(made.run.uri, tmp_path / "new")
