@@ -14,7 +14,7 @@ from typing import Any
 
 from pdray.config import RunConfig
 from pdray.console import Console, logs_to_file
-from pdray.errors import EXIT_OK, UserError, check_together
+from pdray.errors import EXIT_OK, UserError, check_together, reason
 from pdray.models.folder import is_whole
 from pdray.schema import Output, check_types, model_folders, to_json
 from pdray.shards import ShardedFolder
@@ -22,6 +22,7 @@ from pdray.stages import Stage, StageContext, StageResult, Upstream
 from pdray.storage import StoragePath, copy_folder
 from pdray.store import MANIFEST, DamagedError, RunStore, check_folder, fingerprint, package_versions, read_spent
 
+MOST_PAIRS_ON_A_PAGE = 3_000_000  # about half a minute on one core
 ROOMS = ("corpus", "proxies", "scoring", "logprobs", "selection", "alignment", "evaluation")
 
 
@@ -153,7 +154,26 @@ def run_pipeline(config: RunConfig, until: str | None = None) -> int:
                 _run_steps(config, steps, console)
             finally:
                 console.clear()
+            _write_page(config, steps, console)
     return EXIT_OK
+
+
+def _write_page(config: RunConfig, steps: list[Step], console: Console) -> None:
+    """The page about a run that has a selection. The run is whole without it, so what hinders it is only said."""
+    outputs = {step.stage.name: step.output for step in steps}
+    if outputs.get("selection") is None or outputs.get("corpus") is None:
+        return
+    if (pairs := outputs["corpus"].pairs) > MOST_PAIRS_ON_A_PAGE:  # type: ignore[union-attr]
+        console.say(f"report     not written by itself for {pairs:,} pairs; pdray report {config.run} writes it")
+        return
+    from pdray.report.page import write_report
+
+    try:
+        console.say(f"report     {write_report([config.run])}")
+    except UserError as error:
+        console.say(f"report     none: {error}")
+    except Exception as error:
+        console.say(f"report     none: {reason(error)}")
 
 
 @contextlib.contextmanager

@@ -108,6 +108,6 @@ def tell(summary: dict[str, Any]) -> str:
             f"trained policy                        {root / alignment['policy_path']}",
             f"configuration                         {root / 'inputs' / 'run.yaml'}",
             f"all figures                           pdray show {root}",
-            f"a page with plots and pairs to read   pdray report {root}",
+            f"a page with plots and pairs to read   {root / 'report.html'}",
         ]
     )

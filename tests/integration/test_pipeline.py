@@ -46,6 +46,8 @@ def test_a_whole_run(whole_run):
     assert beyond_loopback(whole_run.listened) == []
     assert "parity" not in whole_run.out
     assert all(line.strip() for line in whole_run.err.splitlines())
+    assert f"report     {whole_run.run}/report.html\n" in whole_run.out
+    assert (whole_run.run / "report.html").stat().st_mode & 0o777 == 0o600
     stages = show(whole_run.run)
     optional = dict.fromkeys(["logprobs", "evaluation"], "not configured")
     assert {name: stage["status"] for name, stage in stages.items()} == dict.fromkeys(stages, "complete") | optional
