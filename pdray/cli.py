@@ -62,6 +62,16 @@ examples:
   pdray report s3://bucket/runs/mine --out mine.html      of a run on object storage
   pdray report runs/pd runs/random --out two.html         what differs, which pairs both keep, the curves of both
 """
+JOBS_EPILOG = """\
+examples:
+  pdray submit run.yaml --address http://127.0.0.1:8265            prints the name of the job
+  pdray status --address http://127.0.0.1:8265
+  pdray logs pdray-20260101-120000-a1b2c3 --address http://127.0.0.1:8265 --follow
+  pdray stop pdray-20260101-120000-a1b2c3 --address http://127.0.0.1:8265
+
+The token is that of RAY_AUTH_TOKEN or of the file that RAY_AUTH_TOKEN_PATH names. Submitting a config again goes on in
+the same run folder.
+"""
 SHARING_EPILOG = """\
 examples:
   pdray export runs/my-run my-data --test 0.05                    data/*.parquet and README.md, the card
@@ -119,9 +129,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     _add_data(commands)
 
-    submit = _with_config(commands.add_parser("submit", help="run on a Ray cluster through its jobs API"))
-    submit.add_argument("--address", required=True, help="jobs API of the head, for example http://127.0.0.1:8265")
-    submit.add_argument("--follow", action="store_true", help="print the job's log and exit with its code")
+    _add_jobs(commands)
 
     commands.add_parser("version", help="print the version")
     return parser
@@ -137,6 +145,21 @@ def _add_report(commands: Any) -> None:
     )
     report.add_argument("runs", nargs="+", metavar="RUN", help="run folder, local or on object storage; one or two")
     report.add_argument("--out", metavar="FILE", help="file to write (default: report.html in the first run folder)")
+
+
+def _add_jobs(commands: Any) -> None:
+    made = {"epilog": JOBS_EPILOG, "formatter_class": argparse.RawDescriptionHelpFormatter}
+    submit = _with_config(commands.add_parser("submit", help="run on a Ray cluster through its jobs API", **made))
+    submit.add_argument("--follow", action="store_true", help="print the job's log and exit with its code")
+    status = commands.add_parser("status", help="list the jobs that were submitted to a cluster", **made)
+    status.add_argument("job", nargs="?", help="name of a job; left out: all of pdray's")
+    logs = commands.add_parser("logs", help="print what a submitted job has printed", **made)
+    logs.add_argument("job", help="name of the job")
+    logs.add_argument("--follow", action="store_true", help="go on until the job ends, and exit with its code")
+    stop = commands.add_parser("stop", help="end a submitted job; submitting it again goes on", **made)
+    stop.add_argument("job", help="name of the job")
+    for command in (submit, status, logs, stop):
+        command.add_argument("--address", required=True, help="jobs API of the head, as http://127.0.0.1:8265")
 
 
 def _add_sharing(commands: Any) -> None:
@@ -264,9 +287,21 @@ def _dispatch(args: argparse.Namespace) -> int:
     elif args.command == "data":
         _build_data(args)
     elif args.command == "submit":
-        from pdray.submit import submit
+        from pdray.submission.submit import submit
 
         return submit(args.config, args.overrides, args.address, args.follow)
+    elif args.command == "status":
+        from pdray.submission.jobs import status
+
+        print(status(args.address, args.job))
+    elif args.command == "logs":
+        from pdray.submission.jobs import logs
+
+        return logs(args.address, args.job, args.follow)
+    elif args.command == "stop":
+        from pdray.submission.jobs import stop
+
+        print(stop(args.address, args.job))
     else:
         return _run(args)
     return EXIT_OK

@@ -15,7 +15,8 @@ import yaml
 
 from pdray.errors import UserError
 from pdray.store import RunStore
-from pdray.submit import submit
+from pdray.submission import jobs
+from pdray.submission.submit import submit
 from tests.listeners import beyond_loopback, listening
 from tests.whole_run import write_yaml
 
@@ -152,6 +153,20 @@ def test_a_failing_job_forwards_its_code(
     with RunStore(run).lock():
         assert submit(str(small_run_config), [], cluster.address, follow=True) == 3
     assert "is in use by process" in capfd.readouterr().out
+
+
+def test_a_job_is_looked_after(cluster: Cluster, small_run_config: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Submitted, seen, stopped; its log stays to be read."""
+    assert submit(str(small_run_config), [], cluster.address, follow=False) == 0
+    job = capfd.readouterr().out.split()[1]
+    assert jobs.status(cluster.address).splitlines()[0].startswith(f"{job}  ")
+    assert "  pending  " in (told := jobs.status(cluster.address, job)) or "  running  " in told
+    assert jobs.stop(cluster.address, job) == f"{job}: stopped"
+    assert jobs.stop(cluster.address, job) == f"{job} had ended before: stopped"
+    assert jobs.logs(cluster.address, job, follow_it=False) == 0
+    assert jobs.logs(cluster.address, job, follow_it=True) == 130
+    with pytest.raises(UserError, match=r"knows no job 'pdray-none'; pdray status --address .* lists them"):
+        jobs.status(cluster.address, "pdray-none")
 
 
 def test_a_job_script_refuses_a_wrong_config(cluster: Cluster, tmp_path: Path) -> None:

@@ -13,10 +13,11 @@ from types import SimpleNamespace
 import pytest
 import requests
 
-from pdray import submit as module
 from pdray.config import build_config, load_config
 from pdray.console import Console
 from pdray.errors import UserError
+from pdray.storage import StoragePath
+from pdray.submission import api, jobs, submit
 from tests.s3 import S3Server
 
 LOCAL = Path(__file__).parents[1] / "cluster" / "local.sh"
@@ -84,20 +85,20 @@ def details(status: str, code: int | None) -> SimpleNamespace:
 
 def test_a_missing_token_is_named_with_its_cure() -> None:
     with pytest.raises(UserError, match=r"no token in RAY_AUTH_TOKEN or in .*auth_token; set RAY_AUTH_TOKEN_PATH"):
-        module._headers()
+        api.headers()
 
 
 def test_the_token_comes_from_the_variable_then_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "token").write_text("from-file\n")
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
-    assert module._headers() == {"Authorization": "Bearer from-file"}
+    assert api.headers() == {"Authorization": "Bearer from-file"}
     monkeypatch.setenv("RAY_AUTH_TOKEN", "from-variable")
-    assert module._headers() == {"Authorization": "Bearer from-variable"}
+    assert api.headers() == {"Authorization": "Bearer from-variable"}
 
 
 def test_a_cluster_without_tokens_needs_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    assert module._headers() == {}
+    assert api.headers() == {}
 
 
 @pytest.mark.parametrize(
@@ -106,20 +107,20 @@ def test_a_cluster_without_tokens_needs_none(monkeypatch: pytest.MonkeyPatch) ->
 def test_refusals_are_told_apart(server: SimpleNamespace, status: int, words: str) -> None:
     server.status = status
     with pytest.raises(UserError, match=words):
-        module._check_cluster(server.address, {"Authorization": "Bearer secret"})
+        api.check_cluster(server.address, {"Authorization": "Bearer secret"})
     assert server.headers[0]["Authorization"] == "Bearer secret"
 
 
 def test_an_address_must_be_a_url_that_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="'head:8265' but must be the head's jobs API"):
-        module.submit("run.yaml", [], "head:8265", follow=False)
+        submit.submit("run.yaml", [], "head:8265", follow=False)
     with pytest.raises(UserError, match="nothing answers at --address"):
-        module._check_cluster("http://127.0.0.1:1", {})
+        api.check_cluster("http://127.0.0.1:1", {})
 
 
 def test_a_wrong_config_is_refused_before_the_cluster_is_asked(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no config file"):
-        module.submit(str(tmp_path / "none.yaml"), [], "http://127.0.0.1:1", follow=False)
+        submit.submit(str(tmp_path / "none.yaml"), [], "http://127.0.0.1:1", follow=False)
 
 
 def test_a_config_beside_a_run_on_object_storage_is_read_there(s3_server: S3Server, tmp_path: Path) -> None:
@@ -127,7 +128,7 @@ def test_a_config_beside_a_run_on_object_storage_is_read_there(s3_server: S3Serv
         (tmp_path / name).touch()
     run, models = s3_server.uri("submitted run"), {"base_model": str(tmp_path)}
     config = build_config({"run": run, "corpus": {"path": str(tmp_path / "p.jsonl")}, "proxies": models})
-    path = module._write_resolved(config, "job")
+    path = submit._write_resolved(config, "job")
     assert path.parent.parent.path == "bucket/submitted run"
     assert load_config(path.uri) == config
     with pytest.raises(UserError, match="no config file at s3://"):
@@ -146,7 +147,7 @@ def test_the_submitted_config_is_its_owners_alone(tmp_path: Path) -> None:
     )
     before = os.umask(0o022)
     try:
-        path = module._write_resolved(config, "job")
+        path = submit._write_resolved(config, "job")
     finally:
         os.umask(before)
     assert path.local.stat().st_mode & 0o777 == 0o600
@@ -166,11 +167,11 @@ def test_the_submitted_config_is_its_owners_alone(tmp_path: Path) -> None:
     ],
 )
 def test_exit_codes_are_forwarded(status: str, code: int | None, expected: int) -> None:
-    assert module._exit_code(details(status, code), Console()) == expected
+    assert jobs._exit_code(details(status, code), Console()) == expected
 
 
 def test_a_job_that_dies_without_a_code_says_why(capsys: pytest.CaptureFixture[str]) -> None:
-    module._exit_code(details("FAILED", None), Console())
+    jobs._exit_code(details("FAILED", None), Console())
     assert "job failed: out of memory" in capsys.readouterr().out
 
 
@@ -178,27 +179,27 @@ def test_a_job_that_dies_without_a_code_says_why(capsys: pytest.CaptureFixture[s
 def test_a_log_that_breaks_off_is_printed_once(
     breaks: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(jobs, "RETRY_SECONDS", 0.0)
     client = FakeClient(["first\nsec", "ond\n", "third\n"], breaks)
-    assert module._follow(client, "http://head:8265", "job", Console()) == 0
+    assert jobs.follow(client, "http://head:8265", "job", Console()) == 0
     assert capsys.readouterr().out == "first\nsecond\nthird\n"
 
 
 def test_a_lost_connection_while_the_job_ends_is_taken_up_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "RETRY_SECONDS", 0.0)
-    client = FakeClient(["first\n"], deaf=module.TRIES - 1)
-    assert module._follow(client, "http://head:8265", "job", Console()) == 0
+    monkeypatch.setattr(jobs, "RETRY_SECONDS", 0.0)
+    client = FakeClient(["first\n"], deaf=jobs.TRIES - 1)
+    assert jobs.follow(client, "http://head:8265", "job", Console()) == 0
 
 
 def test_a_connection_that_stays_lost_is_said_with_the_way_back_to_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "RETRY_SECONDS", 0.0)
-    client = FakeClient(["first\n"], deaf=module.TRIES)
+    monkeypatch.setattr(jobs, "RETRY_SECONDS", 0.0)
+    client = FakeClient(["first\n"], deaf=jobs.TRIES)
     with pytest.raises(UserError) as error:
-        module._follow(client, "http://head:8265", "job", Console())
+        jobs.follow(client, "http://head:8265", "job", Console())
     assert str(error.value).startswith(
         "http://head:8265 does not say any more how job is doing (connection refused); the job goes on"
     )
-    assert "ray job logs --follow --address http://head:8265 job" in str(error.value)
+    assert "pdray logs job --address http://head:8265 --follow" in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -209,25 +210,58 @@ def test_a_connection_that_stays_lost_is_said_with_the_way_back_to_the_job(monke
         (RuntimeError("frame\n" * 999 + "ValueError: disk full"), "frame frame ValueError: disk full"),
     ],
 )
-def test_a_cluster_that_does_not_take_the_job_is_quoted_in_one_line(
-    error: Exception, words: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cluster_that_does_not_take_the_job_is_quoted_in_one_line(error: Exception, words: str) -> None:
     def refuse(**job: str) -> None:
         raise error
 
-    monkeypatch.setattr(module, "_client", lambda *_: SimpleNamespace(submit_job=refuse))
     with pytest.raises(UserError, match=r"^http://head:8265 does not take the job \(.*submit again$") as caught:
-        module._submit_job("http://head:8265", {}, Path("run.yaml"), "job")
+        submit._submit_job(SimpleNamespace(submit_job=refuse), "http://head:8265", StoragePath("/run.yaml"), "job")
     assert f"{words});" in str(caught.value)
     assert len(str(caught.value)) < 500
 
 
 def test_interrupting_leaves_the_job_running(capsys: pytest.CaptureFixture[str]) -> None:
     client = FakeClient(["first\n"], breaks=1, error=KeyboardInterrupt)
-    assert module._follow(client, "http://head:8265", "job", Console()) == 130
+    assert jobs.follow(client, "http://head:8265", "job", Console()) == 130
     out = capsys.readouterr().out
     assert "job goes on" in out
-    assert "ray job stop --address http://head:8265 job" in out
+    assert "pdray stop job --address http://head:8265" in out
+
+
+def job(name: str, began: int | None, status: str, code: int | None = None) -> SimpleNamespace:
+    return SimpleNamespace(
+        submission_id=name, start_time=began, status=Status(status), driver_exit_code=code, entrypoint=f"python {name}"
+    )
+
+
+def test_jobs_are_listed_the_newest_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [job("pdray-a", 1000, "FAILED", 2), job("else", 9000, "RUNNING"), job("pdray-b", 5000, "RUNNING")]
+    client = SimpleNamespace(list_jobs=lambda: [*found, job("pdray-c", None, "PENDING"), job(None, 1, "RUNNING")])
+    monkeypatch.setattr(jobs, "connect", lambda address: (client, address))
+    lines = jobs.status("http://head:8265").splitlines()
+    assert [line.split("  ")[0] for line in lines] == ["pdray-b", "pdray-a", "pdray-c"]
+    assert "  failed with exit code 2  python pdray-a" in lines[1]
+    assert lines[2] == "pdray-c  not begun  pending  python pdray-c"
+    found.clear()
+    client.list_jobs = lambda: []
+    assert jobs.status("http://head:8265") == "no job of pdray on http://head:8265"
+
+
+def test_a_job_that_does_not_stop_and_a_cluster_that_is_gone_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(*_: object) -> None:
+        raise requests.ConnectionError("connection refused")
+
+    client = SimpleNamespace(get_job_info=lambda name: job(name, 1, "RUNNING"), stop_job=lambda name: True)
+    monkeypatch.setattr(jobs, "connect", lambda address: (client, address))
+    monkeypatch.setattr(jobs, "STOP_SECONDS", 0.0)
+    monkeypatch.setattr(jobs, "POLL_SECONDS", 0.0)
+    with pytest.raises(UserError, match="pdray-a was told to stop but goes on"):
+        jobs.stop("http://head:8265", "pdray-a")
+    client.list_jobs = client.get_job_info = lost
+    with pytest.raises(UserError, match=r"http://head:8265 does not list its jobs \(connection refused\)"):
+        jobs.status("http://head:8265")
+    with pytest.raises(UserError, match=r"http://head:8265 does not answer \(connection refused\)"):
+        jobs.status("http://head:8265", "pdray-a")
 
 
 def local(command: str, state: Path) -> subprocess.CompletedProcess[str]:
@@ -293,22 +327,22 @@ def test_asking_for_a_cluster_makes_no_folder(tmp_path: Path) -> None:
 )
 def test_an_address_with_a_secret_is_refused_and_not_repeated(address: str) -> None:
     with pytest.raises(UserError, match=r"--address holds .*RAY_AUTH_TOKEN") as refusal:
-        module.submit("run.yaml", [], address, follow=False)
+        submit.submit("run.yaml", [], address, follow=False)
     assert "SECRET" not in str(refusal.value)
 
 
 @pytest.mark.parametrize("address", ["http://[::1", "http://.", "http://a b", "http://127.0.0.1:99999"])
 def test_an_address_that_is_none_is_named(address: str) -> None:
     with pytest.raises(UserError, match="nothing answers at --address"):
-        module._check_cluster(address, {})
+        api.check_cluster(address, {})
 
 
 def test_a_token_that_no_header_holds_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
     with pytest.raises(UserError, match="no token in"):
-        module._headers()
+        api.headers()
     for token in ("schlüssel", "a\nb"):
         monkeypatch.setenv("RAY_AUTH_TOKEN", token)
         with pytest.raises(UserError, match="no token in"):
-            module._headers()
+            api.headers()

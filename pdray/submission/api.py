@@ -1,0 +1,134 @@
+"""Reaching the jobs API of a Ray cluster: its address, Ray's token authentication, errors in one line."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from pdray.errors import UserError
+from pdray.filesystems import read_regular
+from pdray.paths import holds_secret
+
+CONNECT_SECONDS = 15.0
+MAX_WORDS = 300  # characters of a cluster's error; a traceback has its cause at the end
+# What Ray's client raises for an answer that is no success, and for none; those of requests are OSErrors.
+CLIENT_ERRORS = (RuntimeError, OSError)
+# Ray's client prefers these to the address that it is given.
+ADDRESS_VARIABLES = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
+
+
+def connect(address: str) -> tuple[Any, str]:
+    """A client of the jobs API, and its address. The token goes into request headers only.
+
+    Args:
+        address: of the head, for example ``http://127.0.0.1:8265``.
+
+    Raises:
+        UserError: it is none or holds a secret, there is no token or the cluster refuses it, or nothing answers there.
+    """
+    address = plain_address(address)
+    found = headers()
+    check_cluster(address, found)
+    try:
+        return client_of(address, found), address
+    except CLIENT_ERRORS as error:
+        raise UserError(f"{address} cannot be used ({in_one_line(error)})") from None
+
+
+def plain_address(address: str) -> str:
+    """The address without a slash at its end.
+
+    Raises:
+        UserError: it is none of the jobs API, or holds what may be a secret, which the message does not repeat.
+    """
+    plain = address
+    while (decoded := unquote(plain)) != plain:
+        plain = decoded
+    if any(mark in plain for mark in "@?#") or holds_secret(plain):
+        raise UserError(
+            "--address holds a user, a password or a token, which would stand in messages and in the cluster's logs; "
+            "name host and port alone, as in http://127.0.0.1:8265, and give the token by RAY_AUTH_TOKEN or "
+            "RAY_AUTH_TOKEN_PATH"
+        )
+    if not address.lower().startswith(("http://", "https://")):
+        raise UserError(f"--address is {address!r} but must be the head's jobs API, for example http://127.0.0.1:8265")
+    return address.rstrip("/")
+
+
+def headers() -> dict[str, str]:
+    """Of every request.
+
+    Raises:
+        UserError: there is no token.
+    """
+    mode = os.environ.setdefault("RAY_AUTH_MODE", "token")
+    return {"Authorization": f"Bearer {_token()}"} if mode == "token" else {}
+
+
+def _token() -> str:
+    """The token where Ray itself looks for it, in the same order."""
+    default = Path.home() / ".ray" / "auth_token"
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or default)
+    token = os.environ.get("RAY_AUTH_TOKEN", "").strip()
+    if not token:
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            token = read_regular(str(path)).decode("utf-8").strip()
+    if not token or not token.isascii() or not token.isprintable():  # anything else is in no header
+        raise UserError(
+            f"no token in RAY_AUTH_TOKEN or in {path}; set RAY_AUTH_TOKEN_PATH to a file with the cluster's token "
+            "(ray get-auth-token prints it on the head; cluster/local.sh up names its file)"
+        )
+    return token
+
+
+def check_cluster(address: str, headers: dict[str, str]) -> None:
+    """Whether a jobs API answers there and takes the token.
+
+    Raises:
+        UserError: it does not; the message says which.
+    """
+    import requests
+
+    try:
+        response = requests.get(f"{address}/api/version", headers=headers, timeout=CONNECT_SECONDS)
+    except (requests.RequestException, ValueError) as error:  # a ValueError: of some addresses that are none
+        raise UserError(
+            f"nothing answers at --address {address} ({type(error).__name__}); check host and port, or "
+            "start a cluster with cluster/local.sh up"
+        ) from None
+    if response.status_code in (401, 403):
+        raise UserError(
+            f"{address} refuses the token ({response.status_code}); set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to that "
+            "cluster's token, and RAY_AUTH_MODE=token"
+        )
+    if response.status_code != 200:
+        raise UserError(
+            f"{address} answers {response.status_code} and is no Ray jobs API; name the dashboard's address, port 8265"
+        )
+
+
+def in_one_line(error: BaseException) -> str:
+    """The words of a cluster's error."""
+    words = " ".join(str(error).split()) or type(error).__name__
+    return words if len(words) <= MAX_WORDS else f"…{words[-MAX_WORDS:]}"
+
+
+def client_of(address: str, headers: dict[str, str]) -> Any:
+    """Ray's client, for this very address."""
+    from ray.job_submission import JobSubmissionClient
+
+    with _without_environment(ADDRESS_VARIABLES):
+        return JobSubmissionClient(address, headers=headers)
+
+
+@contextlib.contextmanager
+def _without_environment(names: tuple[str, ...]) -> Iterator[None]:
+    saved = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(saved)
