@@ -145,16 +145,13 @@ PROMPTS: list[Column] = [
     ("AUROC", interval("auroc")),
     ("conflict kept 30%", interval("conflict_kept")),
 ]
+METHOD_LEVELS = (0.1, 0.2, 0.3)
 METHOD: list[Column] = [
-    ("conflicts", lambda row: f"{row['level']:.0%}"),
     ("strategy", figure("strategy")),
-    ("setting", lambda row: row["setting"] or MISSING),
-    ("seeds", figure("seeds")),
     ("pairs", figure("pairs", 0)),
-    ("conflict kept", figure("conflict", 3)),
-    ("AUROC", figure("auroc", 3)),
-    ("accuracy on new pairs", bounds("accuracy")),
-    ("win rate over SFT", bounds("win_rate")),
+    *((f"win rate over SFT, {level:.0%} conflicts", bounds(f"win_rate {level}")) for level in METHOD_LEVELS),
+    *((f"conflict kept, {level:.0%}", figure(f"conflict {level}", 3)) for level in METHOD_LEVELS),
+    ("accuracy on new pairs, 20%", bounds("accuracy 0.2")),
     ("CPU seconds", figure("cpu_seconds", 0)),
 ]
 METHOD_SHAPE: list[Column] = [
@@ -191,10 +188,21 @@ def load(name: str) -> list[Row]:
     return rows
 
 
+def by_strategy(rows: list[Row]) -> list[Row]:
+    """One row a strategy under the default settings, from those of its levels of conflict."""
+    found: dict[str, Row] = {}
+    for row in rows:
+        if not row["setting"]:
+            mine = found.setdefault(row["strategy"], {"strategy": row["strategy"], "pairs": row.get("pairs")})
+            mine |= {f"{name} {row['level']}": row.get(name) for name in ("win_rate", "conflict", "accuracy")}
+            mine["cpu_seconds"] = row.get("cpu_seconds")
+    return list(found.values())
+
+
 def table(name: str) -> str:
     """A table in Markdown; a figure that no row has gets no column."""
     file, columns = TABLES[name]
-    rows = load(file)
+    rows = by_strategy(load(file)) if name == "method" else load(file)
     columns = [(title, value) for title, value in columns if any(value(row) != MISSING for row in rows)]
     lines = [[title for title, _ in columns], ["---"] * len(columns)]
     lines += [[str(value(row)) for _, value in columns] for row in rows]
