@@ -19,8 +19,8 @@ METHOD_FIGURES = {"accuracy": "accuracy on new pairs", "win_rate": "win rate ove
 def main() -> None:
     """Every picture whose result is there."""
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
-    for name, draw in (("scale", draw_scale), ("method", draw_method), ("method-shape", draw_shape)):
-        result = RESULTS / f"{name}-2core.json"
+    for name, draw in (("scale-2core", draw_scale), ("method-2core", draw_method), ("method-2core-shape", draw_shape)):
+        result = RESULTS / f"{name}.json"
         if result.exists():
             draw(load(result.name), result.with_suffix(".svg"))
 

@@ -173,7 +173,7 @@ TABLES: dict[str, tuple[str, list[Column]]] = {
     "scale": ("scale-2core.json", SCALE),
     "proxies": ("proxies-2core.json", PROXIES),
     "method": ("method-2core.json", METHOD),
-    "method-shape": ("method-shape-2core.json", METHOD_SHAPE),
+    "method-shape": ("method-2core-shape.json", METHOD_SHAPE),
     "proxy-prompts": ("proxy-prompts-2core.json", PROMPTS),
 }
 
