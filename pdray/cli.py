@@ -21,6 +21,7 @@ examples:
   pdray demo                                        the whole pipeline on an embedded corpus, in minutes
   pdray init > run.yaml                             a commented configuration to edit
   pdray run run.yaml --dry-run                      check it, start nothing
+  pdray plan run.yaml --on 8xH100                   what it will cost there, before it is started
   pdray run run.yaml                                run what is not done yet
   pdray select run.yaml --set selection.budget=0.1  cut again at another budget; nothing is rescored
   pdray show runs/my-run                            what came out
@@ -63,6 +64,18 @@ examples:
 """
 
 
+PLAN_EPILOG = """\
+examples:
+  pdray plan run.yaml                                     on this machine: rows, tokens, time, memory, disk
+  pdray plan run.yaml --on 8xH100                         on one node of eight; also H200, A100-80, L40S
+  pdray plan run.yaml --on 64xH100 --price 2.5            at your price of a GPU-hour, in dollars
+  pdray plan run.yaml --on 2xL40S --set alignment.num_workers=2 --json
+
+Nothing is started. What does not fit is told with the setting that mends it; figures with ~ rest on assumptions, which
+stand below the table. docs/plan.md states how they are made.
+"""
+
+
 class Parser(argparse.ArgumentParser):
     """Says on one line what is wrong, whatever the words of the command line hold."""
 
@@ -97,6 +110,7 @@ def build_parser() -> argparse.ArgumentParser:
     show.add_argument("--json", action="store_true", help="one JSON object instead of a table")
 
     _add_report(commands)
+    _add_plan(commands)
 
     demo = commands.add_parser("demo", help="run the stages on an embedded corpus")
     demo.add_argument("--folder", default="runs/demo", help="run folder (default: runs/demo)")
@@ -126,6 +140,21 @@ def _add_report(commands: Any) -> None:
     )
     report.add_argument("runs", nargs="+", metavar="RUN", help="run folder, local or on object storage; one or two")
     report.add_argument("--out", metavar="FILE", help="file to write (default: report.html in the first run folder)")
+
+
+def _add_plan(commands: Any) -> None:
+    plan = _with_config(
+        commands.add_parser(
+            "plan",
+            help="say what a run will cost before it is started",
+            description="Rows and tokens by a sample of the corpus; time, GPU-hours, memory and disk of each stage.",
+            epilog=PLAN_EPILOG,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+    )
+    plan.add_argument("--on", metavar="COUNTxGPU", help="hardware, for example 8xH100; left out: this machine")
+    plan.add_argument("--price", type=float, metavar="DOLLARS", help="of a GPU-hour; left out: a round figure")
+    plan.add_argument("--json", action="store_true", help="one JSON object instead of a table")
 
 
 def _add_data(commands: Any) -> None:
@@ -188,7 +217,7 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:
         # The reader has gone, as in `pdray show RUN | head`; Python would complain once more when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_OK if args.command in ("init", "show", "report", "version") else EXIT_FAILED
+        return EXIT_OK if args.command in ("init", "show", "report", "plan", "version") else EXIT_FAILED
     except Exception as error:
         print(f"pdray: failed: {printable(reason(error))}", file=sys.stderr)
         _point_to_log(args)
@@ -218,6 +247,8 @@ def _dispatch(args: argparse.Namespace) -> int:
         from pdray.report.page import write_report
 
         print(write_report(args.runs, args.out))
+    elif args.command == "plan":
+        _plan(args)
     elif args.command == "demo":
         from pdray.demo import run_demo
 
@@ -235,6 +266,14 @@ def _dispatch(args: argparse.Namespace) -> int:
     else:
         return _run(args)
     return EXIT_OK
+
+
+def _plan(args: argparse.Namespace) -> None:
+    from pdray.config import load_config
+    from pdray.plan.estimate import estimate
+
+    plan = estimate(load_config(args.config, args.overrides), args.on, args.price)
+    print(json.dumps(plan.as_json(), indent=2) if args.json else plan)
 
 
 def _build_data(args: argparse.Namespace) -> None:
