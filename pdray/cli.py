@@ -69,6 +69,7 @@ examples:
   pdray plan run.yaml                                     on this machine: rows, tokens, time, memory, disk
   pdray plan run.yaml --on 8xH100                         on one node of eight; also H200, A100-80, L40S
   pdray plan run.yaml --on 64xH100 --price 2.5            at your price of a GPU-hour, in dollars
+  pdray plan run.yaml --calibrate                         measure this machine first, by finished runs or a small one
   pdray plan run.yaml --on 2xL40S --set alignment.num_workers=2 --json
 
 Nothing is started. What does not fit is told with the setting that mends it; figures with ~ rest on assumptions, which
@@ -154,6 +155,9 @@ def _add_plan(commands: Any) -> None:
     )
     plan.add_argument("--on", metavar="COUNTxGPU", help="hardware, for example 8xH100; left out: this machine")
     plan.add_argument("--price", type=float, metavar="DOLLARS", help="of a GPU-hour; left out: a round figure")
+    plan.add_argument(
+        "--calibrate", action="store_true", help="measure this machine with the config's models, and keep the rates"
+    )
     plan.add_argument("--json", action="store_true", help="one JSON object instead of a table")
 
 
@@ -272,7 +276,14 @@ def _plan(args: argparse.Namespace) -> None:
     from pdray.config import load_config
     from pdray.plan.estimate import estimate
 
-    plan = estimate(load_config(args.config, args.overrides), args.on, args.price)
+    config = load_config(args.config, args.overrides)
+    if args.calibrate:
+        from pdray.plan.calibrate import calibrate
+
+        if args.on is not None:
+            raise UserError("--calibrate measures this machine, and --on names another; leave one of the two out")
+        calibrate(config, lambda text: print(f"calibrate  {text}", file=sys.stderr, flush=True))
+    plan = estimate(config, args.on, args.price)
     print(json.dumps(plan.as_json(), indent=2) if args.json else plan)
 
 

@@ -161,7 +161,8 @@ def _packed_lines(part: Part, piece: dict[str, Any], wanted: int) -> tuple[pa.Ta
 
     Packed bytes are taken some at a time; when the next ones are, those before are all unpacked.
     """
-    path, lines, read = piece[FILE], [], 0
+    path, read = piece[FILE], 0
+    lines: list[bytes] = []
     rows = taken = unpacked = 0
     try:
         with part.filesystem.open_input_file(path) as raw:

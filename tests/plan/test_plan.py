@@ -85,6 +85,7 @@ def test_the_same_as_json_and_from_python(config: Path, capsys: pytest.CaptureFi
         (["--on", "8xV100"], "--on names the GPU 'V100', of which nothing is known here"),
         (["--on", "lots"], "--on is 'lots', but has to be a number of GPUs and their kind, as in 8xH100"),
         (["--price", "-1"], "--price is -1, but has to be dollars of a GPU-hour, 0 or more"),
+        (["--calibrate", "--on", "8xH100"], "--calibrate measures this machine, and --on names another"),
         (["--price", "nan"], "--price is nan, but has to be"),
         (["--set", "corpus.path=gone.jsonl"], "corpus.path matches no file"),
         (["--set", "selection.budget=3"], "selection.budget"),
