@@ -167,7 +167,7 @@ def estimate(config: RunConfig, on: str | None = None, price: float | None = Non
         corpus=known.corpus,
         texts=texts,
         stages=stages,
-        assumptions=_assumptions(known),
+        assumptions=assumptions(known),
         notes=[*known.corpus.notes, *_notes(config, on, stages, hardware)],
     )
 
@@ -225,7 +225,8 @@ def _first(table: pa.Table) -> list[dict[str, Any]]:
     return found
 
 
-def _assumptions(known: Known) -> list[str]:
+def assumptions(known: Known) -> list[str]:
+    """What the figures of a plan rest on, in sentences."""
     hardware, gpu = known.hardware, known.hardware.gpu
     told = ["a token costs 2 operations a parameter forward and 4 backward, and attention by the square of the length"]
     if gpu is None:

@@ -7,51 +7,24 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from benchmarks.sweep import LLAMA_1B, LLAMA_8B, llama
 from pdray.config import RunConfig
-from pdray.models.weights import Shapes
 from pdray.plan.corpus import CorpusFacts
 from pdray.plan.cost import Known, Model
 from pdray.plan.flops import Lengths
 from pdray.plan.hardware import Hardware, parse_hardware
 from pdray.plan.lengths import Texts
-from pdray.plan.shape import ModelShape, shape_of
-
-LLAMA_8B = {
-    "model_type": "llama",
-    "architectures": ["LlamaForCausalLM"],
-    "hidden_size": 4096,
-    "intermediate_size": 14336,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "vocab_size": 128256,
-}
-LLAMA_1B = LLAMA_8B | {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16}
-
-
-def llama_shapes(config: dict[str, Any], tied: bool = False) -> Shapes:
-    """The tensors of a Llama."""
-    hidden, wide, vocabulary = config["hidden_size"], config["intermediate_size"], config["vocab_size"]
-    kv = hidden // config["num_attention_heads"] * config["num_key_value_heads"]
-    shapes: Shapes = {"model.embed_tokens.weight": (vocabulary, hidden), "model.norm.weight": (hidden,)}
-    for layer in range(config["num_hidden_layers"]):
-        root = f"model.layers.{layer}"
-        for name, out in (("q", hidden), ("k", kv), ("v", kv), ("o", hidden)):
-            shapes[f"{root}.self_attn.{name}_proj.weight"] = (out, hidden)
-        for name, shape in (("gate", (wide, hidden)), ("up", (wide, hidden)), ("down", (hidden, wide))):
-            shapes[f"{root}.mlp.{name}_proj.weight"] = shape
-        shapes[f"{root}.input_layernorm.weight"] = shapes[f"{root}.post_attention_layernorm.weight"] = (hidden,)
-    return shapes if tied else shapes | {"lm_head.weight": (vocabulary, hidden)}
+from pdray.plan.shape import ModelShape
 
 
 def llama_8b() -> ModelShape:
     """Llama-3.1-8B."""
-    return shape_of(LLAMA_8B, llama_shapes(LLAMA_8B))
+    return llama(LLAMA_8B, tied=False)
 
 
 def llama_1b() -> ModelShape:
     """Llama-3.2-1B, whose head is its embedding."""
-    return shape_of(LLAMA_1B, llama_shapes(LLAMA_1B, tied=True))
+    return llama(LLAMA_1B, tied=True)
 
 
 def config_of(**sections: Any) -> RunConfig:

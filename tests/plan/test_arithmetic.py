@@ -7,13 +7,14 @@ import itertools
 import numpy as np
 import pytest
 
+from benchmarks.sweep import LLAMA_8B, llama_tensors
 from pdray.plan import flops
 from pdray.plan.distinct import estimate_distinct, expected_met
 from pdray.plan.flops import Lengths
 from pdray.plan.hardware import GIB
 from pdray.plan.memory import TrainingSetup, activation_bytes, checkpoint_bytes, engine_bytes, training_bytes
 from pdray.plan.shape import shape_of
-from tests.plan.cases import LLAMA_8B, llama_1b, llama_8b, llama_shapes
+from tests.plan.cases import llama_1b, llama_8b
 
 
 def test_the_sizes_of_known_models() -> None:
@@ -90,7 +91,9 @@ def test_memory_of_an_engine() -> None:
     assert 14 * GIB < one < 17 * GIB
     assert engine_bytes(shape, 2, 2048, False, 4) == one / 4
     assert engine_bytes(shape, 2, 4096, False) - one == 2 * 32 * 1024 * 2048 * 2  # keys and values
-    encoder = shape_of({**LLAMA_8B, "model_type": "bert", "architectures": ["BertModel"]}, llama_shapes(LLAMA_8B))
+    encoder = shape_of(
+        {**LLAMA_8B, "model_type": "bert", "architectures": ["BertModel"]}, llama_tensors(LLAMA_8B, tied=False)
+    )
     assert engine_bytes(encoder, 2, 4096, False) == engine_bytes(encoder, 2, 8, False)  # keeps none
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks import sweep
 from pdray.plan.flops import Lengths
 from pdray.plan.hardware import GIB, GPUS, Hardware, parse_hardware, this_machine
 from pdray.plan.passes import pass_cost, reading
@@ -183,3 +184,17 @@ def test_logprobs_and_evaluation_read_what_they_read() -> None:
     assert costs["logprobs"].seconds is not None and one.seconds is not None
     assert costs["logprobs"].seconds - costs["logprobs"].start == pytest.approx(2 * (one.seconds - one.start))
     assert costs["evaluation"].gpus == 4  # two thousand pairs are four tasks
+
+
+def test_the_sweep_is_monotonic_and_says_what_does_not_fit() -> None:
+    rows = sweep.sweep()
+    assert len(rows) == len(sweep.PAIRS) * len(sweep.COUNTS)
+    for row in rows:
+        assert (row["seconds"]["alignment"] is None) is bool(row["problems"])
+    assert {row["gpus"] for row in rows if row["problems"]} == {1}
+    for pairs in sweep.PAIRS:
+        scoring = [row["seconds"]["scores"] for row in rows if row["pairs"] == pairs]
+        assert scoring == sorted(scoring, reverse=True)
+    for gpus in sweep.COUNTS:
+        more = [row["seconds"]["selection"] for row in rows if row["gpus"] == gpus]
+        assert more == sorted(more)
