@@ -16,6 +16,10 @@ from pdray.errors import UserError
 from pdray.pipeline import Step
 from pdray.plan import chunks
 from pdray.plan.corpus import CorpusFacts, corpus_facts
+from pdray.schema import CorpusOutput
+from pdray.shards import ShardedFolder
+from pdray.storage import StoragePath
+from pdray.texts import text_tables
 
 
 def facts(path: Path | list[str], monkeypatch: pytest.MonkeyPatch, whole: int, **corpus: Any) -> CorpusFacts:
@@ -139,3 +143,26 @@ def test_a_damaged_packed_file_is_named(tmp_path: Path, monkeypatch: pytest.Monk
     path.write_bytes(bytes(data))
     with pytest.raises(UserError, match=r"c\.jsonl\.gz cannot be read"):
         facts(path, monkeypatch, 10**6)
+
+
+def test_a_finished_corpus_tells_its_own_counts(tmp_path: Path) -> None:
+    folder = ShardedFolder(StoragePath(str(tmp_path / "corpus")), "f", 2)
+    for shard in range(2):
+        prompts = [f"question {shard}", f"question {shard}", "another"]
+        tables = text_tables(prompts, ["yes", "no", "perhaps"], conversational=False)
+        tables["pairs"] = pa.table({"aspect": ["a", "b"], "chosen_row": [0, 1], "rejected_row": [1, 0]})
+        folder.write(shard, tables, 0, {})
+    output = CorpusOutput(2, 4, 6, ["a", "b"], {"a": 3, "b": 1}, False, ["a"])
+    step: Any = Step.__new__(Step)
+    for name, value in (("output", output), ("manifest", {"rows_in": 9}), ("folder", folder.folder)):
+        object.__setattr__(step, name, value)
+    object.__setattr__(step, "fingerprint", "f")
+    config = RunConfig.model_validate({"corpus": {"hub": "some/set"}, "proxies": {"base_model": "x"}})
+    found = corpus_facts(config, step)
+    assert (found.rows, found.pairs, found.prompts, found.texts, found.rated) == (9, 4, 4, 6, 1)
+    assert found.aspects == {"a": 3.0, "b": 1.0}
+    assert found.exact == ("rows", "pairs", "prompts", "texts", "aspects")
+    assert found.sample.to_pylist()[1] == {
+        "prompt": "question 0", "chosen": "no", "rejected": "yes", "aspect": "b",
+    }  # fmt: skip
+    assert found.source == "the finished corpus, 2 of its 2 shards"
