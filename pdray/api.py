@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from ray.data import Dataset
 
+    from pdray.plan.estimate import Plan
+
 
 @dataclass(frozen=True)
 class PlannedStage:
@@ -164,6 +166,20 @@ class Run:
             )
             for step in steps
         ]
+
+    def estimate(self, on: str | None = None, price: float | None = None) -> Plan:
+        """What the run will cost, as ``pdray plan`` tells it; starts nothing.
+
+        Args:
+            on: hardware as in ``8xH100``; None for this machine.
+            price: dollars of a GPU-hour; None for a round figure.
+
+        Raises:
+            UserError: as :meth:`plan`; a value of ``on`` or ``price`` that is none; a corpus that cannot be sampled.
+        """
+        from pdray.plan.estimate import estimate
+
+        return estimate(self.config, on, price)
 
     def run(self, until: str | None = None) -> dict[str, StageOutput]:
         """Run what is not done yet, as ``pdray run`` does; progress goes to standard error.

@@ -21,6 +21,7 @@ examples:
   pdray demo                                        the whole pipeline on an embedded corpus, in minutes
   pdray init > run.yaml                             a commented configuration to edit
   pdray run run.yaml --dry-run                      check it, start nothing
+  pdray plan run.yaml --on 8xH100                   what it will cost there, before it is started
   pdray run run.yaml                                run what is not done yet
   pdray select run.yaml --set selection.budget=0.1  cut again at another budget; nothing is rescored
   pdray show runs/my-run                            what came out
@@ -80,6 +81,17 @@ examples:
 
 The folder loads with datasets.load_dataset("my-data") and trains with trl dpo as it is.
 """
+PLAN_EPILOG = """\
+examples:
+  pdray plan run.yaml                                     on this machine: rows, tokens, time, memory, disk
+  pdray plan run.yaml --on 8xH100                         on one node of eight; also H200, A100-80, L40S
+  pdray plan run.yaml --on 64xH100 --price 2.5            at your price of a GPU-hour, in dollars
+  pdray plan run.yaml --calibrate                         measure this machine first, by finished runs or a small one
+  pdray plan run.yaml --on 2xL40S --set alignment.num_workers=2 --json
+
+Nothing is started. What does not fit is told with the setting that mends it; figures with ~ rest on assumptions, which
+stand below the table. docs/plan.md states how they are made.
+"""
 
 
 class Parser(argparse.ArgumentParser):
@@ -116,7 +128,7 @@ def build_parser() -> argparse.ArgumentParser:
     show.add_argument("--json", action="store_true", help="one JSON object instead of a table")
 
     _add_report(commands)
-
+    _add_plan(commands)
     _add_sharing(commands)
 
     demo = commands.add_parser("demo", help="run the stages on an embedded corpus")
@@ -175,6 +187,24 @@ def _add_sharing(commands: Any) -> None:
     for command in (export, push):
         command.add_argument("--test", type=float, default=0.0, metavar="SHARE", help="share of prompts set aside")
         command.add_argument("--license", metavar="NAME", help="of the texts (default: as pdray data wrote it down)")
+
+
+def _add_plan(commands: Any) -> None:
+    plan = _with_config(
+        commands.add_parser(
+            "plan",
+            help="say what a run will cost before it is started",
+            description="Rows and tokens by a sample of the corpus; time, GPU-hours, memory and disk of each stage.",
+            epilog=PLAN_EPILOG,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+    )
+    plan.add_argument("--on", metavar="COUNTxGPU", help="hardware, for example 8xH100; left out: this machine")
+    plan.add_argument("--price", type=float, metavar="DOLLARS", help="of a GPU-hour; left out: a round figure")
+    plan.add_argument(
+        "--calibrate", action="store_true", help="measure this machine with the config's models, and keep the rates"
+    )
+    plan.add_argument("--json", action="store_true", help="one JSON object instead of a table")
 
 
 def _add_data(commands: Any) -> None:
@@ -237,7 +267,7 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:
         # The reader has gone, as in `pdray show RUN | head`; Python would complain once more when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_OK if args.command in ("init", "show", "report", "version") else EXIT_FAILED
+        return EXIT_OK if args.command in ("init", "show", "report", "plan", "version") else EXIT_FAILED
     except Exception as error:
         print(f"pdray: failed: {printable(reason(error))}", file=sys.stderr)
         _point_to_log(args)
@@ -276,6 +306,8 @@ def _dispatch(args: argparse.Namespace) -> int:
 
         address, done = push(args.run, args.name, args.test, args.license, args.public)
         print(f"{address}: {sum(done.pairs.values()):,} pairs; licence: {done.license}")
+    elif args.command == "plan":
+        _plan(args)
     elif args.command == "demo":
         from pdray.demo import run_demo
 
@@ -305,6 +337,21 @@ def _dispatch(args: argparse.Namespace) -> int:
     else:
         return _run(args)
     return EXIT_OK
+
+
+def _plan(args: argparse.Namespace) -> None:
+    from pdray.config import load_config
+    from pdray.plan.estimate import estimate
+
+    config = load_config(args.config, args.overrides)
+    if args.calibrate:
+        from pdray.plan.calibrate import calibrate
+
+        if args.on is not None:
+            raise UserError("--calibrate measures this machine, and --on names another; leave one of the two out")
+        calibrate(config, lambda text: print(f"calibrate  {text}", file=sys.stderr, flush=True))
+    plan = estimate(config, args.on, args.price)
+    print(json.dumps(plan.as_json(), indent=2) if args.json else plan)
 
 
 def _build_data(args: argparse.Namespace) -> None:

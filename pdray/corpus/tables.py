@@ -26,11 +26,13 @@ class Footer:
         path: of the file.
         schema: of its rows.
         group_bytes: size of each row group, not packed.
+        group_rows: rows of each row group.
     """
 
     path: str
     schema: pa.Schema
     group_bytes: list[int]
+    group_rows: list[int]
 
 
 def read_footer(filesystem: pafs.FileSystem, path: str) -> Footer:
@@ -48,8 +50,8 @@ def read_footer(filesystem: pafs.FileSystem, path: str) -> Footer:
         raise UserError(f"{path} has two columns of the name {twice[0]!r}; write it again with one of them")
     if reserved := sorted(set(RESERVED) & set(schema.names)):
         raise UserError(f"{path} has a column {reserved[0]!r}, a name that pdray uses itself; rename that column")
-    sizes = [metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups)]
-    return Footer(path, schema, sizes)
+    groups = [metadata.row_group(group) for group in range(metadata.num_row_groups)]
+    return Footer(path, schema, [group.total_byte_size for group in groups], [group.num_rows for group in groups])
 
 
 def _no_parquet(filesystem: pafs.FileSystem, path: str, error: Exception) -> str:
@@ -103,17 +105,22 @@ def _plain(schema: pa.Schema) -> pa.Schema:
 
 
 def cut_groups(footers: list[Footer]) -> list[dict[str, Any]]:
-    """Pieces ``{file, start, end}`` of some files, in row groups; a file without any is an empty piece."""
+    """Pieces ``{file, start, end, rows, bytes}`` of some files, in row groups; a file without any is an empty piece."""
     pieces: list[dict[str, Any]] = []
     for footer in footers:
         start = size = 0
         for group, num_bytes in enumerate(footer.group_bytes):
             if group > start and size + num_bytes > PIECE_BYTES:
-                pieces.append({FILE: footer.path, "start": start, "end": group})
+                pieces.append(_piece(footer, start, group))
                 start, size = group, 0
             size += num_bytes
-        pieces.append({FILE: footer.path, "start": start, "end": len(footer.group_bytes)})
+        pieces.append(_piece(footer, start, len(footer.group_bytes)))
     return pieces
+
+
+def _piece(footer: Footer, start: int, end: int) -> dict[str, Any]:
+    sums = {"rows": sum(footer.group_rows[start:end]), "bytes": sum(footer.group_bytes[start:end])}
+    return {FILE: footer.path, "start": start, "end": end, **sums}
 
 
 def read_groups(pieces: pa.Table, filesystem: pafs.FileSystem, schema: pa.Schema) -> Iterator[pa.Table]:

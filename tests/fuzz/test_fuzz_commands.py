@@ -38,6 +38,20 @@ ADDRESSES = (
     "HTTP://127.0.0.1:1", "http:// ", "http://" + "a" * 300, "http://user%3ASECRET%40127.0.0.1:1", "http://127.0.0.1:1/%00",
 )  # fmt: skip
 
+HARDWARE = (
+    "8xH100",
+    "8XL40S",
+    "1 x a100-80",
+    "0xH100",
+    "-8xH100",
+    "8xV100",
+    "x",
+    "",
+    "8x",
+    "9" * 5000 + "xH100",
+    "٨xH100",
+)
+
 paths = st.sampled_from(PATHS) | st.sampled_from(THINGS) | texts.filter(lambda text: "://" not in text)
 option = st.sampled_from(
     [
@@ -81,13 +95,18 @@ def _joined(parts: list[tuple[str, ...]]) -> list[str]:
 
 commands = st.one_of(
     st.lists(texts | option | st.sampled_from(["init", "version", "show"]), max_size=4).filter(
-        lambda words: not words or words[0] not in ("run", "select", "demo", "models", "submit")
+        lambda words: not words or words[0] not in ("run", "select", "plan", "demo", "models", "submit")
     ),
     st.builds(lambda path, more: ["show", path, *more], paths, st.lists(option | texts, max_size=2)),
     # Nothing is started: all of them end with --dry-run.
     st.builds(
         lambda command, path, more: [command, path, *_joined(more), "--dry-run"],
         st.sampled_from(["run", "select"]), configs, st.lists(checked, max_size=3),
+    ),
+    st.builds(
+        lambda path, on, price, more: ["plan", path, "--on", on, "--price", price, *_joined(more)],
+        configs, st.sampled_from(HARDWARE) | texts, st.sampled_from(["2", "0", "-1", "nan", "inf", "1e999", "x"]),
+        st.lists(checked, max_size=2),
     ),
     st.builds(
         lambda path, address, more: ["submit", path, "--address", address, *_joined(more)],

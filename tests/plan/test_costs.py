@@ -1,0 +1,200 @@
+"""What stages cost, in numbers: proportions that must hold, what does not fit, and what mends it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks import sweep
+from pdray.plan.flops import Lengths
+from pdray.plan.hardware import GIB, GPUS, Hardware, parse_hardware, this_machine
+from pdray.plan.passes import pass_cost, reading
+from pdray.plan.rates import UTILISATION, Rate
+from pdray.plan.stages import kept_pairs, stage_costs
+from pdray.plan.training import alignment_cost
+from tests.plan.cases import config_of, facts_of, known_of
+
+
+def test_the_alignment_by_hand() -> None:
+    """8 B of weights, 300,000 pairs of 750 tokens on average on 8 H100 with checkpointing and ZeRO-3."""
+    known = known_of(config_of())
+    cost = alignment_cost(known, 300_000)
+    assert cost.seconds is not None
+    trained = 0.95 * 300_000
+    text = 2 * 8.03e9 * 750 - 2 * 128256 * 4096 * 750 + 4 * 32 * 4096 * 750**2 / 2
+    passes = (4 * trained + trained + 0.05 * 300_000 * 2) * 2  # training, reference and held-out pairs, of two texts
+    computing = passes * text / (8 * 989e12 * UTILISATION["alignment"])
+    assert computing < cost.seconds < 1.5 * computing  # start, sending and saving come on top
+    assert cost.gpus == 8 and not cost.problems
+    assert cost.gpu_hours == pytest.approx(8 * cost.seconds / 3600)
+    assert cost.gpu_bytes < 80 * GIB
+    assert cost.disk_bytes > 3 * 14 * 8e9
+
+
+def test_a_measured_rate_takes_the_place_of_the_assumed_one() -> None:
+    known = known_of(config_of())
+    slow = replace(known, measured={"": Rate(10.0, 5.0, "a run")})
+    slow = replace(slow, rate_key=lambda work, folder, dtype, on_gpu: "" if work == "scoring" else "other")
+    for name, cost in stage_costs(slow).items():
+        before = stage_costs(known)[name]
+        assert (cost.measured == "a run") is (name == "scores")
+        assert (cost != before) is (name == "scores")
+
+
+def test_twice_the_gpus_halve_the_scoring_until_shards_run_out() -> None:
+    config = config_of()
+    seconds = {}
+    for count in (8, 16, 512):
+        known = known_of(config, f"{count}xH100")
+        cost = stage_costs(known)["scores"]
+        assert cost.seconds is not None
+        seconds[count] = cost.seconds - cost.start, cost.gpus
+    assert seconds[8][0] / seconds[16][0] == pytest.approx(2, rel=0.05)
+    assert seconds[512][1] == 123  # two million texts are 123 shards of 16,384
+
+
+def test_a_shared_prompt_is_computed_once() -> None:
+    known = known_of(config_of())
+    (model,) = known.proxies.values()
+    whole = reading(model, 2e6, 2e6, known.config.scores)
+    shared = reading(model, 2e6, 1e6, known.config.scores)
+    assert whole.tokens - shared.tokens == 1e6 * 100
+    assert shared.operations < whole.operations
+    one_by_one = config_of(scores={"engine": "transformers"}).scores
+    assert reading(model, 2e6, 1e6, one_by_one) == whole
+
+
+def test_separate_proxies_cost_a_pass_each() -> None:
+    shared, separate = (
+        stage_costs(known_of(config_of(proxies={"kind": kind})))["scores"] for kind in ("shared", "separate")
+    )
+    assert shared.seconds is not None and separate.seconds is not None
+    assert (separate.seconds - separate.start) / (shared.seconds - shared.start) == pytest.approx(4)
+
+
+def test_heads_read_the_texts_of_used_pairs_and_scoring_the_rest() -> None:
+    few = {"train": "head", "max_pairs_per_aspect": 1000, "max_held_out_pairs": 100}
+    costs = stage_costs(known_of(config_of(proxies=few)))
+    assert costs["proxies"].work.startswith("8,800 texts,")
+    assert costs["scores"].work.startswith("1,991,200 texts,")
+    whole = stage_costs(known_of(config_of(proxies={"train": "head"}), corpus=facts_of(1000)))
+    assert whole["scores"].work == "all texts have features"
+    assert whole["scores"].gpus == 0
+
+
+def test_ready_models_are_read_one_after_the_other() -> None:
+    ready = {"models": {"a": "/nowhere/a", "b": "/nowhere/b"}, "base_model": None}
+    costs = stage_costs(known_of(config_of(proxies=ready)))
+    assert (costs["proxies"].seconds, costs["proxies"].work) == (0, "ready models")
+    one = stage_costs(known_of(config_of()))["scores"]
+    assert costs["scores"].seconds is not None and one.seconds is not None
+    assert costs["scores"].seconds - costs["scores"].start == pytest.approx(2 * (one.seconds - one.start))
+
+
+def test_what_is_kept() -> None:
+    assert kept_pairs(known_of(config_of())) == 300_000
+    assert kept_pairs(known_of(config_of(selection={"strategy": "all"}))) == 1_000_000
+
+
+SMALL = replace(parse_hardware("1xL40S"), gpu=replace(GPUS["L40S"], gib=24))
+
+
+@pytest.mark.parametrize(
+    ("section", "on", "cures"),
+    [
+        ({"gradient_checkpointing": False, "batch_size": 8}, "8xH100", "alignment.gradient_checkpointing=true"),
+        ({"zero_stage": 0}, "8xH100", "alignment.zero_stage=3"),
+        (
+            {"num_workers": 1, "zero_stage": 2},
+            "1xH100",
+            "alignment.deepspeed={zero_optimization: {offload_optimizer: {device: cpu}}}",
+        ),
+        ({"num_workers": 1, "zero_stage": 2}, "1xSMALL", "alignment.lora={r: 16, alpha: 32}"),
+    ],
+)
+def test_settings_that_mend_an_alignment_that_does_not_fit(section: dict[str, Any], on: str, cures: str) -> None:
+    known = known_of(config_of(alignment=section), SMALL if on == "1xSMALL" else on)
+    (problem,) = alignment_cost(known, 300_000).problems
+    found = re.fullmatch(r"alignment takes ([\d,]+) GiB of a GPU, which has (\d+); set (.+)", problem)
+    assert found is not None and found[3] == cures
+    assert int(found[1].replace(",", "")) > int(found[2])
+
+
+def test_a_policy_that_nothing_makes_fit() -> None:
+    known = known_of(config_of(alignment={"num_workers": 1, "zero_stage": 2}), "1xH100")
+    assert known.policy is not None
+    huge = replace(known.policy.shape, body=10**12, active=10**12)
+    (problem,) = alignment_cost(replace(known, policy=replace(known.policy, shape=huge)), 300_000).problems[-1:]
+    assert problem.endswith("; take a smaller policy, more GPUs, or GPUs with more memory")
+
+
+def test_settings_that_mend_engines_that_do_not_fit() -> None:
+    known = known_of(config_of(scores={"dtype": "float32", "memory_share": 0.3}), "8xL40S")
+    assert known.policy is not None
+    (proxy,) = known.proxies.values()
+    large = reading(replace(proxy, shape=known.policy.shape), 1e6, 1e6, known.config.scores)
+    (problem,) = pass_cost(known, known.config.scores, [large], 1e6, "scoring").problems
+    assert problem.endswith("leaves 14; set scores.dtype=bfloat16 or scores.gpus_per_actor=4")
+    mended = config_of(scores={"dtype": "float32", "memory_share": 0.3, "gpus_per_actor": 4}).scores
+    assert pass_cost(known, mended, [large], 1e6, "scoring").problems == ()
+
+
+def test_more_workers_than_the_hardware_holds() -> None:
+    costs = stage_costs(known_of(config_of(), "4xH100"))
+    cost = costs["alignment"]
+    assert cost.seconds is None and cost.gpu_hours == 0
+    assert cost.problems[0].startswith("the config asks for 8 training worker(s) of 1 CPUs and 1 GPUs each, but the ")
+    none = stage_costs(known_of(config_of(), replace(this_machine(), gpu=None, gpus=0)))
+    assert [name for name, cost in none.items() if cost.seconds is None] == ["proxies", "scores", "alignment"]
+
+
+def test_gpus_that_would_stand_idle_are_told() -> None:
+    costs = stage_costs(known_of(config_of(scores={"gpus_per_actor": 0})))
+    assert costs["scores"].hints == ("scores leaves 8 GPUs idle; set scores.gpus_per_actor=1 to use them",)
+    assert costs["alignment"].hints == ()
+
+
+def test_a_machine_with_too_little_memory() -> None:
+    config = config_of(
+        scores={"gpus_per_actor": 0}, proxies={"gpus_per_worker": 0}, alignment={"gpus_per_worker": 0, "num_workers": 2}
+    )
+    small = Hardware("small", None, 0, 1, 2, 8.0, here=True)
+    costs = stage_costs(known_of(config, small))
+    assert "GiB of memory on a node, which has 8; set alignment.zero_stage=3" in costs["alignment"].problems[0]
+    assert "set scores.num_actors to 1" in costs["scores"].problems[0]
+
+
+def test_logprobs_and_evaluation_read_what_they_read() -> None:
+    config = config_of(
+        logprobs={"policy": "/nowhere/p", "reference": "/nowhere/r", "gpus_per_actor": 1},
+        evaluation={"pairs": "/nowhere/held.jsonl", "gpus": 1},
+    )
+    known = known_of(config)
+    assert known.policy is not None
+    lengths = Lengths(np.array([500]))
+    models = {"policy": known.policy, "reference": known.policy}
+    more: dict[str, Any] = {"logprobs": models, "logprob_texts": lengths, "held_out": lengths, "num_held_out": 2000}
+    costs = stage_costs(replace(known, **more))
+    one = stage_costs(replace(known, **more | {"logprobs": {"policy": known.policy}}))["logprobs"]
+    assert list(costs) == ["corpus", "proxies", "scores", "logprobs", "selection", "alignment", "evaluation"]
+    assert costs["logprobs"].seconds is not None and one.seconds is not None
+    assert costs["logprobs"].seconds - costs["logprobs"].start == pytest.approx(2 * (one.seconds - one.start))
+    assert costs["evaluation"].gpus == 4  # two thousand pairs are four tasks
+
+
+def test_the_sweep_is_monotonic_and_says_what_does_not_fit() -> None:
+    rows = sweep.sweep()
+    assert len(rows) == len(sweep.PAIRS) * len(sweep.COUNTS)
+    for row in rows:
+        assert (row["seconds"]["alignment"] is None) is bool(row["problems"])
+    assert {row["gpus"] for row in rows if row["problems"]} == {1}
+    for pairs in sweep.PAIRS:
+        scoring = [row["seconds"]["scores"] for row in rows if row["pairs"] == pairs]
+        assert scoring == sorted(scoring, reverse=True)
+    for gpus in sweep.COUNTS:
+        more = [row["seconds"]["selection"] for row in rows if row["gpus"] == gpus]
+        assert more == sorted(more)

@@ -1,0 +1,166 @@
+"""``pdray plan`` from the command line and from Python, on a small run that is never started."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import pdray
+from pdray.cli import main
+from pdray.hashing import digest
+from pdray.identity import model_identity
+from pdray.plan.hardware import this_machine
+from pdray.plan.rates import Rate, rate_key, read_rates, write_rates
+from tests.tiny import tiny_bert, tiny_llama_lm
+from tests.whole_run import write_yaml
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of tiny models on 200 pairs, all sections in it."""
+    root = tmp_path_factory.mktemp("plan")
+    rows = [
+        {"prompt": f"what is {row}?", "chosen": "a good answer", "rejected": f"bad {row}", "aspect": "ab"[row % 2]}
+        for row in range(200)
+    ]
+    (root / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    tiny_bert(root / "base")
+    tiny_llama_lm(root / "policy", chat=False)  # a chat template is tried out in a process of its own
+    settings: dict[str, Any] = {
+        "run": str(root / "run"),
+        "corpus": {"path": str(root / "pairs.jsonl")},
+        "proxies": {"base_model": str(root / "base"), "kind": "shared"},
+        "scores": {"max_tokens": 64, "engine": "transformers"},
+        "logprobs": {"policy": str(root / "policy"), "max_tokens": 64, "engine": "transformers"},
+        "alignment": {"policy": str(root / "policy"), "max_tokens": 64, "pairs_per_step": 4, "num_workers": 1},
+        "evaluation": {"pairs": str(root / "pairs.jsonl")},
+    }
+    return write_yaml(root / "run.yaml", settings)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of its own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_the_table_fits_and_tells_everything(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", str(config), "--on", "8xH100", "--price", "2"]) == 0
+    out = capsys.readouterr().out
+    lines = out.splitlines()
+    assert max(map(len, lines)) <= 100
+    assert lines[0].endswith("on 8 × H100, 1 node(s)")
+    assert "  rows                             200" in lines
+    assert [line.split()[0] for line in lines if " to run " in line] == [
+        "corpus", "proxies", "scores", "logprobs", "selection", "alignment", "evaluation",
+    ]  # fmt: skip
+    assert "a GPU-hour costs 2 dollars, as you gave it" in out
+    assert "scores leaves 8 GPUs idle; set scores.gpus_per_actor=1 to use them" in out
+    assert not (config.parent / "run").exists()
+
+
+def test_the_same_as_json_and_from_python(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    override = "alignment.gpus_per_worker=1"
+    assert main(["plan", str(config), "--on", "2xL40S", "--json", "--set", override]) == 0
+    found = json.loads(capsys.readouterr().out)
+    plan = pdray.Run(config, [override]).estimate(on="2xL40S")
+    assert found == json.loads(json.dumps(plan.as_json()))
+    assert found["corpus"]["exact"] == ["rows", "pairs", "prompts", "texts", "aspects"]
+    assert (found["corpus"]["prompts"], found["corpus"]["texts"]) == (200, 400)
+    stages = {stage["name"]: stage for stage in found["stages"]}
+    assert stages["alignment"]["gpu_hours"] > 0 == stages["scores"]["gpu_hours"]
+    assert found["gpu_hours"] == pytest.approx(stages["alignment"]["gpu_hours"], abs=0.001)
+    assert found["price"] == 1.2
+    assert found["tokens"]["proxies.base_model"]["longest_as_read"] <= 64
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--on", "8xV100"], "--on names the GPU 'V100', of which nothing is known here"),
+        (["--on", "lots"], "--on is 'lots', but has to be a number of GPUs and their kind, as in 8xH100"),
+        (["--price", "-1"], "--price is -1, but has to be dollars of a GPU-hour, 0 or more"),
+        (["--calibrate", "--on", "8xH100"], "--calibrate measures this machine, and --on names another"),
+        (["--price", "nan"], "--price is nan, but has to be"),
+        (["--set", "corpus.path=gone.jsonl"], "corpus.path matches no file"),
+        (["--set", "selection.budget=3"], "selection.budget"),
+        (["--set", "scores.max_tokens=4096"], "scores.max_tokens is 4096, but"),
+    ],
+)
+def test_what_is_wrong_is_one_sentence(
+    config: Path, words: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", str(config), *words]) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    lines = told.err.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("pdray: ") and sentence in lines[0]
+
+
+def test_help_has_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["plan", "--help"])
+    assert "pdray plan run.yaml --on 8xH100" in capsys.readouterr().out
+
+
+def test_more_workers_than_gpus_is_told_and_not_counted(config: Path) -> None:
+    run = pdray.Run(config, ["alignment.gpus_per_worker=1", "alignment.num_workers=4"])
+    plan = run.estimate(on="2xH100")
+    (problem,) = plan.problems
+    assert problem.startswith("the config asks for 4 training worker(s)")
+    assert "does not fit\n  the config asks for 4" in str(plan)
+    assert plan.gpu_hours == 0
+
+
+def test_measured_rates_are_used_and_named(config: Path) -> None:
+    settings = yaml.safe_load(config.read_text())
+    key = rate_key("alignment", settings["alignment"]["policy"], "float32", False)
+    before = pdray.Run(config).estimate()
+    write_rates(this_machine(), {key: Rate(1e-6, 7.0, "runs/before, 2026-01-01")})
+    after = pdray.Run(config).estimate()
+    changed = {stage.name for stage, old in zip(after.stages, before.stages, strict=True) if stage != old}
+    assert changed == {"alignment"}
+    assert after.seconds > 2 * before.seconds
+    assert "measured\n  runs/before, 2026-01-01" in str(after)
+    assert pdray.Run(config).estimate(on="1xH100").stages[-2].cost.measured is None  # type: ignore[union-attr]
+
+
+def test_a_damaged_cache_is_no_cache(cache: Path) -> None:
+    here = this_machine()
+    assert read_rates(here) == {}
+    good = {"a": Rate(1.0, 2.0, "x")}
+    path = write_rates(here, good)
+    assert read_rates(here) == good
+    for text in (
+        "",
+        "[]",
+        "{}",
+        json.dumps({here.name: []}),
+        json.dumps({here.name: {"a": {"tflops": 0}}}),
+        "[" * 9999,
+    ):
+        path.write_text(text)
+        assert read_rates(here) == {}
+    path.write_text(json.dumps({here.name: {"a": {"tflops": -1, "start": 1, "measured": ""}, "b": 3}}))
+    assert read_rates(here) == {}
+    write_rates(here, good)
+    assert read_rates(here) == good
+
+
+def test_a_rate_is_kept_by_the_content_of_its_model(config: Path) -> None:
+    policy = str(config.parent / "policy")
+    keys = {
+        rate_key("alignment", policy, "float32", False),
+        rate_key("alignment", policy, "bfloat16", False),
+        rate_key("alignment", policy, "float32", True),
+        rate_key("scoring", policy, "float32", False),
+        rate_key("alignment", str(config.parent / "base"), "float32", False),
+    }
+    assert len(keys) == 5
+    parts = [f"{name} {identity}" for name, identity in model_identity(policy)]
+    assert f"alignment {digest(*parts)[:16]} float32 cpu" in keys
