@@ -31,7 +31,7 @@ PROGRAMS = {
         esac""",
     "python": """
         echo "python $*" >> "$CALLS"
-        trap 'exit 143' TERM
+        trap 'exit ${ASKED:-143}' TERM
         [ -z "${CODE:-}" ] || exit "$CODE"
         while :; do sleep 0.05; done""",
 }
@@ -115,16 +115,30 @@ def test_a_member_of_an_array_takes_its_budget(programs: dict[str, str]) -> None
     )
 
 
-@pytest.mark.parametrize(("number", "requeued"), [(signal.SIGUSR1, True), (signal.SIGTERM, False)])
-def test_a_driver_that_was_asked_to_end(programs: dict[str, str], number: int, requeued: bool) -> None:
-    job = start(programs, "run.yaml")
+@pytest.mark.parametrize(
+    ("number", "code", "requeued"),
+    [(signal.SIGUSR1, 143, True), (signal.SIGUSR1, 2, False), (signal.SIGUSR1, 0, False), (signal.SIGTERM, 143, False)],
+)
+def test_a_driver_that_was_asked_to_end(programs: dict[str, str], number: int, code: int, requeued: bool) -> None:
+    """One that ends by itself in that moment has nothing to go on with, or would fail again."""
+    job = start(programs | {"ASKED": str(code)}, "run.yaml")
     while not any(call.startswith("python") for call in calls(programs)):
         assert job.poll() is None, end(job)
         time.sleep(0.05)
     time.sleep(0.2)  # until the stand-in listens
     job.send_signal(number)
-    end(job)
+    assert end(job)[0] == code
     assert [call for call in calls(programs) if "requeue" in call] == (["scontrol requeue 7"] if requeued else [])
-    assert "srun ended" in calls(programs)
-    if not requeued:
-        assert job.returncode == 143
+    assert calls(programs).count("srun ended") == 2
+
+
+def test_a_node_that_does_not_start(programs: dict[str, str]) -> None:
+    srun = Path(programs["PATH"].partition(":")[0]) / "srun"
+    srun.write_text('#!/usr/bin/env bash\necho "no such device" && echo tried >> "$CALLS" && exit 1\n')
+    code, out = end(start(programs, "run.yaml"))
+    assert code == 1
+    assert out.splitlines() == [
+        "no such device",
+        "pdray.sbatch: Ray on node n1 did not start in 3 tries; its last lines stand above",
+    ]
+    assert calls(programs) == ["tried"] * 3

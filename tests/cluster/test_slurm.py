@@ -34,7 +34,7 @@ def slurm() -> Iterator[Slurm]:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    """A run of 80 shards that stops at the selection, with ready models."""
+    """A run of 36 shards that stops at the selection, with ready models."""
     world = make_world(tmp_path_factory.mktemp("world"))
     for section in ("alignment", "cluster"):
         del world.settings[section]
@@ -86,7 +86,7 @@ def test_two_nodes(slurm: Slurm, world: World, plain: tuple[str, str], tmp_path:
 def test_requeued(slurm: Slurm, world: World, plain: tuple[str, str], tmp_path: Path, how: str) -> None:
     run = StoragePath(str(tmp_path / "run"))
     job = slurm.submit(ONE_NODE, [str(world.config), *into(tmp_path / "run")])
-    wait_for("scores", lambda: len(markers(run, "scores")) > 2)
+    wait_for("scores", lambda: markers(run, "scores"))
     if how == "preempted":
         slurm.scontrol("requeue", job)
     else:
@@ -97,7 +97,7 @@ def test_requeued(slurm: Slurm, world: World, plain: tuple[str, str], tmp_path: 
     before = markers(run, "scores")
     assert ended_well(slurm, job)["Restarts"] == "1"
     after = markers(run, "scores")
-    assert 2 < len(before) < len(after), "the job was requeued too late"
+    assert 0 < len(before) < len(after), "the job was requeued too late"
     assert {name: after[name] for name in before} == before
     assert kept(run) == plain
     assert ("the time limit is near" in slurm.log(job)) == (how != "preempted")
