@@ -117,7 +117,13 @@ def test_a_member_of_an_array_takes_its_budget(programs: dict[str, str]) -> None
 
 @pytest.mark.parametrize(
     ("number", "code", "requeued"),
-    [(signal.SIGUSR1, 143, True), (signal.SIGUSR1, 2, False), (signal.SIGUSR1, 0, False), (signal.SIGTERM, 143, False)],
+    [
+        (signal.SIGUSR1, 143, True),
+        (signal.SIGUSR1, 1, True),
+        (signal.SIGUSR1, 2, False),
+        (signal.SIGUSR1, 0, False),
+        (signal.SIGTERM, 143, False),
+    ],
 )
 def test_a_driver_that_was_asked_to_end(programs: dict[str, str], number: int, code: int, requeued: bool) -> None:
     """One that ends by itself in that moment has nothing to go on with, or would fail again."""

@@ -93,7 +93,8 @@ def test_requeued(slurm: Slurm, world: World, plain: tuple[str, str], tmp_path: 
         slurm.signal(job)
     wait_for("requeueing", lambda: slurm.job(job)["JobState"] == "PENDING")
     assert slurm.left() == []
-    assert not (run / "lease.json").exists()
+    # SLURM asks the driver and Ray to end at once, and a driver that loses its node ends with its lease in place.
+    assert how == "preempted" or not (run / "lease.json").exists()
     before = markers(run, "scores")
     assert ended_well(slurm, job)["Restarts"] == "1"
     after = markers(run, "scores")
