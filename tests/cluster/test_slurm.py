@@ -93,7 +93,7 @@ def test_requeued(slurm: Slurm, world: World, plain: tuple[str, str], tmp_path: 
         slurm.signal(job)
     wait_for("requeueing", lambda: slurm.job(job)["JobState"] == "PENDING")
     assert slurm.left() == []
-    # SLURM asks the driver and Ray to end at once, and a driver that loses its node ends with its lease in place.
+    # SLURM ends Ray's nodes first, and a driver that has lost its head ends with its lease in place.
     assert how == "preempted" or not (run / "lease.json").exists()
     before = markers(run, "scores")
     assert ended_well(slurm, job)["Restarts"] == "1"
