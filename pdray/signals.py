@@ -36,16 +36,25 @@ def stopped_by_signals() -> Iterator[None]:
 
 @contextlib.contextmanager
 def handlers_kept() -> Iterator[None]:
-    """Put the handlers back that the block replaces: Ray installs its own for SIGTERM."""
+    """Put the handlers back that the block replaces: Ray installs its own for SIGTERM.
+
+    Ray's exits with the number of the signal; one that comes while it stands is handed to the handler before it.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = {number: handler for number in STOPPING if (handler := signal.getsignal(number)) is not None}
+    missed = False
     try:
         yield
+    except SystemExit as stop:
+        missed = stop.code == signal.SIGTERM and callable(before.get(signal.SIGTERM))
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        if missed:
+            signal.raise_signal(signal.SIGTERM)
 
 
 def _stop(number: int, frame: Any) -> NoReturn:
