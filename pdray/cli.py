@@ -89,8 +89,8 @@ examples:
   pdray plan run.yaml --calibrate                         measure this machine first, by finished runs or a small one
   pdray plan run.yaml --on 2xL40S --set alignment.num_workers=2 --json
 
-Nothing is started. What does not fit is told with the setting that mends it; figures with ~ rest on assumptions, which
-stand below the table. docs/plan.md states how they are made.
+Nothing is started, but by --calibrate. What does not fit is told with the setting that mends it; figures with ~ rest on
+assumptions, which stand below the table. docs/plan.md states how they are made.
 """
 
 
