@@ -112,6 +112,15 @@ commands = st.one_of(
         lambda path, address, more: ["submit", path, "--address", address, *_joined(more)],
         configs, st.sampled_from(ADDRESSES), st.lists(checked, max_size=1),
     ),
+    st.builds(
+        lambda command, job, address, more: [command, job, "--address", address, *more],
+        st.sampled_from(["status", "logs", "stop"]), texts | st.sampled_from(PATHS), st.sampled_from(ADDRESSES),
+        st.lists(option, max_size=1),
+    ),
+    st.builds(
+        lambda run, out, more: ["export", run, out, *more], paths, paths,
+        st.lists(st.sampled_from(["--test", "0.5", "2", "nan", "--format", "jsonl", "--license", ""]), max_size=4),
+    ),
     # Folders that are taken or cannot be made: what is built takes long.
     st.builds(lambda name, folder: ["models", name, folder], st.sampled_from(["minilm", "smollm2", "x"]),
     st.sampled_from(
