@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ import yaml
 from filelock import FileLock
 
 from tests.listeners import watch
+
+LIMIT = 1800.0  # seconds, of a run that takes three minutes on an idle machine
 
 
 @dataclass(frozen=True)
@@ -108,5 +111,8 @@ def _watched(config: Path) -> WholeRun:
     files = [config.with_name(name) for name in ("out.txt", "err.txt")]
     with files[0].open("w") as out, files[1].open("w") as err:
         run = subprocess.Popen(command, stdout=out, stderr=err, env=environment, stdin=subprocess.DEVNULL)
+        late = threading.Timer(LIMIT, run.kill)
+        late.start()
         found = watch(run)
+        late.cancel()
     return WholeRun(str(config), run.wait(), *(file.read_text() for file in files), sorted(found))

@@ -11,6 +11,7 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pdray import __version__
+from pdray.errors import UserError
 from pdray.report import words
 from pdray.report.run import RunView
 from pdray.report.samples import turns
@@ -59,16 +60,25 @@ def _shown(text: str | list[dict[str, str]]) -> str:
 
 
 def find_license(run: RunView) -> str | None:
-    """The licence that ``pdray data`` wrote beside the corpus, ``other`` where there are several; else None."""
+    """The licence that ``pdray data`` wrote beside the corpus, ``other`` where there are several; else None.
+
+    Raises:
+        UserError: what stands there cannot be read.
+    """
     paths = run.section("corpus").get("path")
     found: set[str] = set()
     for path in [paths] if isinstance(paths, str) else paths or []:
         for folder in (StoragePath(str(path)), StoragePath(str(path)).parent):
             manifest = folder / "manifest.yaml"
-            if manifest.exists():
+            try:
+                if not manifest.exists():
+                    continue
                 value = yaml.safe_load(manifest.read_bytes())
-                found.update(value.get("licenses", {}) if isinstance(value, dict) else {})
-                break
+            except (OSError, yaml.YAMLError, RecursionError):
+                raise UserError(f"{manifest} cannot be read; name the licence of the texts with --license") from None
+            licenses = value.get("licenses") if isinstance(value, dict) else None
+            found.update(map(str, licenses if isinstance(licenses, dict) else ()))
+            break
     return next(iter(found)) if len(found) == 1 else "other" if found else None
 
 
@@ -96,7 +106,7 @@ def write_card(run: RunView, folder: Path, done: Exported, form: str) -> None:
     }
     loader = FileSystemLoader(Path(__file__).parent)
     environment = Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)  # noqa: S701 - no HTML
-    environment.filters |= {"percent": words.percent, "number": words.number, "cell": _cell}
+    environment.filters |= {"percent": words.percent, "number": words.number, "plain": _plain}
     page = environment.get_template("card.md").render(
         head=yaml.safe_dump(head, sort_keys=False),
         done=done,
@@ -107,8 +117,8 @@ def write_card(run: RunView, folder: Path, done: Exported, form: str) -> None:
         metrics=metrics,
         proxies=run["proxies"].metrics.get("aspects", {}),
         base=_name(run.section("proxies").get("base_model")),
-        sources=done.sources.most_common(MOST_SOURCES),
-        other_sources=max(0, len(done.sources) - MOST_SOURCES),
+        sources=done.sources.most_common(MOST_SOURCES) if done.sources is not None else [],
+        other_sources=max(0, len(done.sources) - MOST_SOURCES) if done.sources is not None else None,
         fingerprint=run["selection"].manifest["fingerprint"],
         version=__version__,
     )
@@ -120,6 +130,6 @@ def _name(path: str | None) -> str | None:
     return path and (Path(path).name if Path(path).is_absolute() or "://" in path else path)
 
 
-def _cell(text: str) -> str:
-    """In one cell of a table."""
-    return re.sub(r"\s+", " ", text).replace("|", r"\|").replace("<", "&lt;")
+def _plain(text: str) -> str:
+    """On one line, and no markup whatever it holds."""
+    return re.sub(r"([\\`*_\[\]<>|~#])", r"\\\1", re.sub(r"\s+", " ", text))

@@ -25,6 +25,7 @@ from pdray.sharing.files import FORMATS, SplitFiles
 
 TRAIN, TEST = "train", "test"
 SAMPLES = 3
+COUNTED_SOURCES = 10_000  # so that a source of its own for each pair fills no memory
 MODE = 0o755  # a data set is made to be handed on; the run folder is its owner's alone
 
 
@@ -35,14 +36,14 @@ class Exported:
     Attributes:
         folder: that holds ``README.md`` and ``data/``.
         pairs: split -> pairs.
-        sources: name -> pairs that came from there.
+        sources: name -> pairs that came from there; None of more sources than a card can tell.
         license: as the card states it.
         samples: the pairs that the card shows.
     """
 
     folder: Path
     pairs: dict[str, int]
-    sources: Counter[str] = field(default_factory=Counter)
+    sources: Counter[str] | None = field(default_factory=Counter)
     license: str = "unknown"
     samples: list[Sample] = field(default_factory=list)
 
@@ -67,7 +68,8 @@ def export(
         license: of the texts; None takes what ``pdray data`` wrote beside the corpus.
 
     Raises:
-        UserError: there is no finished selection, a table is gone or damaged, or the folder cannot be written.
+        UserError: there is no finished selection, a table is gone or damaged, the licence beside the corpus cannot be
+            read, or the folder cannot be written.
     """
     if not 0 <= test < 1:
         raise UserError(f"--test is {test}; give a share of the prompts from 0 to below 1")
@@ -75,6 +77,7 @@ def export(
     tables = PairTables.of(view)
     if tables is None:
         raise UserError(f"{view.root} has no finished selection; pdray run makes one, pdray show tells what is missing")
+    terms = license or find_license(view) or "unknown"
     target = Path(out)
     if not str(out) or (target.exists() and not (target.is_dir() and not any(target.iterdir()))):
         raise UserError(f"{str(out) or 'an empty name'} is no new or empty folder; name another")
@@ -84,7 +87,7 @@ def export(
         try:
             done = _write(view, tables, partial, FORMATS[form], test)
             done.folder = target
-            done.license = license or find_license(view) or "unknown"
+            done.license = terms
             write_card(view, partial, done, form)
             partial.chmod(MODE)
             os.replace(partial, target.absolute())
@@ -105,7 +108,9 @@ def _write(view: RunView, tables: PairTables, folder: Path, form: type[SplitFile
     salt = f"export {view.config.get('seed', 0)}"
     try:
         for table in _kept(tables):
-            found.sources.update(table["source"].drop_null().to_pylist())
+            if found.sources is not None:
+                found.sources.update(table["source"].drop_null().to_pylist())
+                found.sources = found.sources if len(found.sources) <= COUNTED_SOURCES else None
             in_test = (
                 uniform(map(str, table["prompt"].to_pylist()), salt) < test if test else np.zeros(len(table), bool)
             )

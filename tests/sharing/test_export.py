@@ -119,6 +119,36 @@ def test_the_licence_is_the_one_beside_the_corpus(tmp_path: Path, licenses: dict
     assert front(tmp_path / "out")[0]["license"] == told
 
 
+@pytest.mark.parametrize("text", ["a: [", "licenses: 3", "licenses: [mit]", "[" * 9999])
+def test_a_manifest_that_says_nothing_gives_no_licence(tmp_path: Path, text: str) -> None:
+    made = finished_run(tmp_path / "run")
+    (tmp_path / "manifest.yaml").write_text(text)
+    state = json.loads((made.run / "run.json").read_bytes())
+    state["config"]["corpus"]["path"] = [str(tmp_path / "pairs.parquet")]
+    (made.run / "run.json").write_bytes(json.dumps(state).encode())
+    if text.startswith("licenses"):
+        assert export(made.run.uri, tmp_path / "out").license == "unknown"
+        return
+    with pytest.raises(UserError, match=r"manifest.yaml cannot be read; name the licence .* --license"):
+        export(made.run.uri, tmp_path / "out")
+    assert export(made.run.uri, tmp_path / "out", license="mit").license == "mit"
+
+
+def test_a_source_for_every_pair_is_not_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pdray.sharing.export.COUNTED_SOURCES", 1)
+    made = finished_run(tmp_path / "run")
+    assert export(made.run.uri, tmp_path / "out").sources is None
+    assert "They come from thousands of sources" in front(tmp_path / "out")[1]
+
+
+def test_names_are_no_markup(tmp_path: Path) -> None:
+    made = finished_run(tmp_path / "run")
+    name = "[a](http://x) `b` <i> | *c*"
+    edit_manifest(made.run, "selection", lambda value: value["metrics"].update(kept_per_aspect={name: 3}))
+    export(made.run.uri, tmp_path / "out")
+    assert r"| \[a\](http://x) \`b\` \<i\> \| \*c\* | 3 |" in front(tmp_path / "out")[1]
+
+
 def test_what_is_refused_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made = finished_run(tmp_path / "run")
     (tmp_path / "full").mkdir()
