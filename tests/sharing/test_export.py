@@ -168,6 +168,14 @@ def test_what_is_refused_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFi
     assert {path.name for path in tmp_path.iterdir()} == {"run", "full"}
 
 
+def test_kept_pairs_of_another_selection_are_refused(tmp_path: Path) -> None:
+    made = finished_run(tmp_path / "run")
+    folder = folder_of(made.run, "selection") / "kept"
+    (folder / "shard-00001.parquet").write_bytes((folder / "shard-00000.parquet").read_bytes())
+    with pytest.raises(UserError, match=r"kept does not hold the kept pairs of shard 1; pdray run makes it again"):
+        export(made.run.uri, tmp_path / "new")
+
+
 def test_a_run_without_a_selection_is_refused(tmp_path: Path) -> None:
     made = finished_run(tmp_path / "run")
     (folder_of(made.run, "selection") / "manifest.json").delete()
