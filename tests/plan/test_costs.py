@@ -186,6 +186,17 @@ def test_logprobs_and_evaluation_read_what_they_read() -> None:
     assert costs["evaluation"].gpus == 4  # two thousand pairs are four tasks
 
 
+def test_tasks_of_the_evaluation_that_have_no_place_wait() -> None:
+    config = config_of(evaluation={"pairs": "/nowhere/held.jsonl", "gpus": 1})
+    seconds = []
+    for on in ("4xH100", "2xH100", "1xH100"):
+        known = known_of(config, on, held_out=Lengths(np.array([500])), num_held_out=2000)
+        cost = stage_costs(known)["evaluation"]
+        assert cost.seconds is not None
+        seconds.append(cost.seconds - cost.start)
+    assert [one / seconds[0] for one in seconds] == pytest.approx([1, 2, 4])  # four tasks
+
+
 def test_the_sweep_is_monotonic_and_says_what_does_not_fit() -> None:
     rows = sweep.sweep()
     assert len(rows) == len(sweep.PAIRS) * len(sweep.COUNTS)

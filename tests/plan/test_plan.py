@@ -117,6 +117,14 @@ def test_more_workers_than_gpus_is_told_and_not_counted(config: Path) -> None:
     assert plan.gpu_hours == 0
 
 
+def test_a_disk_that_is_too_small_is_told(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not [note for note in pdray.Run(config).estimate().notes if "its disk has" in note]
+    monkeypatch.setattr("pdray.plan.estimate._free_bytes", lambda run: 0)
+    notes = pdray.Run(config).estimate().notes
+    assert [note for note in notes if "but its disk has 0 free; set run to another one" in note]
+    assert not [note for note in pdray.Run(config).estimate("8xH100").notes if "its disk has" in note]
+
+
 def test_measured_rates_are_used_and_named(config: Path) -> None:
     settings = yaml.safe_load(config.read_text())
     key = rate_key("alignment", settings["alignment"]["policy"], "float32", False)
