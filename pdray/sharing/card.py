@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,6 +92,8 @@ def write_card(run: RunView, folder: Path, done: Exported, form: str) -> None:
         form: the files' suffix.
     """
     total, metrics = sum(done.pairs.values()), run["selection"].metrics
+    later = ("alignment", "evaluation")  # what was done with the pairs is not how they were selected
+    selecting = replace(run, config={name: value for name, value in run.config.items() if name not in later})
     head = {
         "license": done.license,
         "task_categories": ["text-generation"],
@@ -112,7 +114,7 @@ def write_card(run: RunView, folder: Path, done: Exported, form: str) -> None:
         done=done,
         total=total,
         headline=words.headline(run),
-        asked=words.asked(run),
+        asked=words.asked(selecting),
         came_out=words.came_out(run, None),
         metrics=metrics,
         proxies=run["proxies"].metrics.get("aspects", {}),

@@ -102,6 +102,7 @@ def test_the_card_tells_what_was_done_and_nothing_of_the_machine(tmp_path: Path)
     assert "`````text\n[prompt]\n```\n# not a heading" in text, "a fence that no text closes"
     assert "x" * 600 in text and "x" * 1000 not in text
     assert "longer one in 55.0% of the kept pairs" in text
+    assert "Keep 30% of the pairs by the strategy pd" in text and "Train the policy" not in text
 
 
 @pytest.mark.parametrize(
