@@ -126,10 +126,6 @@ class Slurm:
         output = f"--output={self.folder}/job-%A-%a.log"
         return self._run("sbatch", "--parsable", "--mem=1000", output, *options, str(SCRIPT), *words)
 
-    def scontrol(self, *words: str) -> None:
-        """The command."""
-        self._run("scontrol", *words)
-
     def signal(self, job: str) -> None:
         """What SLURM sends before the time limit, to the script alone."""
         self._run("scancel", "--batch", "--signal=USR1", job)
