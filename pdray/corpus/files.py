@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -48,9 +49,7 @@ def list_files(pattern: str) -> tuple[pafs.FileSystem, list[str]]:
         files = expand(pattern)
         for path in files:
             if not _is_utf8(path):
-                raise UserError(
-                    f"the name of the file {path!r} is not UTF-8, and pyarrow opens no such file; rename it"
-                )
+                raise _not_utf8(path)
         return pafs.LocalFileSystem(), files
     location, mark, query = pattern.partition("?")
     glob = GLOB.search(location)
@@ -61,11 +60,13 @@ def list_files(pattern: str) -> tuple[pafs.FileSystem, list[str]]:
         if info.type == pafs.FileType.File:
             return filesystem, [path]
         found = filesystem.get_file_info(pafs.FileSelector(path, recursive=True, allow_not_found=True))
+        files = sorted(f.path for f in found if f.is_file and is_data_file(f.path))
     except OSError as error:
         raise UserError(
             f"corpus.path {pattern} cannot be listed: {error}; check the address and the credentials"
         ) from None
-    files = sorted(f.path for f in found if f.is_file and is_data_file(f.path))
+    except UnicodeDecodeError as error:  # where a path is asked for
+        raise _not_utf8(os.fsdecode(error.object)) from None
     if glob:
         try:
             wanted = re.compile(glob_translate((path + location[len(root) :]).lstrip("/")))
@@ -75,6 +76,10 @@ def list_files(pattern: str) -> tuple[pafs.FileSystem, list[str]]:
     if not files:
         raise UserError(f"corpus.path matches no data file: {pattern}; correct the path or the glob")
     return filesystem, files
+
+
+def _not_utf8(path: str) -> UserError:
+    return UserError(f"the name of the file {path!r} is not UTF-8, and pyarrow opens no such file; rename it")
 
 
 def _is_utf8(path: str) -> bool:

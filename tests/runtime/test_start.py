@@ -38,6 +38,15 @@ class FakeInit:
             raise Exception("The current node timed out during startup. This could happen because ...")
 
 
+@pytest.fixture(autouse=True)
+def another_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Ray that other tests of this process may share is not seen here, and lives on."""
+    import ray
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+
+
 @pytest.mark.parametrize("failures", [0, 2, 3])
 def test_a_start_that_takes_too_long_is_tried_again(failures: int, monkeypatch: pytest.MonkeyPatch) -> None:
     import ray
