@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pyarrow as pa
-from pydantic import TypeAdapter
 
 from pdray.paths import is_remote
 
@@ -298,6 +297,8 @@ def check_types(output: Output) -> None:
     Raises:
         ValueError: a part is of another type.
     """
+    from pydantic import TypeAdapter
+
     TypeAdapter(type(output)).validate_json(json.dumps(asdict(output)), strict=True)
 
 

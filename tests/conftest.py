@@ -20,7 +20,7 @@ os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # some tests import ray b
 
 
 # Files by what they wait for, the longest first: what runs side by side then ends together.
-LONG = ("tests/integration/test_alignment", "tests/chaos", "tests/integration", "tests/fuzz", "tests/engines")
+LONG = ("tests/integration/test_alignment", "tests/integration", "tests/fuzz", "tests/engines")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

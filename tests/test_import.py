@@ -41,6 +41,11 @@ def test_a_stage_imports_models_only_when_it_runs(room: str) -> None:
     assert loaded_by(f"import pdray.{room}.stage", HEAVY) == []
 
 
+def test_the_passes_of_the_selection_read_no_settings() -> None:
+    """A worker imports them once for a second's work; pydantic and what it imports took half of that."""
+    assert loaded_by("import pdray.selection.kept, pdray.runtime.tasks", ("ray", "pydantic", "yaml", *HEAVY)) == []
+
+
 EVERY_MODULE = """
 import importlib, pkgutil, sys
 import pdray

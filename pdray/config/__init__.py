@@ -11,14 +11,13 @@ from pdray.config.evaluation import EvaluationConfig
 from pdray.config.load import ConfigError, build_config, load_config
 from pdray.config.logprobs import LogprobsConfig
 from pdray.config.lora import LoraConfig
-from pdray.config.proxies import UNIFIED, MultiHeadModel, ProxiesConfig
+from pdray.config.proxies import MultiHeadModel, ProxiesConfig
 from pdray.config.run import ClusterConfig, RunConfig, SelectionConfig
 from pdray.config.scores import ScoresConfig
 from pdray.config.section import HOW, Section, alike, fingerprinted, section_of
 
 __all__ = [
     "HOW",
-    "UNIFIED",
     "AlignmentConfig",
     "ClusterConfig",
     "ColumnNames",

@@ -6,11 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
+from pdray.aspects import UNIFIED
 from pdray.config.lora import LoraConfig
 from pdray.config.section import HOW, Count, Name, Section, Share, require_distinct
-
-# What the reward model of all aspects together is called where aspects are.
-UNIFIED = "unified"
 
 
 class MultiHeadModel(Section):

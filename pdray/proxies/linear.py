@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pdray.config import UNIFIED, ProxiesConfig
+from pdray.aspects import UNIFIED
+from pdray.config import ProxiesConfig
 from pdray.errors import UserError
 from pdray.proxies import length, quality, tanh
 from pdray.proxies.data import trains_baseline

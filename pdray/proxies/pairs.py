@@ -16,7 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pdray.config import UNIFIED, ProxiesConfig
+from pdray.aspects import UNIFIED
+from pdray.config import ProxiesConfig
 from pdray.errors import UserError
 from pdray.hashing import hash64
 from pdray.runtime.tasks import run_tasks

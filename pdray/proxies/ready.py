@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pdray.config import UNIFIED, ProxiesConfig
+from pdray.aspects import UNIFIED
+from pdray.config import ProxiesConfig
 from pdray.models.folder import num_labels, read_config
 from pdray.schema import ProxiesOutput, RewardModel
 from pdray.stages import StageContext, StageResult

@@ -7,7 +7,8 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from pdray.config import UNIFIED, MultiHeadModel, ProxiesConfig, RunConfig, ScoresConfig, fingerprinted
+from pdray.aspects import UNIFIED
+from pdray.config import MultiHeadModel, ProxiesConfig, RunConfig, ScoresConfig, fingerprinted
 from pdray.errors import UserError, check_together, user_errors
 from pdray.identity import model_identity
 from pdray.models.folder import Kind, check_model_folder

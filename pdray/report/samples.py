@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from pdray.hashing import hash64
 from pdray.report.tables import PairColumns, PairTables, UnreadableError
-from pdray.schema import PAIRS, PROMPTS, TEXTS, text_type
+from pdray.schema import PAIRS, PROMPTS, TEXTS
 from pdray.selection.kept import read_places
 
 NEGATIVE, CUT, POSITIVE = "Most negative divergence", "At the cut", "Most positive divergence"
@@ -116,9 +116,8 @@ def _pairs(tables: PairTables, shard: int, rows: list[int]) -> list[tuple[int, d
     prompt_row = tables.corpus.read(TEXTS, shard, ["prompt_row"])["prompt_row"].to_numpy()
     if max(chosen.max(), rejected.max()) >= len(prompt_row):
         raise UnreadableError(f"{tables.corpus.folder.name} lacks texts of shard {shard}")
-    kind = text_type(tables.conversational)
-    (prompts,) = read_places(tables.corpus, shard, PROMPTS, "prompt", [prompt_row[chosen]], kind)
-    responses = read_places(tables.corpus, shard, TEXTS, "response", [chosen, rejected], kind)
+    (prompts,) = read_places(tables.corpus, shard, PROMPTS, "prompt", [prompt_row[chosen]])
+    responses = read_places(tables.corpus, shard, TEXTS, "response", [chosen, rejected])
     texts: dict[str, pa.Array] = dict(zip(("prompt", "chosen", "rejected"), [prompts, *responses], strict=True))
     found = []
     for number, (row, pair, facts) in enumerate(zip(rows, pairs.to_pylist(), selected, strict=True)):

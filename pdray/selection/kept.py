@@ -14,15 +14,13 @@ import pyarrow.compute as pc
 
 from pdray.errors import UserError
 from pdray.runtime.tasks import SHARD_SECONDS
-from pdray.schema import KEPT, PAIRS, PROMPTS, TEXTS, kept_schema, selection_schema, text_type
+from pdray.schema import KEPT, PAIRS, PROMPTS, TEXTS, kept_schema, selection_schema
 from pdray.selection.cut import Cut, GroupCuts
 from pdray.selection.groups import BY, MOST_GROUPS, add_counts, count_groups, in_order, length_groups, named_groups
 from pdray.selection.order import Margins, Ordering
 from pdray.selection.radix import NOT_FINITE, ordered_bits
 from pdray.selection.strategies.random import random_keys
 from pdray.shards import Outcome, ShardedFolder, attempted
-
-BATCH_ROWS = 4096
 
 
 @dataclass(frozen=True)
@@ -101,19 +99,18 @@ class KeptWriter:
         prompt_row = corpus.read(TEXTS, shard, ["prompt_row"])["prompt_row"].to_numpy()
         if len(pairs) and max(chosen.max(), rejected.max()) >= len(prompt_row):
             raise UserError(_lacks_rows(corpus, TEXTS, shard))
-        kind = text_type(self.conversational)
-        (prompts,) = read_places(corpus, shard, PROMPTS, "prompt", [prompt_row[chosen]], kind)
-        responses = read_places(corpus, shard, TEXTS, "response", [chosen, rejected], kind)
+        (prompts,) = read_places(corpus, shard, PROMPTS, "prompt", [prompt_row[chosen]])
+        responses = read_places(corpus, shard, TEXTS, "response", [chosen, rejected])
         return pa.table([ids, prompts, *responses, pairs["aspect"]], schema=kept_schema(self.conversational))
 
 
 def read_places(
-    corpus: ShardedFolder, shard: int, table: str, column: str, places: list[np.ndarray], kind: pa.DataType
-) -> list[pa.Array]:
+    corpus: ShardedFolder, shard: int, table: str, column: str, places: list[np.ndarray]
+) -> list[pa.ChunkedArray]:
     """A column of a shard at some row numbers.
 
-    Read in small batches, of which only what is asked for is kept: the rest never leaves the processor's cache, and a
-    worker holds no more than it writes.
+    The column is decoded as a whole, which is bounded by the size of a shard: to pick rows from small batches and put
+    them together afterwards costs half as much again.
 
     Args:
         corpus: has the table.
@@ -121,25 +118,17 @@ def read_places(
         table: its name.
         column: of prompts or responses.
         places: lists of row numbers, in any order.
-        kind: type of the column.
 
     Returns:
-        an array for each list, in its order.
+        a column for each list, in its order.
 
     Raises:
         UserError: the table is gone, damaged or shorter than the row numbers ask for.
     """
-    wanted = np.unique(np.concatenate(places))
-    found: list[pa.Array] = [pa.array([], kind)]
-    start = 0
-    for batch in corpus.batches(table, shard, [column], BATCH_ROWS):
-        low, high = np.searchsorted(wanted, [start, start + len(batch)])
-        found.append(batch[column].take(pa.array(wanted[low:high] - start)))
-        start += len(batch)
-    if len(wanted) and wanted[-1] >= start:
+    whole = corpus.read(table, shard, [column])[column]
+    if any(len(rows) and rows.max() >= len(whole) for rows in places):
         raise UserError(_lacks_rows(corpus, table, shard))
-    whole = pa.concat_arrays(found)
-    return [whole.take(pa.array(np.searchsorted(wanted, rows))) for rows in places]
+    return [whole.take(pa.array(rows)) for rows in places]
 
 
 def _lacks_rows(corpus: ShardedFolder, table: str, shard: int) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pdray.config import UNIFIED
+from pdray.aspects import UNIFIED
 from pdray.errors import UserError
 from pdray.schema import PAIRS, TEXTS
 from pdray.selection import strategies

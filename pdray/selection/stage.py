@@ -17,7 +17,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from pdray.config import UNIFIED, RunConfig, SelectionConfig, fingerprinted
+from pdray.aspects import UNIFIED
+from pdray.config import RunConfig, SelectionConfig, fingerprinted
 from pdray.errors import UserError, user_errors
 from pdray.runtime.tasks import outcomes, sum_over_shards
 from pdray.schema import PAIRS, TEXTS, CorpusOutput, SelectionOutput

@@ -136,7 +136,7 @@ KINDS = [(tiny_encoder, "mean"), (tiny_encoder, "cls"), (tiny_roberta, "mean"), 
     [
         *((*kind, "transformers") for kind in KINDS),
         (tiny_encoder, "mean", "vllm"),
-        (tiny_llama_lm, "last", "vllm"),
+        pytest.param(tiny_llama_lm, "last", "vllm", marks=pytest.mark.slow),
         pytest.param(tiny_encoder, "cls", "vllm", marks=pytest.mark.slow),
         pytest.param(tiny_roberta, "mean", "vllm", marks=pytest.mark.slow),
     ],

@@ -145,6 +145,7 @@ def test_rewards_of_the_model_are_its_head_on_the_features(
     assert checked >= result.rows_out
 
 
+@pytest.mark.slow
 def test_a_killed_run_continues_with_its_features_and_makes_the_same_bytes(
     tmp_path: Path, head_run: tuple[Path, StageResult], corpus: Upstream, bert: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -143,11 +143,12 @@ def features_of(bert: RewardModel, root: Path, covered: list[list[int]]) -> Upst
 @pytest.mark.parametrize(
     ("covered", "dense"),
     [
-        pytest.param([list(range(0, 50, 2)), [], [3, 69]], None, id="some texts", marks=pytest.mark.slow),
-        pytest.param([list(range(50)), [], list(range(70))], None, id="every text", marks=pytest.mark.slow),
+        pytest.param([list(range(0, 50, 2)), [], [3, 69]], None, id="some texts"),
+        pytest.param([list(range(50)), [], list(range(70))], None, id="every text"),
         pytest.param([list(range(0, 50, 2)), [], [3, 69]], "bert.pooler.dense", id="some, by a dense layer"),
     ],
 )
+@pytest.mark.slow
 def test_rewards_from_features_are_those_of_the_engine(
     tmp_path: Path, bert: RewardModel, covered: list[list[int]], dense: str | None
 ) -> None:

@@ -87,6 +87,7 @@ def test_more_broken_texts_than_allowed_are_refused(tmp_path: Path, bert: Reward
         score(tmp_path, upstream, load=RaisingEngine, max_failed=0.001, parity_rows=2)
 
 
+@pytest.mark.slow
 def test_an_engine_that_breaks_altogether_fails_the_stage(tmp_path: Path, bert: RewardModel) -> None:
     with pytest.raises(UserError, match=f"{TooManyFailedError.__name__}: more than 0 texts cannot be scored: .* gone"):
         score(tmp_path, upstream_of(tmp_path, bert), load=BrokenEngine)
@@ -117,6 +118,7 @@ print(result.metrics["num_actors"], result.metrics["computed"])
 """
 
 
+@pytest.mark.slow
 def test_a_cluster_of_one_cpu_does_not_wait_for_itself(tmp_path: Path, bert: RewardModel) -> None:
     command = [sys.executable, "-c", ONE_CPU, str(tmp_path), bert.path]
     done = subprocess.run(command, capture_output=True, text=True, timeout=400, cwd=Path(__file__).parents[2])

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import importlib
-from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
     from pdray.selection.strategy import Strategy
 
 GROUP = "pdray.strategies"
@@ -61,4 +62,6 @@ def find(name: str) -> Strategy:
 
 
 def _added() -> dict[str, EntryPoint]:
+    from importlib.metadata import entry_points
+
     return {entry.name: entry for entry in entry_points(group=GROUP)}
