@@ -14,11 +14,14 @@ NO_SECRETS := --disable-plugin HexHighEntropyString --exclude-lines ':SEC/?RET@|
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(EXTRA)
+# What builds the site: the extra docs, and the two packages that pdray's settings need to be imported.
+SITE := .venv-docs
+SITE_NEEDS := $(shell sed -n '/^docs = \[/,/^\]/s/.*"\(.*\)".*/\1/p; s/^    "\(py\(dantic\|yaml\)==.*\)",/\1/p' pyproject.toml)
 TORCH := $(shell sed -n 's/.*"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
-CHECKED := pdray jobs cluster tests benchmarks
+CHECKED := pdray jobs cluster tests benchmarks docs/conf.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test slow fuzz bench chaos lint format clean distclean
+.PHONY: help setup demo test slow fuzz bench chaos docs lint format clean distclean
 
 help:  ## what there is to make
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -65,6 +68,16 @@ chaos: setup  ## kills, cut networks, full disks, clocks that jump, on a cluster
 	$(BIN)/python -m pytest -m chaos
 	$(BIN)/python -m benchmarks.chaos --out benchmarks/results/chaos-2core.json $(ARGS)
 
+# Its own environment, a minute's work: the pages can be built where nothing of pdray is installed.
+$(SITE)/.installed: pyproject.toml Makefile
+	$(PYTHON) -m venv --clear $(SITE)
+	$(SITE)/bin/python -m pip install --quiet $(SITE_NEEDS)
+	@touch $@
+
+docs: $(SITE)/.installed  ## the documentation as a site, build/docs/index.html; a broken link or reference fails
+	$(SITE)/bin/sphinx-build --fresh-env --fail-on-warning --keep-going --quiet docs build/docs
+	@echo build/docs/index.html
+
 lint: setup  ## ruff, mypy, secrets in the tree, known faults of dependencies
 	$(BIN)/ruff check $(CHECKED)
 	$(BIN)/ruff format --check $(CHECKED)
@@ -80,5 +93,5 @@ clean:  ## remove caches and build output
 	rm -rf build dist pdray.egg-info .pytest_cache .mypy_cache .ruff_cache
 	find $(CHECKED) -name __pycache__ -prune -exec rm -rf {} +
 
-distclean: clean  ## remove .venv as well
-	rm -rf $(VENV)
+distclean: clean  ## remove .venv and .venv-docs as well
+	rm -rf $(VENV) $(SITE)

@@ -1,7 +1,7 @@
-"""Write the README's tables from the result files.
+"""Write the tables of README.md and docs/ from the result files.
 
-    python -m benchmarks.tables            # rewrites README.md
-    python -m benchmarks.tables --check    # exit code 1 where README.md says something else
+    python -m benchmarks.tables            # rewrites the pages that have tables
+    python -m benchmarks.tables --check    # exit code 1 where a page says something else
 
 A table stands between ``<!-- table NAME -->`` and ``<!-- end of table -->``; NAME is a key of :data:`TABLES`.
 """
@@ -17,6 +17,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 BLOCK = re.compile(r"(<!-- table (?P<name>[\w-]+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 
 MISSING = "–"
@@ -154,6 +155,13 @@ METHOD: list[Column] = [
     ("accuracy on new pairs, 20%", bounds("accuracy 0.2")),
     ("CPU seconds", figure("cpu_seconds", 0)),
 ]
+METHOD_SHORT: list[Column] = [
+    ("strategy", figure("strategy")),
+    ("pairs", figure("pairs", 0)),
+    ("conflicts among them", figure("conflict 0.2", 3)),
+    ("win rate over SFT, by true reward", bounds("win_rate 0.2")),
+    ("accuracy on new pairs", bounds("accuracy 0.2")),
+]
 METHOD_SHAPE: list[Column] = [
     ("line of the paper", figure("line")),
     ("seeds", figure("seeds")),
@@ -173,6 +181,7 @@ TABLES: dict[str, tuple[str, list[Column]]] = {
     "scale": ("scale-2core.json", SCALE),
     "proxies": ("proxies-2core.json", PROXIES),
     "method": ("method-2core.json", METHOD),
+    "method-short": ("method-2core.json", METHOD_SHORT),
     "method-shape": ("method-2core-shape.json", METHOD_SHAPE),
     "proxy-prompts": ("proxy-prompts-2core.json", PROMPTS),
 }
@@ -202,7 +211,7 @@ def by_strategy(rows: list[Row]) -> list[Row]:
 def table(name: str) -> str:
     """A table in Markdown; a figure that no row has gets no column."""
     file, columns = TABLES[name]
-    rows = by_strategy(load(file)) if name == "method" else load(file)
+    rows = by_strategy(load(file)) if name in ("method", "method-short") else load(file)
     columns = [(title, value) for title, value in columns if any(value(row) != MISSING for row in rows)]
     lines = [[title for title, _ in columns], ["---"] * len(columns)]
     lines += [[str(value(row)) for _, value in columns] for row in rows]
@@ -215,16 +224,15 @@ def filled(text: str) -> str:
 
 
 def main() -> int:
-    """Rewrite or check the README."""
+    """Rewrite or check the pages."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="change nothing; exit code 1 where a table differs")
     args = parser.parse_args()
-    readme = ROOT / "README.md"
-    before = readme.read_text(encoding="utf-8")
-    after = filled(before)
+    differing = [page for page in PAGES if filled(page.read_text(encoding="utf-8")) != page.read_text(encoding="utf-8")]
     if args.check:
-        return int(before != after)
-    readme.write_text(after, encoding="utf-8")
+        return int(bool(differing))
+    for page in differing:
+        page.write_text(filled(page.read_text(encoding="utf-8")), encoding="utf-8")
     return 0
 
 

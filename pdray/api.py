@@ -73,7 +73,7 @@ class StageOutput:
 
     @property
     def rows(self) -> int:
-        """Rows written: pairs, or texts."""
+        """How many rows were written, pairs or texts."""
         return int(self.manifest["rows_out"])
 
     def files(self, table: str) -> list[str]:

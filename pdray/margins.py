@@ -1,4 +1,4 @@
-"""The length-corrected reward margin (METHOD: eq. 17): what the proxies report is what the selection uses."""
+"""The length-corrected reward margin (docs/method.md: eq. 17): what the proxies report is what the selection uses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The README's tables are those of the result files, and a ratio that got worse is said to be."""
+"""The tables of README.md and docs/ are those of the result files, and a ratio that got worse is said to be."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 
 from benchmarks.bench import BASELINES, compare
-from benchmarks.tables import BLOCK, ROOT, TABLES, filled
+from benchmarks.tables import BLOCK, PAGES, ROOT, TABLES, filled
 
 
-def test_the_tables_of_the_readme_are_those_of_the_results() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    names = [block["name"] for block in BLOCK.finditer(readme)]
-    assert names and set(names) <= set(TABLES)
-    assert filled(readme) == readme, "run python -m benchmarks.tables"
+def test_the_tables_of_the_pages_are_those_of_the_results() -> None:
+    pages = [page.read_text(encoding="utf-8") for page in PAGES]
+    names = {block["name"] for page in pages for block in BLOCK.finditer(page)}
+    assert names and names <= set(TABLES)
+    assert [filled(page) for page in pages] == pages, "run python -m benchmarks.tables"
 
 
 @pytest.mark.parametrize(

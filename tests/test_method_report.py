@@ -1,4 +1,4 @@
-"""The rows of the method's benchmark become the README's tables and two pictures."""
+"""The rows of the method's benchmark become the tables of docs/benchmarks.md and two pictures."""
 
 from __future__ import annotations
 

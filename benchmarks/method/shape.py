@@ -98,7 +98,7 @@ def verdict(found: Estimate, alike: bool) -> str:
 
 
 def claims(levels: list[float], sweep_level: float) -> list[Claim]:
-    """The lines of the paper (METHOD: what the paper compares).
+    """The lines of the paper (docs/method.md: variants, and what the paper reports).
 
     Args:
         levels: of conflict, rising.

@@ -1,4 +1,4 @@
-"""What a pair brings to DFPO: κ and Δφ of −log σ(κM + Δφ) (METHOD: from the objective to the selection).
+"""What a pair brings to DFPO: κ and Δφ of −log σ(κM + Δφ) (docs/method.md, from an objective to a number).
 
 Maximising Σ_j w_j r_j / Σ_j w_j under a KL penalty gives Σ_j w_j Δr_j = (Σ_j w_j) M. For a pair that aspect k labelled
 this is Δr_k = ((Σ_j w_j) M + PD) / w_k with PD = −Σ_{j≠k} w_j Δr_j. With all weights 1 it is the paper's κM + PD; for

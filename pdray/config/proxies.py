@@ -39,7 +39,7 @@ ReadyModels = Annotated[
 
 
 class ProxiesConfig(Section):
-    """The proxy reward models, one per aspect (METHOD: eq. 11 and the length remedies)."""
+    """The proxy reward models, one per aspect (docs/method.md: eq. 11 and the length remedies)."""
 
     models: ReadyModels | None = Field(
         None,

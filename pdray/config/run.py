@@ -26,7 +26,7 @@ class ClusterConfig(Section):
 
 
 class SelectionConfig(Section):
-    """Which pairs are kept (METHOD: eq. 13-15 and the cut)."""
+    """Which pairs are kept (docs/method.md: eq. 13-15 and the cut)."""
 
     strategy: str = Field(
         "pd",

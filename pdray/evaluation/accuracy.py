@@ -27,7 +27,7 @@ class Estimate:
 
 
 def implicit_margins(policy: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """How much more a policy prefers the chosen response than its reference does: M_θ of METHOD without β.
+    """How much more a policy prefers the chosen response than its reference does: M_θ of docs/method.md without β.
 
     Args:
         policy, reference: (n, 2) log-probabilities of chosen and rejected response, nats.

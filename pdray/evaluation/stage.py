@@ -50,7 +50,7 @@ def check(config: RunConfig, upstream: Upstream) -> None:
 def run(ctx: StageContext) -> StageResult:
     """Compute what policy and reference give to both responses of every pair, and count the pairs that are right.
 
-    A pair is right where M_θ is above 0 (METHOD): policy and reference read what alignment lets them read.
+    A pair is right where M_θ is above 0 (docs/method.md): policy and reference read what alignment lets them read.
 
     Raises:
         UserError: the pairs cannot be read, or the tokenizer does not take them.

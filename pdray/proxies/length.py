@@ -1,4 +1,4 @@
-"""The two remedies against length bias, as pure functions (METHOD: balanced sampling, eq. 16 and 17).
+"""The two remedies against length bias, as pure functions (docs/method.md: balanced sampling, eq. 16 and 17).
 
 Rewards tend to grow with the length of a response whatever its aspect. Balanced sampling evens out how often
 the longer response is the chosen one; the penalty takes ρ per token of length difference out of the margin.

@@ -1,4 +1,4 @@
-"""Quantile scaling and preference divergence (METHOD: eq. 12-17) as pure array functions."""
+"""Quantile scaling and preference divergence (docs/method.md: eq. 12-17) as pure array functions."""
 
 from __future__ import annotations
 

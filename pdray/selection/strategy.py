@@ -74,7 +74,7 @@ class Columns(Protocol):
         ...
 
     def overall_gap(self) -> np.ndarray:
-        """(n,) float64, by the overall label: 1 for the chosen response, −1 for the rejected, 0 equal, NaN none."""
+        """(n,) float64 by the overall label, 1 for the chosen response, −1 for the rejected, 0 equal, NaN none."""
         ...
 
 
@@ -127,7 +127,7 @@ class Table:
 
     @cached_property
     def overall_gap(self) -> np.ndarray:
-        """(n,) float64, by the overall label: 1 for the chosen response, −1 for the rejected, 0 equal, NaN none."""
+        """(n,) float64 by the overall label, 1 for the chosen response, −1 for the rejected, 0 equal, NaN none."""
         return self.columns.overall_gap()
 
 

@@ -1,6 +1,6 @@
 """One case: a command run in this process, and the property that every case has to keep.
 
-It runs, or it ends in sentences for the user with the exit code that the README names: never a traceback, never a hang.
+It runs, or it ends in sentences for the user with an exit code of docs/first-hour.md: never a traceback, never a hang.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def check(kind: str, *words: str) -> Outcome:
 
 
 def judge(outcome: Outcome) -> None:
-    """Fail unless a command ended as the README says."""
+    """Fail unless a command ended as docs/first-hour.md says."""
     told = f"pdray {' '.join(map(repr, outcome.words))}\n{outcome.err}"
     assert outcome.code in (0, 2, 3, STARTS_RAY), told
     assert "Traceback" not in outcome.err + outcome.out, told
