@@ -130,6 +130,18 @@ def test_a_sentence_is_one_line_of_a_terminal(tmp_path: Path, capfd: pytest.Capt
     assert capfd.readouterr().err.splitlines()[-1].endswith("unrecognized arguments: a\\nb")
 
 
+def test_a_shell_is_told_what_may_come_next() -> None:
+    line = "pdray sel"
+    asked = {"_ARGCOMPLETE": "1", "COMP_LINE": line, "COMP_POINT": str(len(line))}
+    done = subprocess.run(
+        [sys.executable, "-m", "pdray"],
+        env=os.environ | asked | {"_ARGCOMPLETE_STDOUT_FILENAME": "/dev/stdout"},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, "select")
+
+
 def write_run(root: Path, **manifest: Any) -> None:
     store = RunStore(root)
     whole = {"fingerprint": "f", "rows_out": 1, "quarantined": 0, "seconds": 1, "output": {}, "metrics": {}}
