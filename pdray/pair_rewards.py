@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,9 @@ import pyarrow.parquet as pq
 
 from pdray.config import UNIFIED, RunConfig, build_config
 from pdray.errors import UserError, check_together
+from pdray.outputs import StageOutput
 from pdray.schema import PAIRS, TEXTS, CorpusOutput, ProxiesOutput
+from pdray.scoring.models import model_folder
 from pdray.shards import ShardedFolder
 from pdray.stages import StageContext, Upstream
 from pdray.storage import StoragePath
@@ -30,7 +33,10 @@ COLUMNS = ("prompt", *SIDES)
 
 
 def score_pairs(
-    pairs: pa.Table | Dataset, proxies: Mapping[str, Any], scratch: str | Path | None = None, **scores: Any
+    pairs: pa.Table | Dataset,
+    proxies: Mapping[str, Any] | StageOutput,
+    scratch: str | Path | None = None,
+    **scores: Any,
 ) -> pa.Table | Dataset:
     """The reward of every proxy for the chosen and the rejected response of each pair, as a run's scores would have it.
 
@@ -44,8 +50,9 @@ def score_pairs(
     Args:
         pairs: columns ``prompt``, ``chosen`` and ``rejected``, strings or lists of ``{role, content}``; a Ray Data set
             has ``pair_id`` too, text or integers, each once.
-        proxies: as ``proxies.models`` of a config: aspect -> folder of a sequence classifier, or
-            ``{"path": folder, "labels": {aspect: number}}`` for one with a label for each; two aspects or more.
+        proxies: what the stage proxies of a run has written; or as ``proxies.models`` of a config: aspect -> folder of
+            a sequence classifier, or ``{"path": folder, "labels": {aspect: number}}`` for one with a label for each;
+            two aspects or more.
         scratch: folder to make the temporary one in, which every node of a cluster mounts; None: this machine's.
         scores: settings of the section ``scores``, as in ``engine="transformers", max_tokens=1024``.
 
@@ -64,10 +71,10 @@ def score_pairs(
         raise UserError(f"pairs is a {type(pairs).__name__}; give a pyarrow.Table or a Ray Data set")
     _check_columns(pairs.column_names if is_table else pairs.columns() or [], is_table, scratch)
     with tempfile.TemporaryDirectory(prefix="pdray-pairs-", dir=scratch) as folder:
-        config = _config(Path(folder), proxies, scores)
+        config, models = _checked(Path(folder), proxies, scores)
         if is_table and len(pairs) == 0:
-            return _appended(pairs, _no_rewards(_aspects(config)))
-        return _scored(config, pairs)
+            return _appended(pairs, _no_rewards(_aspects(models)))
+        return _scored(config, models, pairs)
 
 
 def _check_columns(names: list[str], is_table: bool, scratch: str | Path | None) -> None:
@@ -79,23 +86,41 @@ def _check_columns(names: list[str], is_table: bool, scratch: str | Path | None)
         raise UserError(f"scratch is {scratch}, which is no folder here; make it, or name another")
 
 
-def _config(root: Path, proxies: Mapping[str, Any], scores: Mapping[str, Any]) -> RunConfig:
-    """A checked run of ready models; what it trains and selects is never looked at."""
+def _checked(
+    root: Path, proxies: Mapping[str, Any] | StageOutput, scores: Mapping[str, Any]
+) -> tuple[RunConfig, ProxiesOutput]:
+    """A run that is sound as far as scoring looks at it, and its reward models."""
     import pdray.proxies.stage
     import pdray.scoring.stage
+    from pdray.proxies.ready import reward_models
 
-    settings = {"run": str(root), "corpus": {"path": str(root / "pairs.parquet")}}
-    config = build_config({**settings, "proxies": {"models": dict(proxies)}, "scores": dict(scores)})
+    settings: dict[str, Any] = {"run": str(root), "corpus": {"path": str(root / "pairs.parquet")}, "scores": {**scores}}
+    if isinstance(proxies, StageOutput):
+        models = _of_run(proxies)
+        config = build_config({**settings, "proxies": {"base_model": models.models[0].path}})
+        pdray.scoring.stage.check(config, Upstream())
+        return config, models
+    config = build_config({**settings, "proxies": {"models": {**proxies}}})
     rooms = (pdray.proxies.stage, pdray.scoring.stage)
     check_together(partial(room.check, config, Upstream()) for room in rooms)
-    return config
+    aspects = [*config.proxies.model_aspects, *([UNIFIED] if config.proxies.has_unified else [])]
+    return config, ProxiesOutput(reward_models(config.proxies, aspects), dict.fromkeys(aspects, 0.0))
 
 
-def _aspects(config: RunConfig) -> list[str]:
-    return [*config.proxies.model_aspects, *([UNIFIED] if config.proxies.has_unified else [])]
+def _of_run(proxies: StageOutput) -> ProxiesOutput:
+    """The reward models of a run by their absolute paths, without the features of that run's texts."""
+    if proxies.name != "proxies":
+        raise UserError(f"proxies is the output of the stage {proxies.name}; give that of the stage proxies")
+    output, run = ProxiesOutput.load(proxies.manifest["output"]), StoragePath(proxies.folder).parent
+    models = [replace(model, path=str(model_folder(model.path, run))) for model in output.models]
+    return replace(output, models=models, features=None)
 
 
-def _scored(config: RunConfig, pairs: pa.Table | Dataset) -> pa.Table | Dataset:
+def _aspects(proxies: ProxiesOutput) -> list[str]:
+    return sorted(aspect for model in proxies.models for aspect in model.aspects if aspect is not None)
+
+
+def _scored(config: RunConfig, models: ProxiesOutput, pairs: pa.Table | Dataset) -> pa.Table | Dataset:
     from pdray.console import logs_to_file
     from pdray.runtime import head_watched, present_ray
 
@@ -107,9 +132,9 @@ def _scored(config: RunConfig, pairs: pa.Table | Dataset) -> pa.Table | Dataset:
 
                 _require_shared(root, console)
                 _write(pairs, config.corpus.patterns[0])
-                corpus, scores = _score(config, root, console)
+                corpus, scores = _score(config, models, console)
                 task = ray.remote(max_retries=3)(_shard_rewards)
-                found = [task.remote(corpus, scores, _aspects(config), shard) for shard in range(corpus.num_shards)]
+                found = [task.remote(corpus, scores, _aspects(models), shard) for shard in range(corpus.num_shards)]
                 if isinstance(pairs, pa.Table):
                     return _appended(pairs, pa.concat_tables(ray.get(found)))
                 return ray.data.from_arrow_refs(found)
@@ -144,12 +169,13 @@ def _labelled(pairs: pa.Table) -> pa.Table:
     return pairs.append_column("aspect", pa.array(["any"] * len(pairs), pa.string()))
 
 
-def _score(config: RunConfig, root: StoragePath, console: Console) -> tuple[ShardedFolder, ShardedFolder]:
+def _score(config: RunConfig, models: ProxiesOutput, console: Console) -> tuple[ShardedFolder, ShardedFolder]:
     """The shards of corpus and scores, from the stages' own work."""
     import pdray.corpus.stage
     import pdray.scoring.stage
     from pdray.progress import Progress
-    from pdray.proxies.ready import reward_models
+
+    root = StoragePath(config.run)
 
     def context(stage: str, upstream: Upstream) -> StageContext:
         folder = root / stage
@@ -159,20 +185,19 @@ def _score(config: RunConfig, root: StoragePath, console: Console) -> tuple[Shar
     ctx = context("corpus", Upstream())
     with ctx.progress.watchdog.watching():
         built = pdray.corpus.stage.build(ctx)
-    report, aspects = built.report, _aspects(config)
+    report = built.report
     if report.pairs == 0:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(report.reasons.items()))
         raise UserError(f"none of {report.rows:,} rows is a pair ({reasons}); give pairs with texts that differ")
     if bad := report.bad.total():
         ctx.progress.note(f"{bad:,} of {report.rows:,} rows are no pairs, and get no rewards")
-    output = CorpusOutput(
-        built.plan.num_shards, report.pairs, report.texts, aspects, {}, conversational=built.rules.conversational
-    )
+    conversational = built.rules.conversational
+    output = CorpusOutput(built.plan.num_shards, report.pairs, report.texts, _aspects(models), {}, conversational)
     upstream = Upstream(
         folders={"corpus": ctx.folder},
         fingerprints={"corpus": FINGERPRINT},
         corpus=output,
-        proxies=ProxiesOutput(reward_models(config.proxies, aspects), dict.fromkeys(aspects, 0.0)),
+        proxies=models,
     )
     scoring = context("scores", upstream)
     with scoring.progress.watchdog.watching():

@@ -132,13 +132,9 @@ def test_a_sentence_is_one_line_of_a_terminal(tmp_path: Path, capfd: pytest.Capt
 
 def test_a_shell_is_told_what_may_come_next() -> None:
     line = "pdray sel"
-    asked = {"_ARGCOMPLETE": "1", "COMP_LINE": line, "COMP_POINT": str(len(line))}
-    done = subprocess.run(
-        [sys.executable, "-m", "pdray"],
-        env=os.environ | asked | {"_ARGCOMPLETE_STDOUT_FILENAME": "/dev/stdout"},
-        capture_output=True,
-        text=True,
-    )
+    asked = {"COMP_LINE": line, "COMP_POINT": str(len(line)), "_ARGCOMPLETE_STDOUT_FILENAME": "/dev/stdout"}
+    environment = os.environ | asked | {"_ARGCOMPLETE": "1"}
+    done = subprocess.run([sys.executable, "-m", "pdray"], env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stdout.strip()) == (0, "select")
 
 

@@ -39,6 +39,8 @@ def test_all_that_is_wrong_with_models_and_settings_is_told(tmp_path: Path) -> N
     with pytest.raises(UserError, match="models/x") as told:
         pdray.score_pairs(PAIRS, PROXIES)
     assert "models/y" in str(told.value)
+    with pytest.raises(UserError, match="the output of the stage scores; give that of the stage proxies"):
+        pdray.score_pairs(PAIRS, pdray.StageOutput("scores", "/runs/1/scores-1", {}))
 
 
 def outputs(whole_run: WholeRun) -> dict[str, pdray.StageOutput]:
@@ -69,7 +71,7 @@ def test_a_table_gets_the_rewards_of_the_run(whole_run: WholeRun, ray_local: Non
     kept = stages["selection"].table("kept").slice(0, 12)
     odd = pa.table({name: ["same"] for name in kept.column_names}, schema=kept.schema)
     pairs = pa.concat_tables([kept.slice(6), odd, kept])
-    scored = pdray.score_pairs(pairs, stages["proxies"].reward_models, engine="transformers", max_tokens=128)
+    scored = pdray.score_pairs(pairs, stages["proxies"], engine="transformers", max_tokens=128)
     assert scored.select(pairs.column_names) == pairs
     known = rewards_of(stages)
     names = sorted(next(iter(known.values())))
@@ -88,7 +90,7 @@ def test_a_ray_data_set_gets_them_by_pair_id(whole_run: WholeRun, ray_local: Non
     before = ray.data.DataContext.get_current().read_op_min_num_blocks
     stages = outputs(whole_run)
     pairs = stages["selection"].ray_dataset("kept").limit(12)
-    scored = pdray.score_pairs(pairs, stages["proxies"].reward_models, engine="transformers", max_tokens=128)
+    scored = pdray.score_pairs(pairs, stages["proxies"], engine="transformers", max_tokens=128)
     known = rewards_of(stages)
     rows = scored.take_all()
     assert sorted(row["pair_id"] for row in rows) == sorted(row["pair_id"] for row in pairs.take_all())
@@ -97,19 +99,3 @@ def test_a_ray_data_set_gets_them_by_pair_id(whole_run: WholeRun, ray_local: Non
             known[row["pair_id"]], abs=1e-5
         )
     assert ray.data.DataContext.get_current().read_op_min_num_blocks == before
-
-
-def test_only_the_proxies_have_reward_models() -> None:
-    models = [{"path": "proxies-1/x", "aspects": ["x"]}, {"path": "/ready/y", "aspects": ["y"]}]
-    handed = {"output": {"models": models, "length_penalty": {}}}
-    assert pdray.StageOutput("proxies", "/runs/1/proxies-1", handed).reward_models == {
-        "x": "/runs/1/proxies-1/x",
-        "y": "/ready/y",
-    }
-    handed["output"]["models"] = [{"path": "proxies-1/model", "aspects": [None, "y", "x"]}]
-    assert pdray.StageOutput("proxies", "s3://b/1/proxies-1", handed).reward_models == {
-        "path": "s3://b/1/proxies-1/model",
-        "labels": {"y": 1, "x": 2},
-    }
-    with pytest.raises(UserError, match="the stage scores has no reward models"):
-        _ = pdray.StageOutput("scores", "/runs/1/scores-1", {}).reward_models
