@@ -94,7 +94,9 @@ def _checked(
     import pdray.scoring.stage
     from pdray.proxies.ready import reward_models
 
-    settings: dict[str, Any] = {"run": str(root), "corpus": {"path": str(root / "pairs.parquet")}, "scores": {**scores}}
+    path = root / "pairs.parquet"
+    path.touch()  # a config names files that are there; the pairs come later
+    settings: dict[str, Any] = {"run": str(root), "corpus": {"path": str(path)}, "scores": {**scores}}
     if isinstance(proxies, StageOutput):
         models = _of_run(proxies)
         config = build_config({**settings, "proxies": {"base_model": models.models[0].path}})
@@ -155,11 +157,12 @@ def _require_shared(root: StoragePath, console: Console) -> None:
 
 
 def _write(pairs: pa.Table | Dataset, path: str) -> None:
-    """Write pairs as the file of a corpus, or as a folder of such; a table's rows go by their number."""
+    """Put pairs in the place of a file, or of a folder of such; a table's rows go by their number."""
     if isinstance(pairs, pa.Table):
         numbers = pa.array(map(str, range(len(pairs))), pa.string())
         pq.write_table(_labelled(pairs.select(COLUMNS).append_column("pair_id", numbers)), path)
     else:
+        Path(path).unlink()
         plain = pairs.select_columns(["pair_id", *COLUMNS])
         plain.map_batches(_labelled, batch_format="pyarrow").write_parquet(path)
 
