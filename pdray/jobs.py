@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-
-from pdray.cli import main
+from pdray.cli.ending import exit_code
+from pdray.cli.parser import Parser
+from pdray.cli.run import run_config, take_run
 
 
 def run_until(stage: str | None = None) -> int:
-    """Run ``pdray run`` with this script's own arguments.
+    """:meth:`pdray.Run.run` with a config and settings from this script's own arguments.
 
     Args:
         stage: the last stage to run; None runs them all.
@@ -16,5 +16,7 @@ def run_until(stage: str | None = None) -> int:
     Returns:
         the exit code of ``pdray run``.
     """
-    until = ["--until", stage] if stage else []
-    return main(["run", *sys.argv[1:], *until])
+    parser = Parser(description=f"Run what is not done yet, {f'up to the stage {stage}' if stage else 'every stage'}.")
+    take_run(parser)
+    parser.set_defaults(until=stage, only_prints=False)
+    return exit_code(run_config, parser.parse_args())

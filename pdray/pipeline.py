@@ -14,7 +14,7 @@ from typing import Any
 
 from pdray.config import RunConfig
 from pdray.console import Console, logs_to_file
-from pdray.errors import EXIT_OK, UserError, check_together, reason
+from pdray.errors import UserError, check_together, reason
 from pdray.models.folder import is_whole
 from pdray.schema import Output, check_types, model_folders, to_json
 from pdray.shards import ShardedFolder
@@ -125,7 +125,7 @@ def up_to(steps: list[Step], until: str | None) -> list[Step]:
     return steps[: names.index(until) + 1]
 
 
-def run_pipeline(config: RunConfig, until: str | None = None) -> int:
+def run_pipeline(config: RunConfig, until: str | None = None) -> list[Step]:
     """Run what is not done yet, up to and including a stage.
 
     Args:
@@ -133,7 +133,7 @@ def run_pipeline(config: RunConfig, until: str | None = None) -> int:
         until: name of the last stage; None runs all.
 
     Returns:
-        the exit code.
+        every step of the run, finished ones with their manifest.
 
     Raises:
         UserError: something that the user can mend; :mod:`pdray.cli` prints it.
@@ -148,14 +148,14 @@ def run_pipeline(config: RunConfig, until: str | None = None) -> int:
         waiting = [step.stage.name for step in steps if step.manifest is None]
         if not waiting:
             Console().say(f"nothing to do: {', '.join(step.stage.name for step in steps)} are complete in {config.run}")
-            return EXIT_OK
+            return whole
         with _logs(store) as console:
             try:
                 _run_steps(config, steps, console)
             finally:
                 console.clear()
             _write_page(config, steps, console)
-    return EXIT_OK
+    return steps + whole[len(steps) :]
 
 
 def _write_page(config: RunConfig, steps: list[Step], console: Console) -> None:

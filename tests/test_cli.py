@@ -130,6 +130,14 @@ def test_a_sentence_is_one_line_of_a_terminal(tmp_path: Path, capfd: pytest.Capt
     assert capfd.readouterr().err.splitlines()[-1].endswith("unrecognized arguments: a\\nb")
 
 
+def test_a_shell_is_told_what_may_come_next() -> None:
+    line = "pdray sel"
+    asked = {"COMP_LINE": line, "COMP_POINT": str(len(line)), "_ARGCOMPLETE_STDOUT_FILENAME": "/dev/stdout"}
+    environment = os.environ | asked | {"_ARGCOMPLETE": "1"}
+    done = subprocess.run([sys.executable, "-m", "pdray"], env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, "select")
+
+
 def write_run(root: Path, **manifest: Any) -> None:
     store = RunStore(root)
     whole = {"fingerprint": "f", "rows_out": 1, "quarantined": 0, "seconds": 1, "output": {}, "metrics": {}}

@@ -36,6 +36,11 @@ def test_the_package_alone_reads_nothing_else() -> None:
     assert loaded_by("import pdray; pdray.Run", ("ray", *HEAVY)) == []
 
 
+def test_the_command_line_reads_little_before_it_knows_the_command() -> None:
+    code = "from pdray.cli import build_parser; build_parser()"
+    assert loaded_by(code, ("ray", "pyarrow", "numpy", "pydantic", "yaml", "argcomplete", *HEAVY)) == []
+
+
 @pytest.mark.parametrize("room", ROOMS)
 def test_a_stage_imports_models_only_when_it_runs(room: str) -> None:
     assert loaded_by(f"import pdray.{room}.stage", HEAVY) == []

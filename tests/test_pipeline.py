@@ -92,12 +92,12 @@ def folder_of(run: StoragePath | Path, stage: str = "corpus") -> StoragePath:
 
 
 def test_a_run_and_the_same_run_again(folder: StoragePath, capfd: pytest.CaptureFixture[str]) -> None:
-    assert run_pipeline(config(folder)) == 0
+    run_pipeline(config(folder))
     assert WRITTEN == [0, 1, 2]
     out = capfd.readouterr().out
     assert "corpus     6 rows in" in out
     assert "alignment  6 rows in" in out
-    assert run_pipeline(config(folder)) == 0
+    run_pipeline(config(folder))
     assert capfd.readouterr().out.startswith("nothing to do: corpus, alignment are complete in ")
     assert WRITTEN == [0, 1, 2]
     assert any(name.endswith("/ray.log") for name in (folder / "logs").sizes(recursive=True))
@@ -320,7 +320,7 @@ def test_a_clock_that_jumps_does_not_change_the_seconds(
 ) -> None:
     real = time.time
     slow_corpus(monkeypatch, lambda: monkeypatch.setattr(time, "time", lambda: real() + jump))
-    assert run_pipeline(config(tmp_path / "run")) == 0
+    run_pipeline(config(tmp_path / "run"))
     assert 0 <= summarise(str(tmp_path / "run"))["stages"]["corpus"]["seconds"] < 60
 
 
@@ -330,5 +330,5 @@ def test_a_stage_that_stands_still_is_named(
     monkeypatch.setattr("pdray.progress.Watchdog", partial(Watchdog, stall=0.1))
     monkeypatch.setattr("pdray.watchdog.LOOK_SECONDS", 0.05)
     slow_corpus(monkeypatch, lambda: time.sleep(0.5))
-    assert run_pipeline(config(tmp_path / "run")) == 0
+    run_pipeline(config(tmp_path / "run"))
     assert "corpus     no progress for 0:00 (since " in capfd.readouterr().out

@@ -15,6 +15,7 @@ missing.
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -60,11 +61,41 @@ def check(config: RunConfig, upstream: Upstream) -> None:
         form_and_rules(corpus, describe(corpus, look_at_files(corpus)), config.seed)
 
 
+@dataclass(frozen=True)
+class Built:
+    """A corpus whose shards are written, whatever they hold.
+
+    Attributes:
+        raw: what was read.
+        rules: of its rows.
+        plan: of its shards.
+        report: counts of all shards.
+        digest: of all shards.
+    """
+
+    raw: RawCorpus
+    rules: RowRules
+    plan: ShardPlan
+    report: Report
+    digest: str
+
+
 def run(ctx: StageContext) -> StageResult:
     """Build the corpus.
 
     Raises:
         UserError: a column is missing, fewer than two aspects are found, or too many rows are bad.
+    """
+    built = build(ctx)
+    _refuse_if_bad(ctx.config.corpus, built, str(ctx.folder / QUARANTINE))
+    return _result(built)
+
+
+def build(ctx: StageContext) -> Built:
+    """Read, check and write what is missing; refuses no row and no corpus for what it holds.
+
+    Raises:
+        UserError: a column is missing, or a file cannot be read.
     """
     config = ctx.config.corpus
     raw = open_corpus(config)
@@ -87,12 +118,12 @@ def run(ctx: StageContext) -> StageResult:
     )
     report = add_up(markers.values())
     assert report.rows == plan.rows, f"{plan.rows} rows were read, {report.rows} are in shards"
-    _refuse_if_bad(config, raw, report, plan, str(ctx.folder / QUARANTINE))
-    return _result(report, rules, plan, shards.digest(markers))
+    return Built(raw, rules, plan, report, shards.digest(markers))
 
 
-def _refuse_if_bad(config: CorpusConfig, raw: RawCorpus, report: Report, plan: ShardPlan, quarantine: str) -> None:
-    rows_read = plan.responses[0] if plan.responses else report.rows
+def _refuse_if_bad(config: CorpusConfig, built: Built, quarantine: str) -> None:
+    raw, report, responses = built.raw, built.report, built.plan.responses
+    rows_read = responses[0] if responses else report.rows
     bad = report.bad.total()
     listing = ", ".join(f"{count:,} {reason}" for reason, count in _ranked(report.bad))
     if report.reasons[NO_PROMPT] > report.rows / 2:  # a prompt column was forgotten, or has another name
@@ -127,7 +158,8 @@ def _ranked(reasons: dict[str, int]) -> list[tuple[str, int]]:
     return sorted(reasons.items(), key=lambda item: (-item[1], item[0]))[:LISTED]
 
 
-def _result(report: Report, rules: RowRules, plan: ShardPlan, digest: str) -> StageResult:
+def _result(built: Built) -> StageResult:
+    report, rules, plan = built.report, built.rules, built.plan
     aspects = dict(sorted(report.aspects.items()))
     bad = dict(sorted(report.bad.items()))
     repeated = plan.responses[1] if plan.responses else report.repeated
@@ -160,7 +192,7 @@ def _result(report: Report, rules: RowRules, plan: ShardPlan, digest: str) -> St
             "conflict": report.conflict,
             "texts": report.texts,
             "shards": plan.num_shards,
-            "shards_digest": digest,
+            "shards_digest": built.digest,
             **({"responses_read": plan.responses[0]} if plan.responses else {}),
         },
         notes=notes,

@@ -11,10 +11,8 @@ from typing import Any
 
 import yaml
 
-from pdray.config import load_config
+from pdray.api import Run
 from pdray.demo.corpus import CONFLICT_SHARE, make_pairs
-from pdray.errors import EXIT_OK
-from pdray.pipeline import run_pipeline
 from pdray.storage import StoragePath
 from pdray.store import RunStore
 from pdray.summary import summarise
@@ -34,15 +32,15 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-def run_demo(folder: str, write_only: bool = False) -> int:
+def run_demo(folder: str, write_only: bool = False) -> None:
     """Run the demo in a folder; what an earlier run finished there is reused.
 
     Args:
         folder: the run folder; inputs go to ``inputs`` inside it.
         write_only: stop after writing the inputs and ``run.yaml``.
 
-    Returns:
-        the exit code.
+    Raises:
+        UserError: as :meth:`pdray.Run.run`.
     """
     root = Path(folder).absolute()
     config_file = root / "inputs" / "run.yaml"
@@ -50,10 +48,9 @@ def run_demo(folder: str, write_only: bool = False) -> int:
         _write_inputs(root)
     if write_only:
         print(f"wrote {config_file}; run it with: pdray run {config_file}")
-        return EXIT_OK
-    code = run_pipeline(load_config(config_file))
+        return
+    Run(config_file).run()
     print("\n" + tell(summarise(root)))
-    return code
 
 
 def _write_inputs(root: Path) -> None:

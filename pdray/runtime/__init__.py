@@ -2,7 +2,15 @@
 
 from pdray.runtime.head import head_watched
 from pdray.runtime.placement import Need, Places, find_places, places_for, worker_places
-from pdray.runtime.session import driver_node, keep_on_loopback, living_nodes, may_grow, private_folder, ray_session
+from pdray.runtime.session import (
+    driver_node,
+    keep_on_loopback,
+    living_nodes,
+    may_grow,
+    present_ray,
+    private_folder,
+    ray_session,
+)
 
 __all__ = [
     "Need",
@@ -14,6 +22,7 @@ __all__ = [
     "living_nodes",
     "may_grow",
     "places_for",
+    "present_ray",
     "private_folder",
     "ray_session",
     "worker_places",

@@ -79,6 +79,24 @@ def ray_session(cluster: ClusterConfig) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def present_ray(cluster: ClusterConfig) -> Iterator[None]:
+    """The Ray that this process is connected to, which stays as it is; without one, as :func:`ray_session`.
+
+    Raises:
+        UserError: as :func:`ray_session`, where none is there.
+    """
+    if "ray" not in sys.modules or not sys.modules["ray"].is_initialized():
+        with ray_session(cluster):
+            yield
+        return
+    from ray.data import DataContext
+
+    with DataContext.current(DataContext.get_current().copy()):
+        tune_ray_data()
+        yield
+
+
 def _init(where: dict[str, Any]) -> None:
     """``ray.init``, and once more where Ray's own limit for the start of a node runs out, as it does on a busy machine.
 

@@ -17,7 +17,8 @@ from pdray.builders.catalogue import NAMES
 from pdray.builders.draw import FEW, TIE
 from pdray.builders.layouts import LABEL_AGAINST_SCORES
 from pdray.builders.units import NO_TEXT
-from pdray.cli import DATA_SETS, main
+from pdray.cli import main
+from pdray.cli.data import DATA_SETS
 from pdray.corpus.conflict import conflicts
 from tests.builders import published
 from tests.builders.published import write_lines
