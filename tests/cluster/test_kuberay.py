@@ -161,6 +161,19 @@ def test_the_head_runs_no_work_and_workers_come_and_go(standing: dict[str, dict[
     assert limits["gpu"]["nvidia.com/gpu"] == 1 and "nvidia.com/gpu" not in limits["cpu"]
 
 
+def test_rays_autoscaler_reads_it(standing: dict[str, dict[str, Any]]) -> None:
+    """By the code with which the autoscaler in the head's pod makes its own configuration out of the resource."""
+    from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
+
+    cluster = standing["RayCluster"] | {"metadata": {"name": "mine", "namespace": "default"}}
+    read = _derive_autoscaling_config_from_ray_cr(cluster)
+    types = read["available_node_types"].items()
+    offered = {name: (one["resources"]["CPU"], one["resources"].get("GPU")) for name, one in types}
+    assert offered == {"headgroup": (0, 0), "cpu": (16, None), "gpu": (12, 1)}
+    assert read["max_workers"] == 12
+    assert read["idle_timeout_minutes"] == 5
+
+
 def test_no_pod_is_root_or_without_limits_and_ray_asks_for_its_token(job: dict[str, dict[str, Any]]) -> None:
     spec = job["RayJob"]["spec"]
     for template in pod_templates(SCHEMAS["RayJob"], spec):
