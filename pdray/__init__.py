@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pdray.api import PlannedStage, Run, StageOutput, preference_divergence, select
+    from pdray.api import Job, PlannedStage, Run, Shipment, StageOutput, preference_divergence, select, submit
 
 __version__ = "0.1.0"
-__all__ = ["PlannedStage", "Run", "StageOutput", "preference_divergence", "select"]
+__all__ = ["Job", "PlannedStage", "Run", "Shipment", "StageOutput", "preference_divergence", "select", "submit"]
 
 
 def __getattr__(name: str) -> Any:

@@ -24,6 +24,9 @@ from typing import TYPE_CHECKING, Any
 from pdray.config import RunConfig, build_config, load_config
 from pdray.errors import UserError
 from pdray.storage import StoragePath
+from pdray.submission.shipment import Shipment as Shipment
+from pdray.submission.submit import Job as Job
+from pdray.submission.submit import submit as submit
 
 if TYPE_CHECKING:
     import numpy as np

@@ -66,6 +66,7 @@ examples:
 JOBS_EPILOG = """\
 examples:
   pdray submit run.yaml --address http://127.0.0.1:8265            prints the name of the job
+  pdray submit run.yaml --address http://127.0.0.1:8265 --project . --follow    with the pdray of this folder
   pdray status --address http://127.0.0.1:8265
   pdray logs pdray-20260101-120000-a1b2c3 --address http://127.0.0.1:8265 --follow
   pdray stop pdray-20260101-120000-a1b2c3 --address http://127.0.0.1:8265
@@ -116,6 +117,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     run = _with_config(commands.add_parser("run", help="run every stage that is not done yet"))
     run.add_argument("--until", choices=STAGES, help="stop after this stage")
+    run.add_argument("--wait", type=seconds, default=0.0, metavar="SECONDS", help="for another driver of it to end")
     run.add_argument("--dry-run", action="store_true", help="print the resolved config and the stages, start nothing")
 
     select = _with_config(commands.add_parser("select", help="run up to the selection, without the alignment"))
@@ -162,7 +164,13 @@ def _add_report(commands: Any) -> None:
 def _add_jobs(commands: Any) -> None:
     made = {"epilog": JOBS_EPILOG, "formatter_class": argparse.RawDescriptionHelpFormatter}
     submit = _with_config(commands.add_parser("submit", help="run on a Ray cluster through its jobs API", **made))
-    submit.add_argument("--follow", action="store_true", help="print the job's log and exit with its code")
+    after = submit.add_mutually_exclusive_group()
+    after.add_argument("--follow", action="store_true", help="print the job's log and exit with its code")
+    after.add_argument("--detach", action="store_true", help="print the job's name and end (default)")
+    submit.add_argument("--project", metavar="PATH", help="ship this wheel or folder of pdray (default: the installed)")
+    submit.add_argument("--runtime-env", metavar="FILE", help="YAML of a Ray runtime environment: pip, env_vars, ...")
+    submit.add_argument("--driver-cpus", type=float, default=0.0, metavar="N", help="reserved for the driver")
+    submit.add_argument("--driver-memory", type=float, default=0.0, metavar="GIB", help="reserved for the driver")
     status = commands.add_parser("status", help="list the jobs that were submitted to a cluster", **made)
     status.add_argument("job", nargs="?", help="name of a job; left out: all of pdray's")
     logs = commands.add_parser("logs", help="print what a submitted job has printed", **made)
@@ -231,6 +239,14 @@ def _add_data(commands: Any) -> None:
         default=[],
         help="rated: what a column is called in your files, for example rating.safety=harmless; may be repeated",
     )
+
+
+def seconds(text: str) -> float:
+    """A number of seconds on the command line."""
+    found = float(text)
+    if not 0 <= found < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is no number of seconds, 0 or more")
+    return found
 
 
 def _with_config(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
@@ -319,9 +335,11 @@ def _dispatch(args: argparse.Namespace) -> int:
     elif args.command == "data":
         _build_data(args)
     elif args.command == "submit":
-        from pdray.submission.submit import submit
+        from pdray.submission.shipment import Shipment
+        from pdray.submission.submit import submit_and_tell
 
-        return submit(args.config, args.overrides, args.address, args.follow)
+        shipment = Shipment(args.project, args.runtime_env, args.driver_cpus, args.driver_memory)
+        return submit_and_tell(args.config, args.overrides, args.address, args.follow, shipment)
     elif args.command == "status":
         from pdray.submission.jobs import status
 
@@ -378,7 +396,7 @@ def _run(args: argparse.Namespace) -> int:
     from pdray.config import load_config
     from pdray.pipeline import run_pipeline
 
-    return run_pipeline(load_config(args.config, args.overrides), until)
+    return run_pipeline(load_config(args.config, args.overrides), until, getattr(args, "wait", 0.0))
 
 
 def _point_to_log(args: argparse.Namespace) -> None:
