@@ -14,8 +14,8 @@ import sys
 from typing import Any
 
 GIB = 2**30
-# Of a pod's memory Ray takes 30% for its object store; a fifth of the rest stays free.
-WORK_SHARE = 0.7 * 0.8
+# Of a pod's memory Ray takes 30% for its object store, and a fifth of the rest stays free.
+WORK_SHARE = 0.56
 LEAST_GIB = 8
 # Of a node's CPUs, what the machine and Kubernetes keep.
 POD_SHARE = 0.9

@@ -192,7 +192,7 @@ def test_storage_and_config_reach_the_pods(job: dict[str, dict[str, Any]]) -> No
         assert containers(group)[0]["envFrom"] == [{"secretRef": {"name": "s3"}}]
         assert {"name": "shared", "mountPath": "/mnt/shared"} in containers(group)[0]["volumeMounts"]
     assert job["RayJob"]["spec"]["entrypoint"] == (
-        "python -m pdray run /etc/pdray/run.yaml --wait 900 --until selection"
+        "python -m pdray run /etc/pdray/run.yaml --wait 900 '--until' 'selection'"
     )
 
 
