@@ -30,7 +30,7 @@ FULL = """
 kind: job
 image: {pullSecrets: [registry]}
 run: {config: "run: s3://bucket/run", arguments: [--until, selection], deadlineSeconds: 86400}
-tokenSecret: token
+tokenSecret: pdray-token
 storage: {claim: shared, credentialsSecret: s3}
 serviceAccount: pdray
 gpuWorkers: {nodeSelector: {cloud.google.com/gke-spot: "true"}}
@@ -182,7 +182,8 @@ def test_no_pod_is_root_or_without_limits_and_ray_asks_for_its_token(job: dict[s
         for container in template["spec"]["containers"]:
             assert container["securityContext"]["allowPrivilegeEscalation"] is False
             assert {"cpu", "memory"} <= set(container["resources"]["limits"])
-    assert spec["rayClusterSpec"]["authOptions"] == {"mode": "token", "secretName": "token"}
+    options = spec["rayClusterSpec"]["authOptions"]
+    assert options["mode"] == "token" and options["secretName"].startswith("pdray-")
 
 
 def test_storage_and_config_reach_the_pods(job: dict[str, dict[str, Any]]) -> None:
