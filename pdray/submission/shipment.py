@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pdray.config.text import parse_yaml
@@ -11,8 +13,8 @@ from pdray.errors import UserError
 from pdray.filesystems import read_regular
 
 GIB = 2**30
-# A working folder's, beside what its .gitignore names, which Ray leaves out by itself.
-EXCLUDED = [".git", ".venv", "runs"]
+# A working folder's, beside .git, .venv and what its .gitignore names, which Ray leaves out by itself.
+EXCLUDED = ["runs"]
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,11 @@ class Shipment:
     driver_cpus: float = 0.0
     driver_memory: float = 0.0
 
-    def words(self) -> dict[str, Any]:
+    def words(self, scratch: Path) -> dict[str, Any]:
         """Arguments of ``JobSubmissionClient.submit_job``; those that are not asked for are left out.
+
+        Args:
+            scratch: a folder that stays until the job is submitted.
 
         Raises:
             UserError: the project is no wheel and no such folder, the file is none of a runtime environment, both name
@@ -43,7 +48,7 @@ class Shipment:
                 raise UserError(f"--driver-{name} is {value:g}, but has to be a number, 0 or more")
         environment = _environment(self.runtime_env)
         if self.project is not None:
-            environment = _with_project(environment, os.path.abspath(os.path.expanduser(self.project)))
+            environment = _with_project(environment, os.path.abspath(os.path.expanduser(self.project)), scratch)
         found = {
             "runtime_env": environment,
             "entrypoint_num_cpus": self.driver_cpus,
@@ -64,9 +69,9 @@ def _environment(path: str | None) -> dict[str, Any]:
     return found
 
 
-def _with_project(environment: dict[str, Any], project: str) -> dict[str, Any]:
+def _with_project(environment: dict[str, Any], project: str, scratch: Path) -> dict[str, Any]:
     if project.endswith(".whl") and os.path.isfile(project):
-        return environment | {"py_modules": [*environment.get("py_modules", []), project]}
+        return environment | {"py_modules": [*environment.get("py_modules", []), _named_by_content(project, scratch)]}
     if not os.path.isfile(os.path.join(project, "pdray", "__init__.py")):
         raise UserError(
             f"--project is {project}, but has to be a wheel of pdray (pip wheel --no-deps .) or a folder that holds "
@@ -76,3 +81,13 @@ def _with_project(environment: dict[str, Any], project: str) -> dict[str, Any]:
         raise UserError("--project is a folder and --runtime-env names a working_dir as well; leave one of the two out")
     excludes = [*environment.get("excludes", []), *EXCLUDED]
     return environment | {"working_dir": project, "excludes": excludes}
+
+
+def _named_by_content(wheel: str, scratch: Path) -> str:
+    """A copy whose build tag is a digest: Ray knows a wheel by its name, and would go on using an earlier build."""
+    content = read_regular(wheel)
+    name, _, tags = os.path.basename(wheel).partition("-")
+    version, _, tags = tags.partition("-")
+    target = scratch / f"{name}-{version}-0{hashlib.sha256(content).hexdigest()[:12]}-{'-'.join(tags.split('-')[-3:])}"
+    target.write_bytes(content)
+    return str(target)

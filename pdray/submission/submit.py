@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -91,10 +92,11 @@ def submit(
         if isinstance(config, Mapping)
         else load_config(config, list(overrides))
     )
-    words = (shipment or Shipment()).words()
-    client, address = connect(address)
     submission_id = f"{jobs.PREFIX}{time.strftime('%Y%m%d-%H%M%S')}-{os.urandom(3).hex()}"
-    _submit_job(client, address, _write_resolved(run, submission_id), submission_id, words)
+    with tempfile.TemporaryDirectory(prefix="pdray-") as scratch:
+        words = (shipment or Shipment()).words(Path(scratch))
+        client, address = connect(address)
+        _submit_job(client, address, _write_resolved(run, submission_id), submission_id, words)
     return Job(submission_id, address)
 
 

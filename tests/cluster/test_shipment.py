@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,23 +33,31 @@ def write(path: Path, text: str) -> str:
     return str(path)
 
 
-def test_nothing_is_asked_for_that_was_not_given() -> None:
-    assert Shipment().words() == {}
+def test_nothing_is_asked_for_that_was_not_given(tmp_path: Path) -> None:
+    assert Shipment().words(tmp_path) == {}
 
 
 def test_a_folder_is_the_working_folder_of_the_job(project: Path) -> None:
-    environment = Shipment(str(project)).words()["runtime_env"]
-    assert environment == {"working_dir": str(project), "excludes": [".git", ".venv", "runs"]}
+    environment = Shipment(str(project)).words(project)["runtime_env"]
+    assert environment == {"working_dir": str(project), "excludes": ["runs"]}
 
 
 def test_a_wheel_is_installed_beside_what_else_is_asked_for(tmp_path: Path) -> None:
-    wheel = write(tmp_path / "pdray-0.1.0-py3-none-any.whl", "")
+    """Under a name that another build of the same version does not have."""
+    wheel = write(tmp_path / "pdray-0.1.0-py3-none-any.whl", "one build")
     given = write(tmp_path / "env.yaml", "py_modules: [s3://bucket/plugin.whl]\nenv_vars: {A: b}\n")
-    assert Shipment(wheel, given, driver_cpus=2, driver_memory=1.5).words() == {
-        "runtime_env": {"py_modules": ["s3://bucket/plugin.whl", wheel], "env_vars": {"A": "b"}},
+    words = Shipment(wheel, given, driver_cpus=2, driver_memory=1.5).words(tmp_path)
+    other, shipped = words["runtime_env"].pop("py_modules")
+    assert other == "s3://bucket/plugin.whl"
+    assert Path(shipped).read_text() == "one build" and Path(shipped) != Path(wheel)
+    assert re.fullmatch(r"pdray-0\.1\.0-0[0-9a-f]{12}-py3-none-any\.whl", Path(shipped).name)
+    assert words == {
+        "runtime_env": {"env_vars": {"A": "b"}},
         "entrypoint_num_cpus": 2,
         "entrypoint_memory": 1_610_612_736,
     }
+    write(tmp_path / "pdray-0.1.0-py3-none-any.whl", "another build")
+    assert Shipment(wheel).words(tmp_path)["runtime_env"]["py_modules"] != [shipped]
 
 
 @pytest.mark.parametrize(
@@ -61,9 +70,9 @@ def test_a_wheel_is_installed_beside_what_else_is_asked_for(tmp_path: Path) -> N
         (Shipment(driver_memory=float("nan")), "--driver-memory is nan"),
     ],
 )
-def test_what_cannot_be_shipped_is_named(shipment: Shipment, sentence: str) -> None:
+def test_what_cannot_be_shipped_is_named(tmp_path: Path, shipment: Shipment, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
-        shipment.words()
+        shipment.words(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +85,7 @@ def test_what_cannot_be_shipped_is_named(shipment: Shipment, sentence: str) -> N
 )
 def test_a_runtime_environment_that_is_none(project: Path, text: str, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
-        Shipment(str(project), write(project / "env.yaml", text)).words()
+        Shipment(str(project), write(project / "env.yaml", text)).words(project)
 
 
 def test_submitted_from_python(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, project: Path) -> None:

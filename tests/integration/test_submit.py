@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import yaml
 from pdray.errors import UserError
 from pdray.store import RunStore
 from pdray.submission import jobs
+from pdray.submission.shipment import Shipment
 from pdray.submission.submit import submit_and_tell
 from tests.listeners import beyond_loopback, listening
 from tests.whole_run import write_yaml
@@ -144,6 +146,14 @@ def test_a_run(
     job = run_job(cluster, "jobs/pipeline.py", str(small_run_config), "--set", *overrides)
     assert job.returncode == 0, job.stdout
     assert len(list(run.glob("*/manifest.json"))) == stages
+
+    shutil.copytree(REPO / "pdray", (shipped := small_run_config.parent / "project") / "pdray")
+    program = shipped / "pdray" / "__main__.py"
+    program.write_text(f"print('this came along')\n{program.read_text()}")
+    shipment = Shipment(str(shipped), driver_cpus=0.5)
+    assert submit_and_tell(str(small_run_config), overrides, cluster.address, follow=True, shipment=shipment) == 0
+    out = capfd.readouterr().out
+    assert "nothing to do" in out and "this came along" in out
 
 
 def test_a_failing_job_forwards_its_code(
