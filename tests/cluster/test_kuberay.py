@@ -10,8 +10,10 @@ import sys
 import tarfile
 import tomllib
 import zipfile
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jsonschema
@@ -235,27 +237,30 @@ def test_the_image_is_not_root_and_copies_what_is_there() -> None:
     assert subprocess.run(["bash", "-n"], input=shell, text=True).returncode == 0
 
 
-PLAN = {
-    "hardware": {"gpus": 12, "nodes": 2, "cpus": 144.0},
-    "problems": [],
-    "seconds": 7200.0,
-    "gpu_hours": 24.0,
-    "dollars": 72.0,
-    "stages": [
-        {"status": "done"},
-        {"status": "to run", "gpus": 0, "host_bytes": 2**30, "store_bytes": 5 * 2**30},
-        {"status": "to run", "gpus": 12, "host_bytes": 56 * 2**30, "store_bytes": 2**30},
-    ],
-}
+def plan(gpus: int = 12, problems: tuple[str, ...] = ()) -> dict[str, Any]:
+    """What ``pdray plan --json`` prints for two nodes; stages that are done have no cost."""
+    from pdray.plan.cost import Cost
+    from pdray.plan.estimate import Plan, StagePlan
+    from pdray.plan.hardware import GIB, GPUS, Hardware
+
+    hardware = Hardware("H100", GPUS["H100"], gpus, 2, 144, 1024)
+    corpus: Any = SimpleNamespace(exact=(), sample=None)
+    stages = [
+        StagePlan("corpus", "done", 5.0, None),
+        StagePlan("proxies", "to run", None, Cost(3600, 60, host_bytes=GIB, store_bytes=5 * GIB, problems=problems)),
+        StagePlan("scores", "to run", None, Cost(3600, 60, gpus, host_bytes=56 * GIB, store_bytes=GIB)),
+    ]
+    found: dict[str, Any] = Plan("run", hardware, 3.0, True, corpus, {}, stages, [], []).as_json()
+    return found
 
 
 def test_the_plan_sizes_the_workers(helm: str) -> None:
-    found = values(PLAN)
+    found = values(plan())
     assert found == {
         "gpuWorkers": {"max": 2, "gpus": 6, "cpu": 64, "memory": "100Gi", "disk": "51Gi"},
         "cpuWorkers": {"memory": "8Gi", "disk": "60Gi"},
     }
-    assert price_line(PLAN) == "# 2.0 h, 24.0 GPU-hours, 72.00 dollars, by pdray plan; not measured"
+    assert price_line(plan()) == "# 2.0 h, 12.0 GPU-hours, 36.00 dollars, by pdray plan; not measured"
     cluster = by_kind(render(helm, *CLUSTER, text=yaml.safe_dump(found)))["RayCluster"]
     gpu = next(group for group in cluster["spec"]["workerGroupSpecs"] if group["groupName"] == "gpu")
     assert containers(gpu)[0]["resources"]["limits"] == {
@@ -267,15 +272,15 @@ def test_the_plan_sizes_the_workers(helm: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("plan", "sentence"),
+    ("given", "sentence"),
     [
-        ("none", "standard input is no plan"),
-        (json.dumps(PLAN | {"problems": ["too large; halve it"]}), "the plan does not fit: too large; halve it"),
-        (json.dumps(PLAN | {"hardware": {"gpus": 0}}), "without GPUs; make it for those you mean to have"),
+        (lambda: "none", "standard input is no plan"),
+        (lambda: json.dumps(plan(problems=("too large; halve it",))), "the plan does not fit: too large; halve it"),
+        (lambda: json.dumps(plan(gpus=0)), "without GPUs; make it for those you mean to have"),
     ],
 )
-def test_a_plan_that_does_not_serve_is_refused(plan: str, sentence: str) -> None:
+def test_a_plan_that_does_not_serve_is_refused(given: Callable[[], str], sentence: str) -> None:
     program = [sys.executable, str(CHART / "from_plan.py")]
-    done = subprocess.run(program, input=plan, capture_output=True, text=True)
+    done = subprocess.run(program, input=given(), capture_output=True, text=True)
     assert done.returncode == 2 and done.stdout == ""
     assert sentence in done.stderr and done.stderr.count("\n") == 1
