@@ -4,7 +4,7 @@
     python -m benchmarks.gpu --small --out /tmp/small.json      # the same on two CPU cores, with tiny models
 
 Nothing is downloaded: the texts are the demo's, joined until they are about as long as real ones, and the models are
-Llamas of 1.1B parameters with random weights, which cost what trained ones cost and say nothing of quality.
+Llamas of 1.3B parameters with random weights, which cost what trained ones cost and say nothing of quality.
 
     scores      the stage with two reward models: largest difference and rank correlation beside Transformers in the
                 same dtype, texts a second through each model
@@ -61,8 +61,8 @@ class Form:
     dtype: str
 
 
-GPU = Form(hidden=2048, layers=20, pairs=4000, joined=10, tokens=512, steps=30, gpus=1, dtype="bfloat16")
-SMALL = Form(hidden=128, layers=2, pairs=120, joined=2, tokens=64, steps=2, gpus=0, dtype="float32")
+GPU = Form(hidden=2048, layers=20, pairs=4000, joined=8, tokens=512, steps=30, gpus=1, dtype="bfloat16")
+SMALL = Form(hidden=128, layers=2, pairs=120, joined=1, tokens=64, steps=2, gpus=0, dtype="float32")
 
 
 class GpuMeter(threading.Thread):
