@@ -122,7 +122,7 @@ def client_of(address: str, headers: dict[str, str]) -> Any:
     """Ray's client, for this very address."""
     from ray.job_submission import JobSubmissionClient
 
-    class Client(JobSubmissionClient):  # type: ignore[misc]
+    class Client(JobSubmissionClient):
         """Ray's own waits without end for a head that is gone."""
 
         def _do_request(self, method: str, endpoint: str, **words: Any) -> Any:
