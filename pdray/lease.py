@@ -110,18 +110,22 @@ class Lease:
         return holder.machine == _machine() or time.time() - holder.seen < self._ttl
 
     @contextlib.contextmanager
-    def hold(self) -> Iterator[None]:
+    def hold(self, wait: float = 0.0, say: Callable[[str], None] = lambda text: None) -> Iterator[None]:
         """Hold the run folder while the block runs.
 
         In the main thread a lease that is lost stops the block where it is; in another thread it is found out at its
         end.
+
+        Args:
+            wait: seconds in which another driver may let go of it, or die.
+            say: tells whom it waits for.
 
         Raises:
             RunFolderBusyError: another driver holds it, or took it while this one could not reach the storage.
             UserError: it cannot be written.
         """
         try:
-            self._acquire()
+            self._acquire_within(wait, say)
         except UserError:
             raise
         except OSError as error:
@@ -143,6 +147,21 @@ class Lease:
             raise self._busy(self._lost_to) from None
         if self._lost_to is not None:
             raise self._busy(self._lost_to)
+
+    def _acquire_within(self, wait: float, say: Callable[[str], None]) -> None:
+        """As :meth:`_acquire`, again and again for so many seconds; a lost race counts as any other holder."""
+        end, told = time.monotonic() + wait, ""
+        while True:
+            try:
+                return self._acquire()
+            except RunFolderBusyError as error:
+                left, busy = end - time.monotonic(), str(error).partition(";")[0]
+                if left <= 0:
+                    raise
+                if busy != told:
+                    say(f"{busy}; waiting up to {left:.0f} s for it to end")
+                told = busy
+                time.sleep(min(left, BEAT_SECONDS))
 
     def _acquire(self) -> None:
         found = self.holder()

@@ -125,12 +125,13 @@ def up_to(steps: list[Step], until: str | None) -> list[Step]:
     return steps[: names.index(until) + 1]
 
 
-def run_pipeline(config: RunConfig, until: str | None = None) -> list[Step]:
+def run_pipeline(config: RunConfig, until: str | None = None, wait: float = 0.0) -> list[Step]:
     """Run what is not done yet, up to and including a stage.
 
     Args:
         config: the run.
         until: name of the last stage; None runs all.
+        wait: seconds in which another process may let go of the run folder.
 
     Returns:
         every step of the run, finished ones with their manifest.
@@ -140,7 +141,7 @@ def run_pipeline(config: RunConfig, until: str | None = None) -> list[Step]:
         RunFolderBusyError: another process holds the run folder.
     """
     store = RunStore(config.run)
-    with store.lock():
+    with store.lock(wait, Console().say):
         whole = plan(config)
         steps = up_to(whole, until)
         check_all(config, steps)

@@ -20,7 +20,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -153,15 +153,18 @@ class RunStore:
         (self.root / RUN_STATE).write_json(state)
 
     @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self, wait: float = 0.0, say: Callable[[str], None] = lambda text: None) -> Iterator[None]:
         """Hold the run folder; see :class:`~pdray.lease.Lease`. What killed writers left half written is deleted.
+
+        Args:
+            wait, say: see :meth:`~pdray.lease.Lease.hold`.
 
         Raises:
             RunFolderBusyError: another process holds it.
             UserError: the storage does not answer or may not be written to.
         """
         self.make()
-        with Lease(self.root).hold():
+        with Lease(self.root).hold(wait, say):
             if self.root.is_local:
                 clean_partials(self.root.local, before=(self.root.local / LEASE).stat().st_mtime)
             yield

@@ -143,6 +143,36 @@ def test_a_holder_elsewhere_that_lets_go_while_it_is_watched(local: StoragePath)
         assert time.monotonic() - start < 10
 
 
+def test_a_driver_that_lets_go_is_waited_for(local: StoragePath, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pdray.lease.BEAT_SECONDS", 0.1)
+    said: list[str] = []
+    held = threading.Event()
+
+    def hold_for_a_while() -> None:
+        with Lease(local).hold():
+            held.set()
+            time.sleep(0.5)
+
+    first = threading.Thread(target=hold_for_a_while)
+    first.start()
+    assert held.wait(10)
+    with Lease(local).hold(wait=30.0, say=said.append):
+        assert Lease(local).is_held()
+    first.join()
+    who = f"process {os.getpid()} on {os.uname().nodename}"
+    assert said == [f"{local} is in use by {who}; waiting up to 30 s for it to end"]
+
+
+def test_a_driver_that_lives_on_is_waited_for_no_longer_than_asked(
+    local: StoragePath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pdray.lease.BEAT_SECONDS", 0.1)
+    start = time.monotonic()
+    with Lease(local).hold(), pytest.raises(RunFolderBusyError, match="is in use"), Lease(local).hold(wait=0.5):
+        pass
+    assert time.monotonic() - start >= 0.5
+
+
 def test_the_holder_beats(folder: StoragePath) -> None:
     with Lease(folder, ttl=TTL).hold():
         first = Lease(folder).holder()

@@ -113,14 +113,14 @@ def test_refusals_are_told_apart(server: SimpleNamespace, status: int, words: st
 
 def test_an_address_must_be_a_url_that_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="'head:8265' but must be the head's jobs API"):
-        submit.submit("run.yaml", [], "head:8265", follow=False)
+        submit.submit_and_tell("run.yaml", [], "head:8265", follow=False)
     with pytest.raises(UserError, match="nothing answers at --address"):
         api.check_cluster("http://127.0.0.1:1", {})
 
 
 def test_a_wrong_config_is_refused_before_the_cluster_is_asked(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no config file"):
-        submit.submit(str(tmp_path / "none.yaml"), [], "http://127.0.0.1:1", follow=False)
+        submit.submit_and_tell(str(tmp_path / "none.yaml"), [], "http://127.0.0.1:1", follow=False)
 
 
 def test_a_config_beside_a_run_on_object_storage_is_read_there(s3_server: S3Server, tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ def test_a_cluster_that_does_not_take_the_job_is_quoted_in_one_line(error: Excep
         raise error
 
     with pytest.raises(UserError, match=r"^http://head:8265 does not take the job \(.*submit again$") as caught:
-        submit._submit_job(SimpleNamespace(submit_job=refuse), "http://head:8265", StoragePath("/run.yaml"), "job")
+        submit._submit_job(SimpleNamespace(submit_job=refuse), "http://head:8265", StoragePath("/run.yaml"), "job", {})
     assert f"{words});" in str(caught.value)
     assert len(str(caught.value)) < 500
 
@@ -327,7 +327,7 @@ def test_asking_for_a_cluster_makes_no_folder(tmp_path: Path) -> None:
 )
 def test_an_address_with_a_secret_is_refused_and_not_repeated(address: str) -> None:
     with pytest.raises(UserError, match=r"--address holds .*RAY_AUTH_TOKEN") as refusal:
-        submit.submit("run.yaml", [], address, follow=False)
+        submit.submit_and_tell("run.yaml", [], address, follow=False)
     assert "SECRET" not in str(refusal.value)
 
 

@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument("--texts", type=Path, required=True)
     parser.add_argument("--model", required=True)
     parser.add_argument("--max-tokens", type=int, required=True)
+    parser.add_argument("--dtype", default="float32")
     parser.add_argument("--rewards", type=Path, required=True, help="gets (texts, labels) float32")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
@@ -41,7 +42,7 @@ def main() -> None:
     llm = LLM(
         model=args.model,
         runner="pooling",
-        dtype="float32",
+        dtype=args.dtype,
         max_model_len=args.max_tokens,
         kv_cache_memory_bytes=2**30,
         disable_log_stats=True,

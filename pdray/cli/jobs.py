@@ -10,6 +10,7 @@ from pdray.errors import EXIT_OK
 EPILOG = """\
 examples:
   pdray submit run.yaml --address http://127.0.0.1:8265            prints the name of the job
+  pdray submit run.yaml --address http://127.0.0.1:8265 --project . --follow    with the pdray of this folder
   pdray status --address http://127.0.0.1:8265
   pdray logs pdray-20260101-120000-a1b2c3 --address http://127.0.0.1:8265 --follow
   pdray stop pdray-20260101-120000-a1b2c3 --address http://127.0.0.1:8265
@@ -23,7 +24,13 @@ def add(commands: Commands) -> None:
     """Add ``submit``, ``status``, ``logs`` and ``stop``."""
     submit = add_command(commands, "submit", _submit, help="run on a Ray cluster through its jobs API", epilog=EPILOG)
     take_config(submit)
-    submit.add_argument("--follow", action="store_true", help="print the job's log and exit with its code")
+    after = submit.add_mutually_exclusive_group()
+    after.add_argument("--follow", action="store_true", help="print the job's log and exit with its code")
+    after.add_argument("--detach", action="store_true", help="print the job's name and end (default)")
+    submit.add_argument("--project", metavar="PATH", help="ship this wheel or folder of pdray (default: the installed)")
+    submit.add_argument("--runtime-env", metavar="FILE", help="YAML of a Ray runtime environment: pip, env_vars, ...")
+    submit.add_argument("--driver-cpus", type=float, default=0.0, metavar="N", help="reserved for the driver")
+    submit.add_argument("--driver-memory", type=float, default=0.0, metavar="GIB", help="reserved for the driver")
 
     status = add_command(
         commands, "status", _status, help="list the jobs that were submitted to a cluster", epilog=EPILOG
@@ -42,9 +49,11 @@ def add(commands: Commands) -> None:
 
 
 def _submit(args: argparse.Namespace) -> int:
-    from pdray.submission.submit import submit
+    from pdray.submission.shipment import Shipment
+    from pdray.submission.submit import submit_and_tell
 
-    return submit(args.config, args.overrides, args.address, args.follow)
+    shipment = Shipment(args.project, args.runtime_env, args.driver_cpus, args.driver_memory)
+    return submit_and_tell(args.config, args.overrides, args.address, args.follow, shipment)
 
 
 def _status(args: argparse.Namespace) -> int:

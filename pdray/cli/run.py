@@ -28,11 +28,20 @@ def take_run(parser: Parser) -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="print the resolved config and the stages, start nothing"
     )
+    parser.add_argument("--wait", type=seconds, default=0.0, metavar="SECONDS", help="for another driver of it to end")
     parser.set_defaults(run_folder=_run_folder)
 
 
+def seconds(text: str) -> float:
+    """A number of seconds on the command line."""
+    found = float(text)
+    if not 0 <= found < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is no number of seconds, 0 or more")
+    return found
+
+
 def run_config(args: argparse.Namespace) -> int:
-    """What ``pdray run`` does with ``config``, ``overrides``, ``until`` and ``dry_run``."""
+    """What ``pdray run`` does with ``config``, ``overrides``, ``until``, ``dry_run`` and ``wait``."""
     if args.dry_run:
         from pdray.dryrun import dry_run
 
@@ -40,7 +49,7 @@ def run_config(args: argparse.Namespace) -> int:
         return EXIT_OK
     from pdray.api import Run
 
-    Run(args.config, args.overrides).run(args.until)
+    Run(args.config, args.overrides).run(args.until, args.wait)
     return EXIT_OK
 
 

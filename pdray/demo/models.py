@@ -22,7 +22,7 @@ def build_models(texts: Iterable[str], proxy_base: Path, policy: Path, seed: int
     import torch
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
 
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=_word_tokenizer(texts), **SPECIAL_TOKENS)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=word_tokenizer(texts), **SPECIAL_TOKENS)
     set_seed(seed)
     for folder, layers in ((proxy_base, 2), (policy, 4)):
         config = small_llama(tokenizer, hidden_size=128, layers=layers, positions=MAX_TOKENS)
@@ -56,7 +56,8 @@ def small_llama(tokenizer: Any, hidden_size: int, layers: int, positions: int) -
     )
 
 
-def _word_tokenizer(texts: Iterable[str]):  # type: ignore[no-untyped-def]  # tokenizers has no stubs
+def word_tokenizer(texts: Iterable[str]) -> Any:
+    """A ``tokenizers.Tokenizer`` that knows every word of some texts."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.WordLevel(unk_token=SPECIAL_TOKENS["unk_token"]))

@@ -14,6 +14,7 @@ from pdray.filesystems import read_regular
 from pdray.paths import holds_secret
 
 CONNECT_SECONDS = 15.0
+ANSWER_SECONDS = 60.0  # of every request after the first
 MAX_WORDS = 300  # characters of a cluster's error; a traceback has its cause at the end
 # What Ray's client raises for an answer that is no success, and for none; those of requests are OSErrors.
 CLIENT_ERRORS = (RuntimeError, OSError)
@@ -121,8 +122,14 @@ def client_of(address: str, headers: dict[str, str]) -> Any:
     """Ray's client, for this very address."""
     from ray.job_submission import JobSubmissionClient
 
+    class Client(JobSubmissionClient):
+        """Ray's own waits without end for a head that is gone."""
+
+        def _do_request(self, method: str, endpoint: str, **words: Any) -> Any:
+            return super()._do_request(method, endpoint, **({"timeout": ANSWER_SECONDS} | words))
+
     with _without_environment(ADDRESS_VARIABLES):
-        return JobSubmissionClient(address, headers=headers)
+        return Client(address, headers=headers)
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
 from typing import Any
 
 from pdray.console import Console
@@ -15,6 +16,7 @@ POLL_SECONDS = 0.5
 TRIES = 5
 RETRY_SECONDS = 1.0
 STOP_SECONDS = 60.0
+SILENT_SECONDS = 300.0  # of a log, after which it is asked whether the connection still lives
 
 
 def status(address: str, job: str | None = None) -> str:
@@ -117,7 +119,7 @@ def follow(client: Any, address: str, submission_id: str, console: Console) -> i
         UserError: the cluster does not answer any more.
     """
     try:
-        asyncio.run(_print_log(client, submission_id, console))
+        asyncio.run(_print_log(client, address, submission_id, console))
         details = _await_end(client, address, submission_id)
     except KeyboardInterrupt:
         console.say(f"\nnot following any more; {submission_id} goes on\n{how_to(address, submission_id)}")
@@ -125,24 +127,44 @@ def follow(client: Any, address: str, submission_id: str, console: Console) -> i
     return _exit_code(details, console)
 
 
-async def _print_log(client: Any, submission_id: str, console: Console) -> None:
+async def _print_log(client: Any, address: str, submission_id: str, console: Console) -> None:
     """Print the log as it grows; a lost connection is taken up again where it broke off."""
     import aiohttp
 
-    printed = 0
-    for attempt in range(TRIES):
+    printed = lost = 0
+    while lost < TRIES:
         position = 0
         try:
-            async for text in client.tail_job_logs(submission_id):
+            async for text in _within(client.tail_job_logs(submission_id), SILENT_SECONDS):
                 position += len(text)
                 if position > printed:
                     console.out.write(text[max(0, printed - position + len(text)) :])
                     console.out.flush()
-                    printed = position
+                    printed, lost = position, 0
             return
-        except (RuntimeError, aiohttp.ClientError):
-            await asyncio.sleep(RETRY_SECONDS * 2**attempt)
+        except TimeoutError:  # the job is quiet, or the connection is dead and does not say so
+            if _job_info(client, address, submission_id).status.is_terminal():
+                return
+            await asyncio.sleep(RETRY_SECONDS)
+        except (RuntimeError, OSError, aiohttp.ClientError):
+            await asyncio.sleep(RETRY_SECONDS * 2**lost)
+            lost += 1
     console.say(f"the log of {submission_id} cannot be read any more; waiting for the job to end")
+
+
+async def _within(stream: AsyncIterator[str], seconds: float) -> AsyncIterator[str]:
+    """What a stream yields.
+
+    Raises:
+        TimeoutError: it yields nothing for so long.
+    """
+    while True:
+        try:
+            async with asyncio.timeout(seconds):
+                text = await anext(stream)
+        except StopAsyncIteration:
+            return
+        yield text
 
 
 def _await_end(client: Any, address: str, submission_id: str) -> Any:

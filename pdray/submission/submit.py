@@ -4,30 +4,109 @@ from __future__ import annotations
 
 import os
 import shlex
+import tempfile
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import yaml
 
-from pdray.config import RunConfig, load_config
+from pdray.config import RunConfig, build_config, load_config
 from pdray.console import Console
 from pdray.errors import EXIT_OK, UserError
 from pdray.storage import StoragePath
 from pdray.store import RunStore
 from pdray.submission import jobs
 from pdray.submission.api import CLIENT_ERRORS, connect, in_one_line, plain_address
+from pdray.submission.shipment import Shipment
 
 
-def submit(config_path: str, overrides: list[str], address: str, follow: bool) -> int:
-    """Submit ``pdray run`` to a cluster.
+@dataclass(frozen=True)
+class Job:
+    """A run on a cluster.
+
+    Attributes:
+        name: as ``pdray status`` lists it.
+        address: jobs API of the cluster.
+    """
+
+    name: str
+    address: str
+
+    def status(self) -> str:
+        """What ``pdray status`` says of it: its name, when it began, how it is doing.
+
+        Raises:
+            UserError: the cluster does not answer, or does not know the job.
+        """
+        return jobs.status(self.address, self.name)
+
+    def wait(self) -> int:
+        """Print what it prints until it ends.
+
+        Returns:
+            its exit code; 130 where it was stopped.
+
+        Raises:
+            UserError: the cluster does not answer any more; the job goes on.
+        """
+        return jobs.logs(self.address, self.name, follow_it=True)
+
+    def stop(self) -> str:
+        """End it; submitting its config again goes on where it stopped.
+
+        Raises:
+            UserError: the cluster does not answer, or the job does not end.
+        """
+        return jobs.stop(self.address, self.name)
+
+
+def submit(
+    config: RunConfig | Mapping[str, Any] | str | Path,
+    address: str,
+    overrides: Sequence[str] = (),
+    shipment: Shipment | None = None,
+) -> Job:
+    """Submit ``pdray run`` to a cluster, without waiting for it.
 
     The config is validated here; it is written with absolute paths into the run folder, which every node mounts.
-    The token goes into request headers only.
+    The token goes into request headers only. A config that was submitted before goes on in the same run folder.
 
     Args:
-        config_path: YAML file.
-        overrides: ``key=value`` settings, as for ``pdray run --set``.
+        config: YAML file, mapping as in such a file, or a validated config.
         address: jobs API of the head, for example ``http://127.0.0.1:8265``.
+        overrides: ``key=value`` settings, as for ``pdray run --set``.
+        shipment: what goes with it.
+
+    Raises:
+        UserError: the config or the shipment is wrong, the address is none or holds a secret, there is no token or the
+            cluster refuses it or the job, or nothing answers there.
+    """
+    plain_address(address)  # what it holds is refused before anything else is said
+    if isinstance(config, RunConfig):
+        config = config.model_dump(mode="json")
+    run = (
+        build_config(dict(config), list(overrides))
+        if isinstance(config, Mapping)
+        else load_config(config, list(overrides))
+    )
+    submission_id = f"{jobs.PREFIX}{time.strftime('%Y%m%d-%H%M%S')}-{os.urandom(3).hex()}"
+    with tempfile.TemporaryDirectory(prefix="pdray-") as scratch:
+        words = (shipment or Shipment()).words(Path(scratch))
+        client, address = connect(address)
+        _submit_job(client, address, _write_resolved(run, submission_id), submission_id, words)
+    return Job(submission_id, address)
+
+
+def submit_and_tell(
+    config_path: str, overrides: list[str], address: str, follow: bool, shipment: Shipment | None = None
+) -> int:
+    """What ``pdray submit`` does.
+
+    Args:
+        config_path, overrides, address, shipment: see :func:`submit`.
         follow: print the job's log and wait for its end.
 
     Returns:
@@ -35,28 +114,22 @@ def submit(config_path: str, overrides: list[str], address: str, follow: bool) -
         (the job goes on) or the job was stopped.
 
     Raises:
-        UserError: the config is invalid, the address is none or holds more than one, there is no token or the cluster
-            refuses it or the job, nothing answers there, or nothing answers there any more while the job is followed.
+        UserError: as :func:`submit`; nothing answers there any more while the job is followed.
     """
-    plain_address(address)  # what it holds is refused before anything else is said
-    config = load_config(config_path, overrides)
-    client, address = connect(address)
-    submission_id = f"{jobs.PREFIX}{time.strftime('%Y%m%d-%H%M%S')}-{os.urandom(3).hex()}"
-    resolved = _write_resolved(config, submission_id)
-    _submit_job(client, address, resolved, submission_id)
+    job = submit(config_path, address, overrides, shipment)
     console = Console()
-    console.say(f"submitted {submission_id} to {address}")
-    if not follow:
-        console.say(jobs.how_to(address, submission_id))
-        return EXIT_OK
-    return jobs.follow(client, address, submission_id, console)
+    console.say(f"submitted {job.name} to {job.address}")
+    if follow:
+        return job.wait()
+    console.say(jobs.how_to(job.address, job.name))
+    return EXIT_OK
 
 
-def _submit_job(client: Any, address: str, resolved: StoragePath, submission_id: str) -> None:
+def _submit_job(client: Any, address: str, resolved: StoragePath, submission_id: str, words: dict[str, Any]) -> None:
     entrypoint = f"python -m pdray run {shlex.quote(str(resolved))}"
     try:
-        client.submit_job(entrypoint=entrypoint, submission_id=submission_id)
-    except CLIENT_ERRORS as error:
+        client.submit_job(entrypoint=entrypoint, submission_id=submission_id, **words)
+    except (*CLIENT_ERRORS, ValueError, TypeError) as error:  # the last two: of a runtime environment
         raise UserError(f"{address} does not take the job ({in_one_line(error)}); mend that and submit again") from None
 
 

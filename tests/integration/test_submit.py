@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -16,7 +17,8 @@ import yaml
 from pdray.errors import UserError
 from pdray.store import RunStore
 from pdray.submission import jobs
-from pdray.submission.submit import submit
+from pdray.submission.shipment import Shipment
+from pdray.submission.submit import submit_and_tell
 from tests.listeners import beyond_loopback, listening
 from tests.whole_run import write_yaml
 
@@ -115,7 +117,7 @@ def test_up_refuses_a_second_time(cluster: Cluster) -> None:
 def test_a_wrong_token_is_refused(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, small_run_config: Path) -> None:
     monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 64)
     with pytest.raises(UserError, match="refuses the token"):
-        submit(str(small_run_config), [], cluster.address, follow=True)
+        submit_and_tell(str(small_run_config), [], cluster.address, follow=True)
 
 
 @pytest.mark.parametrize("with_trainings", [False, pytest.param(True, marks=pytest.mark.slow)])
@@ -129,7 +131,7 @@ def test_a_run(
         settings["proxies"] |= {"train": "head", "reading": "together"}
         write_yaml(small_run_config, settings)
     overrides = ["selection.budget=0.5"]
-    code = submit(str(small_run_config), overrides, cluster.address, follow=True)
+    code = submit_and_tell(str(small_run_config), overrides, cluster.address, follow=True)
     out = capfd.readouterr().out
     assert code == 0, out
     assert "submitted pdray-" in out
@@ -145,19 +147,27 @@ def test_a_run(
     assert job.returncode == 0, job.stdout
     assert len(list(run.glob("*/manifest.json"))) == stages
 
+    shutil.copytree(REPO / "pdray", (shipped := small_run_config.parent / "project") / "pdray")
+    program = shipped / "pdray" / "__main__.py"
+    program.write_text(f"print('this came along')\n{program.read_text()}")
+    shipment = Shipment(str(shipped), driver_cpus=0.5)
+    assert submit_and_tell(str(small_run_config), overrides, cluster.address, follow=True, shipment=shipment) == 0
+    out = capfd.readouterr().out
+    assert "nothing to do" in out and "this came along" in out
+
 
 def test_a_failing_job_forwards_its_code(
     cluster: Cluster, small_run_config: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     run = small_run_config.parent / "run"
     with RunStore(run).lock():
-        assert submit(str(small_run_config), [], cluster.address, follow=True) == 3
+        assert submit_and_tell(str(small_run_config), [], cluster.address, follow=True) == 3
     assert "is in use by process" in capfd.readouterr().out
 
 
 def test_a_job_is_looked_after(cluster: Cluster, small_run_config: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Submitted, seen, stopped; its log stays to be read."""
-    assert submit(str(small_run_config), [], cluster.address, follow=False) == 0
+    assert submit_and_tell(str(small_run_config), [], cluster.address, follow=False) == 0
     job = capfd.readouterr().out.split()[1]
     assert jobs.status(cluster.address).splitlines()[0].startswith(f"{job}  ")
     assert "  pending  " in (told := jobs.status(cluster.address, job)) or "  running  " in told
