@@ -38,7 +38,7 @@ class PlannedStage:
     """A stage of a run.
 
     Attributes:
-        name: corpus, proxies, scores, logprobs, selection, alignment or evaluation.
+        name: corpus, proxies, scores, logprobs, crossfit, selection, alignment or evaluation.
         status: done, to run, or damaged (what is missing is made again).
         folder: where it writes, or has written.
     """
@@ -154,10 +154,11 @@ class Run:
         Raises:
             UserError: an input, a model or the run folder is not as it must be; all that is wrong is named.
         """
-        from pdray.pipeline import check_all, plan
+        from pdray.pipeline import check_all
+        from pdray.rounds import plan_rounds
 
-        steps = plan(self.config)
-        check_all(self.config, steps)
+        config, steps = plan_rounds(self.config)
+        check_all(config, steps)
         return [
             PlannedStage(
                 step.stage.name,
@@ -194,9 +195,9 @@ class Run:
             UserError: something to mend; the message says how.
             RunFolderBusyError: another driver holds the run folder.
         """
-        from pdray.pipeline import run_pipeline
+        from pdray.rounds import run
 
-        run_pipeline(self.config, until)
+        run(self.config, until)
         return self.outputs()
 
     def select(self, **changes: Any) -> StageOutput:
@@ -213,16 +214,16 @@ class Run:
         return Run(settings).run(until="selection")["selection"]
 
     def outputs(self) -> dict[str, StageOutput]:
-        """Every stage that is finished under this config, by its name.
+        """Every stage that is finished under this config, by its name; of several rounds, those of the last.
 
         Raises:
             UserError: as :meth:`plan`.
         """
-        from pdray.pipeline import plan
+        from pdray.rounds import plan_rounds
 
         return {
             step.stage.name: StageOutput(step.stage.name, str(step.folder), step.manifest)
-            for step in plan(self.config)
+            for step in plan_rounds(self.config)[1]
             if step.manifest is not None
         }
 

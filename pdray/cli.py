@@ -15,7 +15,7 @@ from pdray.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, Stopped, UserEr
 from pdray.garbage import collect_garbage_less_often
 from pdray.signals import stopped_by_signals
 
-STAGES = ("corpus", "proxies", "scores", "logprobs", "selection", "alignment", "evaluation")
+STAGES = ("corpus", "proxies", "scores", "logprobs", "crossfit", "selection", "alignment", "evaluation")
 EPILOG = """\
 examples:
   pdray demo                                        the whole pipeline on an embedded corpus, in minutes
@@ -376,9 +376,9 @@ def _run(args: argparse.Namespace) -> int:
         print(dry_run(args.config, args.overrides, until))
         return EXIT_OK
     from pdray.config import load_config
-    from pdray.pipeline import run_pipeline
+    from pdray.rounds import run
 
-    return run_pipeline(load_config(args.config, args.overrides), until)
+    return run(load_config(args.config, args.overrides), until)
 
 
 def _point_to_log(args: argparse.Namespace) -> None:
