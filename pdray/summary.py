@@ -155,7 +155,17 @@ def _proxy(proxy: dict[str, Any]) -> str:
         return "ready model, not trained here"
     length = proxy.get("length_correlation") or {}
     correlation = "".join(f", length correlation {when} {_number(value)}" for when, value in length.items() if value)
-    return f"{proxy['train_pairs']:,} pairs, held-out accuracy {_number(proxy['held_out_accuracy'])}{correlation}"
+    found = _remedies(proxy) if proxy.get("reached_correlation") is not None else ""
+    return (
+        f"{proxy['train_pairs']:,} pairs, held-out accuracy {_number(proxy['held_out_accuracy'])}{correlation}{found}"
+    )
+
+
+def _remedies(proxy: dict[str, Any]) -> str:
+    """The length remedies of a proxy of which some were found."""
+    temperature, penalty = proxy.get("balance_temperature"), proxy.get("training_penalty") or proxy["length_penalty"]
+    tau = "" if temperature is None else f" τ {_number(temperature)}"
+    return f", found{tau} ρ {_number(penalty)}"
 
 
 def _accuracy(found: dict[str, float]) -> str:

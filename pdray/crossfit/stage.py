@@ -204,7 +204,7 @@ STAGE = Stage(
     settings=settings,
     run=run,
     load=lambda value: CrossfitOutput(**value),
-    shown=("folds", "repeats", "trainings", "mean_loss", "below_ln2"),
+    shown=("folds", "repeats", "mean_loss", "below_ln2"),
     check=check,
     optional=True,
 )

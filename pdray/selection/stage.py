@@ -51,7 +51,7 @@ def reads_also(config: RunConfig) -> tuple[str, ...]:
     """The log-probabilities or the cross-fitted losses, for a strategy that reads them."""
     strategy = find_strategy(config.selection.strategy)
     logprobs = ("logprobs",) if config.logprobs is not None and strategy.logps else ()
-    return (*logprobs, "crossfit") if config.crossfit is not None and strategy.crossfit else logprobs
+    return (*logprobs, "crossfit") if strategy.crossfit and config.crossfit is not None else logprobs
 
 
 def run(ctx: StageContext) -> StageResult:

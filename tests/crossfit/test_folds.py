@@ -42,8 +42,8 @@ def test_a_policy_is_judged_on_what_it_did_not_see(tmp_path: Path, chat: bool) -
     texts = sorted(texts, key=str)
     upstream = write_corpus(tmp_path, [texts[:25], [], texts[25:]], conversational=chat)
     corpus = upstream.shards("corpus")
-    every = splits(2, 2, seed=0)
-    assert [one.name for one in every] == ["policy-1-1", "policy-1-2", "policy-2-1", "policy-2-2"]
+    every = splits(3, 2, seed=0)
+    assert [one.name for one in every] == [f"policy-{repeat}-{fold}" for repeat in (1, 2) for fold in (1, 2, 3)]
     for repeat in range(2):
         inside = [one.of_texts(corpus, 2) for one in every if one.repeat == repeat]
         assert (np.sum(inside, axis=0) == 1).all(), "every text is judged once"

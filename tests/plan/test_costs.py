@@ -196,11 +196,11 @@ def test_cross_fitted_trainings_cost_one_for_each_fold_of_each_repeat() -> None:
         return stage_costs(replace(known_of(config), **more))["crossfit"]
 
     one, three = cost(folds=2, repeats=1), cost(folds=2, repeats=3)
-    assert one.work.startswith("2 × 31,250 steps of 16 pairs") and "; 2 × " in one.work
-    assert three.work.startswith("6 × 31,250 steps") and "; 4 × " in three.work
+    assert one.work.startswith("2 × 7,813 steps of 64 pairs") and "; 2 × " in one.work
+    assert three.work.startswith("6 × 7,813 steps") and "; 4 × " in three.work
     assert one.seconds is not None and three.seconds is not None
     assert 2 < three.seconds / one.seconds < 3  # the untouched policy reads once
-    assert cost(folds=4, repeats=1).work.startswith("4 × 46,875 steps")
+    assert cost(folds=4, repeats=1).work.startswith("4 × 11,719 steps")
     assert cost(folds=2, repeats=1, max_steps=10).work.startswith("2 × 10 steps")
 
 

@@ -12,6 +12,7 @@ from pdray.proxies import length, remedies
 from pdray.proxies.fit import Pairs, fit_head
 from pdray.proxies.quality import rank_correlation
 from pdray.proxies.remedies import Remedies, find, nearest_zero, remedy_notes
+from pdray.summary import table
 
 HEADS: dict[str, Any] = {"base_model": "x", "train": "head", "length_penalty": 0}
 
@@ -130,3 +131,17 @@ def test_what_is_not_reached_is_said() -> None:
     both = ProxiesConfig.model_validate(HEADS | {"balance_temperature": "auto", "length_penalty": "auto"})
     assert remedy_notes(reached(honesty=0.123), both) == remedy_notes(reached(honesty=0.01), tau) == []
     assert remedy_notes({"honesty": {}}, ProxiesConfig(base_model="x")) == []
+
+
+def test_what_was_found_is_shown() -> None:
+    facts = {"train_pairs": 100, "held_out_accuracy": 0.7, "balance_temperature": 1.5, "length_penalty": 0.02}
+    aspects = {
+        "given": facts,
+        "found": facts | {"reached_correlation": 0.001},
+        "in the loss": facts | {"reached_correlation": 0.0, "length_penalty": 0.0, "training_penalty": 0.05},
+        "alone": facts | {"reached_correlation": 0.0, "balance_temperature": None},
+    }
+    stage = {"status": "complete", "folder": "f", "aspects": aspects}
+    lines = table({"run": "r", "stages": {"proxies": stage}}).splitlines()
+    ends = [line.partition("accuracy 0.700")[2] for line in lines if "accuracy" in line]
+    assert ends == ["", ", found τ 1.500 ρ 0.020", ", found τ 1.500 ρ 0.050", ", found ρ 0.020"]
