@@ -19,7 +19,7 @@ from pdray.errors import UserError
 from pdray.pipeline import Step, check_all, plan, run_pipeline, up_to
 from pdray.schema import AlignmentOutput
 from pdray.selection.check import find_strategy
-from pdray.store import make_run_folder
+from pdray.store import ROUNDS, make_run_folder
 
 ONCE = ("corpus", "proxies", "scores")
 SHARED = "shared"
@@ -37,7 +37,7 @@ def round_config(config: RunConfig, number: int, policy: str | None) -> RunConfi
     if policy is not None:
         assert logprobs is not None, "checked with the config"
         logprobs = logprobs.model_copy(update={"policy": policy})
-    return config.model_copy(update={"run": f"{config.run}/rounds/{number:02}", "rounds": 1, "logprobs": logprobs})
+    return config.model_copy(update={"run": f"{config.run}/{ROUNDS}/{number:02}", "rounds": 1, "logprobs": logprobs})
 
 
 def plan_rounds(config: RunConfig) -> tuple[RunConfig, list[Step]]:

@@ -16,7 +16,7 @@ from pdray.config import ConfigError, RunConfig, build_config
 from pdray.errors import UserError
 from pdray.schema import AlignmentOutput, CorpusOutput, LogprobsOutput, Output, ProxiesOutput, ScoresOutput
 from pdray.stages import Stage, StageContext, StageResult
-from pdray.summary import summarise
+from pdray.summary import summarise, table
 
 done: list[str] = []
 policies: list[str] = []
@@ -114,6 +114,10 @@ def test_each_round_reads_with_the_policy_of_the_one_before(tmp_path: Path, capf
         assert {name: one["status"] for name, one in found.items()} == dict.fromkeys(found, "complete")
         assert weight(str(next(folder.glob("alignment-*/policy")))) == number
         assert (folder / "shared").resolve() == tmp_path / "run" / "shared"
+    whole = summarise(str(tmp_path / "run"))
+    assert whole["rounds"] == ["rounds/01", "rounds/02", "rounds/03"]
+    last = f"pdray show {tmp_path}/run/rounds/03 tells the last"
+    assert last in table(whole) and "rounds" not in summarise(str(folders[0]))
     assert rounds.run(config(tmp_path)) == 0
     assert len(done) == 9, "all of it was there"
 
