@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ def _measured(function: Any, memory: bool) -> dict[str, Any]:
 def _train(run: Path, folder: Path, selection: Any, settings: AlignmentConfig) -> dict[str, Any]:
     """The alignment stage without its manifest."""
     from pdray.alignment import checkpoints
-    from pdray.alignment.inputs import ShardEncoder, prepare_input
+    from pdray.alignment.inputs import ShardEncoder, kept_batches, prepare_input
     from pdray.alignment.launch import fit
     from pdray.alignment.stage import input_shards, reference_store
     from pdray.alignment.worker import TrainingJob
@@ -86,7 +87,9 @@ def _train(run: Path, folder: Path, selection: Any, settings: AlignmentConfig) -
     root, progress = StoragePath(str(run)), Progress(Console(io.StringIO(), io.StringIO()), "alignment")
     target = input_shards(root, selection, settings, seed=0)
     rule = cut_rule(settings.max_tokens, settings.prompt_tokens)
-    pairs = prepare_input(ShardEncoder(selection, target, settings.policy, rule, 0, WEIGHTS), progress)
+    pairs = prepare_input(
+        ShardEncoder(partial(kept_batches, selection), target, settings.policy, rule, 0, WEIGHTS), progress
+    )
     with progress.counting("DPO", unit="steps") as counter:
         fit(TrainingJob(settings, 0, pairs, reference_store(root, settings), folder, counter), print)
     checkpoint = checkpoints.finished(folder)

@@ -18,6 +18,7 @@ import os
 import random
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ def run_once(pairs: int, folder: Path, policy: str | None, max_tokens: int) -> d
 
 
 def _tokenise(run: Path, selection: Any, policy: str, max_tokens: int) -> Any:
-    from pdray.alignment.inputs import ShardEncoder, prepare_input
+    from pdray.alignment.inputs import ShardEncoder, kept_batches, prepare_input
     from pdray.alignment.stage import input_shards
     from pdray.console import Console
     from pdray.progress import Progress
@@ -89,7 +90,7 @@ def _tokenise(run: Path, selection: Any, policy: str, max_tokens: int) -> Any:
     settings = AlignmentConfig(policy=policy, max_tokens=max_tokens)
     target = input_shards(StoragePath(str(run)), selection, settings, seed=0)
     rule = cut_rule(settings.max_tokens, settings.prompt_tokens)
-    encoder = ShardEncoder(selection, target, policy, rule, 0, WEIGHTS)
+    encoder = ShardEncoder(partial(kept_batches, selection), target, policy, rule, 0, WEIGHTS)
     return prepare_input(encoder, Progress(Console(io.StringIO(), io.StringIO()), "input"))
 
 

@@ -158,7 +158,7 @@ def fit(world: World, reading: Reading, whole: PairFeatures, known: np.ndarray) 
     proxies, features = ProxiesConfig(base_model=world.base), whole.take(known)
     tokens = features.length_difference
     margin = length.training_margin(tokens, proxies.training_penalty, proxies.length_penalty_form)
-    pairs = ProxyPairs(features, margin, length.balance_weights(tokens, proxies.balance_temperature))
+    pairs = ProxyPairs(features, margin, length.balance_weights(tokens, proxies.training_temperature))
     scale = reading.scale(features)
     units = tanh.units_of(len(features.values), reading.num_features, len(world.aspects))
     forms: list[Form] = [Linear(False)]

@@ -50,7 +50,7 @@ class PlannedStage:
     """A stage of a run.
 
     Attributes:
-        name: corpus, proxies, scores, logprobs, selection, alignment or evaluation.
+        name: corpus, proxies, scores, logprobs, crossfit, selection, alignment or evaluation.
         status: done, to run, or damaged (what is missing is made again).
         folder: where it writes, or has written.
     """
@@ -92,10 +92,11 @@ class Run:
         Raises:
             UserError: an input, a model or the run folder is not as it must be; all that is wrong is named.
         """
-        from pdray.pipeline import check_all, plan
+        from pdray.pipeline import check_all
+        from pdray.rounds import plan_rounds
 
-        steps = plan(self.config)
-        check_all(self.config, steps)
+        config, steps = plan_rounds(self.config)
+        check_all(config, steps)
         return [
             PlannedStage(
                 step.stage.name,
@@ -133,9 +134,9 @@ class Run:
             UserError: something to mend; the message says how.
             RunFolderBusyError: another driver holds the run folder.
         """
-        from pdray.pipeline import run_pipeline
+        from pdray.rounds import run
 
-        return finished(run_pipeline(self.config, until, wait))
+        return finished(run(self.config, until, wait))
 
     def select(self, **changes: Any) -> StageOutput:
         """The selection under other settings; what does not depend on them is used again.
@@ -151,14 +152,14 @@ class Run:
         return Run(settings).run(until="selection")["selection"]
 
     def outputs(self) -> dict[str, StageOutput]:
-        """Every stage that is finished under this config, by its name.
+        """Every stage that is finished under this config, by its name; of several rounds, those of the last.
 
         Raises:
             UserError: as :meth:`plan`.
         """
-        from pdray.pipeline import plan
+        from pdray.rounds import plan_rounds
 
-        return finished(plan(self.config))
+        return finished(plan_rounds(self.config)[1])
 
 
 def preference_divergence(

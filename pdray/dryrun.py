@@ -6,7 +6,8 @@ import yaml
 
 from pdray.config import ConfigError, RunConfig, load_config
 from pdray.errors import UserError, check_together
-from pdray.pipeline import check_all, load_stages, plan, up_to
+from pdray.pipeline import check_all, load_stages, up_to
+from pdray.rounds import plan_rounds
 from pdray.stages import Upstream
 
 # What a stage's check reads while no stage is finished.
@@ -15,6 +16,7 @@ READS = {
     "proxies": ("proxies", "scores"),
     "scores": ("proxies", "scores"),
     "logprobs": ("logprobs",),
+    "crossfit": ("crossfit", "alignment"),
     "alignment": ("alignment",),
     "evaluation": ("evaluation", "alignment"),
 }
@@ -40,10 +42,11 @@ def dry_run(path: str, overrides: list[str], until: str | None = None) -> str:
     except ConfigError as error:
         raise _with_more(error, error.rest(), set(error.sections)) from None
     try:
-        steps = up_to(plan(config), until)
+        of_round, steps = plan_rounds(config)
+        steps = up_to(steps, until)
     except UserError as error:
         raise _with_more(error, config, set(type(config).model_fields)) from None
-    check_all(config, steps)
+    check_all(of_round, steps)
     states = [f"{step.stage.name:<10} {'done' if step.manifest else 'to run':<7} {step.folder}" for step in steps]
     resolved = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     return "\n".join([resolved, *states])

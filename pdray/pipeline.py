@@ -23,7 +23,7 @@ from pdray.storage import StoragePath, copy_folder
 from pdray.store import MANIFEST, DamagedError, RunStore, check_folder, fingerprint, package_versions, read_spent
 
 MOST_PAIRS_ON_A_PAGE = 3_000_000  # about half a minute on one core
-ROOMS = ("corpus", "proxies", "scoring", "logprobs", "selection", "alignment", "evaluation")
+ROOMS = ("corpus", "proxies", "scoring", "logprobs", "crossfit", "selection", "alignment", "evaluation")
 
 
 def all_stages() -> list[Stage]:

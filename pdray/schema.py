@@ -89,6 +89,23 @@ def logprobs_schema(models: list[str]) -> pa.Schema:
     return pa.schema([*logps, ("num_tokens", pa.int32()), ("truncated", pa.bool_())])
 
 
+def fold_logps_schema() -> pa.Schema:
+    """``crossfit/policy-*/texts``: what one policy gives to the texts of the fold that it did not see.
+
+    ``row`` is the row number in ``corpus/texts``, ascending; ``logp`` as in :func:`logprobs_schema`.
+    """
+    return pa.schema([("row", pa.int32()), ("logp", pa.float32())])
+
+
+def crossfit_schema() -> pa.Schema:
+    """``crossfit/pairs``: row-aligned with ``corpus/pairs``.
+
+    ``loss`` is that of DPO under policies that saw no pair of the prompt, the mean over them; NaN where a text could
+    not be read.
+    """
+    return pa.schema([("pair_id", pa.string()), ("loss", pa.float64())])
+
+
 def selection_schema(aspects: list[str]) -> pa.Schema:
     """``selection/pairs``: row-aligned with ``corpus/pairs``.
 
@@ -243,6 +260,19 @@ class LogprobsOutput:
 
 
 @dataclass(frozen=True)
+class CrossfitOutput:
+    """What the cross-fitted trainings hand over.
+
+    Attributes:
+        num_shards: S, as in the corpus.
+        pairs: rows in all shards.
+    """
+
+    num_shards: int
+    pairs: int
+
+
+@dataclass(frozen=True)
 class SelectionOutput:
     """What the selection hands over.
 
@@ -282,7 +312,14 @@ class EvaluationOutput:
 
 
 Output = (
-    CorpusOutput | ProxiesOutput | ScoresOutput | LogprobsOutput | SelectionOutput | AlignmentOutput | EvaluationOutput
+    CorpusOutput
+    | ProxiesOutput
+    | ScoresOutput
+    | LogprobsOutput
+    | CrossfitOutput
+    | SelectionOutput
+    | AlignmentOutput
+    | EvaluationOutput
 )
 
 

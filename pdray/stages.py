@@ -10,6 +10,7 @@ from pdray.config import RunConfig
 from pdray.schema import (
     AlignmentOutput,
     CorpusOutput,
+    CrossfitOutput,
     LogprobsOutput,
     Output,
     ProxiesOutput,
@@ -30,7 +31,7 @@ class Upstream:
     Attributes:
         folders: stage folder, by stage name.
         fingerprints: by stage name.
-        corpus, proxies, scores, logprobs, selection, alignment: what each handed over.
+        corpus, proxies, scores, logprobs, crossfit, selection, alignment: what each handed over.
     """
 
     folders: dict[str, StoragePath] = field(default_factory=dict)
@@ -39,6 +40,7 @@ class Upstream:
     proxies: ProxiesOutput | None = None
     scores: ScoresOutput | None = None
     logprobs: LogprobsOutput | None = None
+    crossfit: CrossfitOutput | None = None
     selection: SelectionOutput | None = None
     alignment: AlignmentOutput | None = None
 

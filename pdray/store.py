@@ -34,6 +34,7 @@ from pdray.storage import StoragePath
 
 STAGE_FOLDER = re.compile(r"[a-z]+-[0-9a-f]+")
 MANIFEST = "manifest.json"
+ROUNDS = "rounds"  # in a run folder, with a run folder for each
 RUN_STATE = "run.json"
 ATTEMPTS = "attempts.json"
 # What plan and show read of a manifest, and its type.

@@ -11,7 +11,7 @@ from pdray.pipeline import all_stages
 from pdray.shards import MARKERS
 from pdray.stages import Stage
 from pdray.storage import StoragePath
-from pdray.store import MANIFEST, DamagedError, RunStore, check_folder, read_attempts, read_manifest
+from pdray.store import MANIFEST, ROUNDS, DamagedError, RunStore, check_folder, read_attempts, read_manifest
 
 # Stages of which a run folder comes to hold several, and the settings that tell these apart.
 SEVERAL = {"selection": ("strategy", "budget", "gamma"), "alignment": ("loss", "beta", "epochs", "learning_rate")}
@@ -23,7 +23,8 @@ def summarise(run: str | Path) -> dict[str, Any]:
     The two lists have every selection and alignment that stands in the run folder, by ``folder``, ``current`` being the
     one that the last start asked for. ``status`` is complete, running, incomplete (interrupted, or not begun), damaged
     (its manifest cannot be read; the next run makes the stage again), or not configured. ``folder`` is below the run
-    folder, ``holds`` below that.
+    folder, ``holds`` below that. ``rounds`` is there where the run has several: their folders below the run folder,
+    each a run of its own that has what follows the scores.
 
     Raises:
         UserError: there is no run in the folder, or it cannot be read.
@@ -48,7 +49,8 @@ def _summary(store: RunStore) -> dict[str, Any]:
         stages[stage.name] = _state(stage, store.root / folders[stage.name], busy)
         busy = busy and stages[stage.name]["status"] != "running"  # stages run one after the other
     every = {name: _every(store.root, name, folders.get(name)) for name in SEVERAL}
-    return {"run": str(store.root), "stages": stages, **every}
+    rounds = [f"{ROUNDS}/{name}" for name in sorted((store.root / ROUNDS).folders())]
+    return {"run": str(store.root), "stages": stages, **every} | ({"rounds": rounds} if rounds else {})
 
 
 def _every(root: StoragePath, stage: str, current: str | None) -> list[dict[str, Any]]:
@@ -109,6 +111,8 @@ def table(summary: dict[str, Any]) -> str:
         lines += [f"  {key:<20} {value}" for key, value in _told(name, stage)]
         if len(others := summary.get(name, [])) > 1:
             lines += [f"  {'current' if one['current'] else 'also here':<20} {_one(one)}" for one in others]
+    if rounds := summary.get("rounds"):
+        lines.append(f"\nrounds     {len(rounds)} so far; pdray show {summary['run']}/{rounds[-1]} tells the last")
     # A manifest may hold half a character, which no stream takes.
     return "\n".join(lines).encode("utf-8", "backslashreplace").decode("utf-8")
 
@@ -155,7 +159,17 @@ def _proxy(proxy: dict[str, Any]) -> str:
         return "ready model, not trained here"
     length = proxy.get("length_correlation") or {}
     correlation = "".join(f", length correlation {when} {_number(value)}" for when, value in length.items() if value)
-    return f"{proxy['train_pairs']:,} pairs, held-out accuracy {_number(proxy['held_out_accuracy'])}{correlation}"
+    found = _remedies(proxy) if proxy.get("reached_correlation") is not None else ""
+    return (
+        f"{proxy['train_pairs']:,} pairs, held-out accuracy {_number(proxy['held_out_accuracy'])}{correlation}{found}"
+    )
+
+
+def _remedies(proxy: dict[str, Any]) -> str:
+    """The length remedies of a proxy of which some were found."""
+    temperature, penalty = proxy.get("balance_temperature"), proxy.get("training_penalty") or proxy["length_penalty"]
+    tau = "" if temperature is None else f" τ {_number(temperature)}"
+    return f", found{tau} ρ {_number(penalty)}"
 
 
 def _accuracy(found: dict[str, float]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pyarrow as pa
 from safetensors.numpy import save
 
 from pdray.alignment import checkpoints
-from pdray.alignment.inputs import PairInput, ShardEncoder, prepare_input
+from pdray.alignment.inputs import PairInput, ShardEncoder, kept_batches, prepare_input
 from pdray.alignment.stage import STAGE, input_shards, reference_store
 from pdray.alignment.worker import TrainingJob
 from pdray.config import AlignmentConfig, RunConfig
@@ -90,7 +91,7 @@ def encoder(run: Path, selection: ShardedFolder, settings: AlignmentConfig, seed
     """The input step of a run, as the stage sets it up."""
     target = input_shards(StoragePath(str(run)), selection, settings, seed)
     rule = cut_rule(settings.max_tokens, settings.prompt_tokens)
-    return ShardEncoder(selection, target, settings.policy, rule, seed, WEIGHTS)
+    return ShardEncoder(partial(kept_batches, selection), target, settings.policy, rule, seed, WEIGHTS)
 
 
 def prepare(run: Path, selection: ShardedFolder, settings: AlignmentConfig, seed: int = 3) -> PairInput:

@@ -15,7 +15,7 @@ from pdray.stages import Stage, StageContext, StageResult, Upstream
 from pdray.storage import StoragePath
 
 FINGERPRINT = "test"
-STAGES = ("corpus", "proxies", "scores", "logprobs", "selection", "alignment")
+STAGES = ("corpus", "proxies", "scores", "logprobs", "crossfit", "selection", "alignment")
 
 
 def context(

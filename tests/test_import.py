@@ -12,7 +12,7 @@ import pytest
 import pdray
 
 HEAVY = ("torch", "transformers", "trl", "vllm", "deepspeed")
-ROOMS = ("corpus", "proxies", "scoring", "logprobs", "selection", "alignment", "evaluation")
+ROOMS = ("corpus", "proxies", "scoring", "logprobs", "crossfit", "selection", "alignment", "evaluation")
 HELP_SECONDS = 1.0
 
 

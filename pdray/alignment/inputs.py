@@ -12,7 +12,7 @@ It lies beside the stage folders, because every β, loss and number of epochs re
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import compress
 from typing import Any
@@ -64,10 +64,10 @@ class PairInput:
 
 @dataclass(frozen=True)
 class ShardEncoder:
-    """Tokenises the kept pairs of a shard; picklable.
+    """Tokenises the pairs of a shard that are trained on; picklable.
 
     Attributes:
-        selection: has ``kept`` and ``pairs``.
+        read: gives the pairs of a shard, as :func:`kept_batches` does.
         target: the shards of the input.
         policy: folder of the tokenizer.
         rule: how a pair is cut.
@@ -75,7 +75,7 @@ class ShardEncoder:
         weights: aspect -> weight of its margin in the divergence.
     """
 
-    selection: ShardedFolder
+    read: Callable[[int], Iterator[tuple[pa.RecordBatch, np.ndarray]]]
     target: ShardedFolder
     policy: str
     rule: CutRule
@@ -86,7 +86,7 @@ class ShardEncoder:
         """Write a shard.
 
         Raises:
-            UserError: the kept pairs are gone or damaged, or the tokenizer does not take them.
+            UserError: the pairs are gone or damaged, or the tokenizer does not take them.
         """
         return attempted(shard, SHARD_SECONDS, self._write)
 
@@ -95,7 +95,7 @@ class ShardEncoder:
         sink, facts = pa.BufferOutputStream(), dict.fromkeys(FACTS, 0)
         parts: list[pa.RecordBatch] = []
         with pa.ipc.new_stream(sink, TOKENISED) as stream:
-            for batch, divergence in kept_batches(self.selection, shard):
+            for batch, divergence in self.read(shard):
                 ids, aspects, *texts = (batch[name].to_pylist() for name in COLUMNS)
                 encoded = encoder.encode(*texts)
                 whole = [not pair.is_empty for pair in encoded]

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from pdray.alignment import checkpoints, data
+from pdray.alignment import data
 from pdray.alignment.deepspeed import deepspeed_config
 from pdray.alignment.dfpo import REFERENCE_LOSS
-from pdray.alignment.inputs import PairInput, ShardEncoder, prepare_input
-from pdray.alignment.launch import check_resources, fit
-from pdray.alignment.merge import merge_adapters
+from pdray.alignment.inputs import PairInput, ShardEncoder, kept_batches, prepare_input
 from pdray.alignment.reference import ReferenceStore
-from pdray.alignment.worker import TrainingJob
+from pdray.alignment.train import train_policy
 from pdray.config import AlignmentConfig, RunConfig, fingerprinted
-from pdray.errors import check_together, user_errors
+from pdray.errors import check_together
 from pdray.identity import model_identity
 from pdray.models.folder import check_model_folder
 from pdray.models.positions import check_positions
 from pdray.responses import cut_rule
-from pdray.runtime.tasks import finished
 from pdray.schema import AlignmentOutput
 from pdray.selection.check import find_strategy
 from pdray.selection.divergence import num_kept
@@ -70,36 +66,11 @@ def run(ctx: StageContext) -> StageResult:
     """
     alignment, folder = _section(ctx.config), ctx.folder.local
     assert ctx.upstream.selection is not None, "alignment reads the selection"
-    found = checkpoints.finished(folder)
-    if found is None:
-        check_resources(alignment, ctx.progress)
-        pairs = _prepare(ctx)
-        with ctx.progress.counting(alignment.loss.upper(), unit="steps") as counter:
-            job = TrainingJob(alignment, ctx.config.seed, pairs, reference_store(ctx.run, alignment), folder, counter)
-            fit(job, ctx.progress.note)
-    checkpoint = checkpoints.finished(folder)
-    assert checkpoint is not None, "Ray Train returned without a finished checkpoint"
-    facts = checkpoints.read_mark(checkpoint) or {}
-    if found:
-        facts["resumed_from_step"] = facts["step"]
-    history = checkpoints.read_history(checkpoint)
-    checkpoints.write_history(folder, history)
-    policy = f"{ctx.folder.name}/{_publish(checkpoint, folder, alignment).name}"
-    return _result(ctx.upstream.selection.kept, facts, history, policy, alignment)
-
-
-def _publish(checkpoint: Path, folder: Path, alignment: AlignmentConfig) -> Path:
-    """The policy of the last checkpoint; a task adds adapters to their base, for which a driver may be too small."""
-    if alignment.lora is None:
-        return checkpoints.publish_policy(checkpoint, folder)
-    import ray
-
-    def merge(checkpoint: Path, policy: Path) -> None:
-        with user_errors():
-            for _, ref in finished(merge_adapters, [(checkpoint, policy, alignment.policy, alignment.dtype)]):
-                ray.get(ref)
-
-    return checkpoints.publish_policy(checkpoint, folder, merge)
+    trained = train_policy(
+        alignment, ctx.config.seed, lambda: _prepare(ctx), reference_store(ctx.run, alignment), folder, ctx.progress
+    )
+    policy = f"{ctx.folder.name}/{trained.policy.name}"
+    return _result(ctx.upstream.selection.kept, trained.facts, trained.history, policy, alignment)
 
 
 def _prepare(ctx: StageContext) -> PairInput:
@@ -112,7 +83,8 @@ def _prepare(ctx: StageContext) -> PairInput:
     assert ctx.upstream.selection is not None, "alignment reads the selection"
     rule, weights = cut_rule(alignment.max_tokens, alignment.prompt_tokens), ctx.upstream.selection.weights
     target = input_shards(ctx.run, selection, alignment, seed)
-    pairs = prepare_input(ShardEncoder(selection, target, alignment.policy, rule, seed, weights), ctx.progress)
+    encoder = ShardEncoder(partial(kept_batches, selection), target, alignment.policy, rule, seed, weights)
+    pairs = prepare_input(encoder, ctx.progress)
     held_out, trained = data.num_held_out(pairs.pairs, alignment), data.num_trained(pairs.pairs, alignment)
     data.check_enough(pairs.pairs - held_out, alignment)
     unread = pairs.pairs - held_out - trained

@@ -8,7 +8,7 @@ import contextlib
 from pdray.cli.parser import Commands, Parser, add_command, take_config
 from pdray.errors import EXIT_OK
 
-STAGES = ("corpus", "proxies", "scores", "logprobs", "selection", "alignment", "evaluation")
+STAGES = ("corpus", "proxies", "scores", "logprobs", "crossfit", "selection", "alignment", "evaluation")
 
 
 def add(commands: Commands) -> None:

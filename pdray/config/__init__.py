@@ -6,6 +6,7 @@ starts.
 
 from pdray.config.alignment import AlignmentConfig
 from pdray.config.corpus import ColumnNames, CorpusConfig
+from pdray.config.crossfit import CrossfitConfig
 from pdray.config.engine import EngineConfig
 from pdray.config.evaluation import EvaluationConfig
 from pdray.config.load import ConfigError, build_config, load_config
@@ -23,6 +24,7 @@ __all__ = [
     "ColumnNames",
     "ConfigError",
     "CorpusConfig",
+    "CrossfitConfig",
     "EngineConfig",
     "EvaluationConfig",
     "LogprobsConfig",

@@ -73,11 +73,16 @@ class ProxiesConfig(Section):
         0.1, gt=0, lt=1, description="share of an aspect's pairs kept for held-out accuracy, with prompts of their own"
     )
     max_held_out_pairs: Count = Field(2_000, description="most pairs of an aspect to hold out")
-    balance_temperature: float | None = Field(1.0, gt=0, description="τ of balanced length sampling; null turns it off")
+    balance_temperature: Annotated[float, Field(gt=0)] | Literal["auto"] | None = Field(
+        1.0,
+        description="τ of balanced length sampling; null turns it off; auto, for heads: between 0.1 and 10, where each "
+        "proxy's margins on the held-out pairs go least with length, before length_penalty auto",
+    )
     length_penalty: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
         0.001,
         description="ρ, reward per token of length difference; 0 turns it off; auto: what makes each proxy's margins "
-        "on the held-out pairs independent of length (rank correlation 0), subtracted when scoring alone",
+        "on the held-out pairs independent of length (rank correlation 0), subtracted when scoring alone; with the "
+        "form residual, for heads, in the loss alone",
     )
     length_penalty_form: Literal["eq16", "residual"] = Field(
         "eq16", description="eq16: fit and score Δr − ρΔlen; residual: fit Δr + ρΔlen, score Δr"
@@ -122,14 +127,29 @@ class ProxiesConfig(Section):
         require_distinct(self.model_aspects)
         if self.reading == "apart" and self.train != "head":
             raise ValueError("reading is apart, but only heads read so; set train to head, or leave reading out")
-        if self.length_penalty == "auto" and self.length_penalty_form == "residual":
-            raise ValueError(
-                "length_penalty auto is subtracted when scoring, which length_penalty_form residual does not do; leave "
-                "the form out, or give length_penalty a number"
-            )
+        if self.models is None and self.train != "head":
+            self._found_without_training()
         if self.lora is not None and self.train != "all":
             raise ValueError("lora is set, but heads train nothing below them; set train to all, or leave lora out")
         return self
+
+    def _found_without_training(self) -> None:
+        """Refuse what is found by fitting again and again: a head affords that, a model does not."""
+        if self.balance_temperature == "auto":
+            raise ValueError(
+                "balance_temperature auto fits a proxy again for every τ that is tried, which only heads afford; set "
+                "train to head, or balance_temperature to a number or null"
+            )
+        if self.length_penalty == "auto" and self.length_penalty_form == "residual":
+            raise ValueError(
+                "length_penalty auto with length_penalty_form residual fits a proxy again for every ρ that is tried, "
+                "which only heads afford; set train to head, leave the form out, or give length_penalty a number"
+            )
+
+    @property
+    def training_temperature(self) -> float | None:
+        """τ of the training; None where there is none, and where it is found afterwards."""
+        return None if self.balance_temperature == "auto" else self.balance_temperature
 
     @property
     def training_penalty(self) -> float:

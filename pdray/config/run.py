@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from pdray.config.alignment import AlignmentConfig
 from pdray.config.corpus import CorpusConfig
+from pdray.config.crossfit import CrossfitConfig
 from pdray.config.evaluation import EvaluationConfig
 from pdray.config.logprobs import LogprobsConfig
 from pdray.config.proxies import ProxiesConfig
@@ -64,6 +65,12 @@ class RunConfig(Section):
 
     run: Name = Field("runs/my-run", description="run folder: a path that every node mounts, or s3://bucket/folder")
     seed: int = Field(0, ge=0, lt=2**31, description="seed of every random choice")
+    rounds: Annotated[int, Field(ge=1, le=99)] = Field(
+        1,
+        description="times that pairs are selected and the policy is trained: each round reads the corpus with the "
+        "policy of the one before as logprobs.policy, for a strategy that reads it, and trains alignment.policy anew",
+        json_schema_extra=HOW,  # every round is a run of its own, and what differs is in its settings
+    )
     cluster: ClusterConfig = ClusterConfig()
     corpus: CorpusConfig
     proxies: ProxiesConfig
@@ -72,6 +79,11 @@ class RunConfig(Section):
         None,
         description="{policy: FOLDER, reference: FOLDER, max_tokens: 512, ...}: log-probabilities of every response, "
         "for the strategies that select by them; null: not computed",
+    )
+    crossfit: CrossfitConfig | None = Field(
+        None,
+        description="{folds: 2, repeats: 3, max_steps: null, max_tokens: 512, ...}: the loss of every pair under "
+        "policies that the alignment's settings train on other prompts, for the strategy selective; null: not computed",
     )
     selection: SelectionConfig = SelectionConfig()
     alignment: AlignmentConfig | None = Field(None, description="leave the section out to stop at the selection")
@@ -97,6 +109,30 @@ class RunConfig(Section):
             raise ValueError(
                 "evaluation is set, but without an alignment section no policy is trained that it could judge; add one "
                 "(see pdray init), or leave evaluation out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _something_to_repeat(self) -> RunConfig:
+        missing = [name for name in ("logprobs", "alignment") if getattr(self, name) is None]
+        if self.rounds > 1 and missing:
+            raise ValueError(
+                f"rounds is {self.rounds}, but there is no {' and no '.join(missing)} section: each round trains a "
+                "policy, and the next one selects by what it makes of the pairs; add the section, or set rounds to 1"
+            )
+        if self.rounds > 1 and self.crossfit is not None:
+            raise ValueError(
+                f"rounds is {self.rounds}, but the losses of crossfit are the same in every round; leave the section "
+                "out, or set rounds to 1"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_training_to_repeat(self) -> RunConfig:
+        if self.crossfit is not None and self.alignment is None:
+            raise ValueError(
+                "crossfit trains policies by the settings of the alignment section, but there is none; add one (see "
+                "pdray init), or leave crossfit out"
             )
         return self
 

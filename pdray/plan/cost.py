@@ -42,6 +42,7 @@ class Known:
         policy_pairs: lengths of the pairs that it is trained on.
         logprobs: models by setting.
         logprob_texts: lengths of what they read.
+        crossfit_pairs, crossfit_texts: lengths of pairs and texts as the cross-fitted trainings read them.
         held_out: lengths of the pairs of the evaluation, and how many they are.
         measured: rates that were measured on such hardware.
         rate_key: names the measured rate of a kind of work, a model folder, a dtype, and whether on GPUs.
@@ -55,6 +56,8 @@ class Known:
     policy_pairs: Lengths | None = None
     logprobs: dict[str, Model] = field(default_factory=dict)
     logprob_texts: Lengths | None = None
+    crossfit_pairs: Lengths | None = None
+    crossfit_texts: Lengths | None = None
     held_out: Lengths | None = None
     num_held_out: int = 0
     measured: Measured = field(default_factory=dict)

@@ -204,6 +204,7 @@ def gather(config: RunConfig, steps: list[Step], hardware: Hardware) -> Known:
         table, _ = read_pairs(evaluation.pairs, evaluation.max_pairs, config.seed)
         rule, num_held_out = cut_rule(alignment.max_tokens, alignment.prompt_tokens), len(table)
         held_out = response_lengths(_first(table), alignment.policy, rule)
+    training = config.crossfit.training(alignment) if config.crossfit and alignment else None
     return Known(
         config=config,
         corpus=corpus,
@@ -213,6 +214,10 @@ def gather(config: RunConfig, steps: list[Step], hardware: Hardware) -> Known:
         policy_pairs=pair_lengths(pairs, alignment).longest if alignment else None,
         logprobs={n: policy(f"logprobs.{n}", folder) for n, folder in logprobs.folders.items()} if logprobs else {},
         logprob_texts=response_lengths(pairs, logprobs.policy, logprobs_rule(logprobs)) if logprobs else None,
+        crossfit_pairs=pair_lengths(pairs, training).longest if training else None,
+        crossfit_texts=response_lengths(pairs, training.policy, cut_rule(training.max_tokens, training.prompt_tokens))
+        if training
+        else None,
         held_out=held_out,
         num_held_out=num_held_out,
         measured=read_rates(hardware),
@@ -256,6 +261,11 @@ def _notes(config: RunConfig, on: str | None, stages: list[StagePlan], hardware:
     if on is None and config.cluster.address is not None:
         notes.append(
             "cluster.address names a cluster that a plan does not ask; say what it has with --on, as in 8xH100"
+        )
+    if config.rounds > 1:
+        notes.append(
+            f"rounds is {config.rounds}: logprobs, selection, alignment and evaluation cost so many times what is "
+            "told of them; corpus, proxies and scores are done once"
         )
     needed = sum(stage.cost.disk_bytes for stage in stages if stage.cost)
     free = _free_bytes(config.run) if on is None else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from pdray.plan import flops
 from pdray.plan.cost import Cost, Known
@@ -30,6 +31,8 @@ def stage_costs(known: Known) -> dict[str, Cost]:
     costs = {"corpus": corpus(known), "proxies": proxies(known), "scores": scores(known)}
     if config.logprobs is not None:
         costs["logprobs"] = logprobs(known)
+    if config.crossfit is not None:
+        costs["crossfit"] = crossfit(known)
     costs["selection"] = selection(known)
     if config.alignment is not None:
         costs["alignment"] = alignment_cost(known, kept_pairs(known))
@@ -129,6 +132,37 @@ def logprobs(known: Known) -> Cost:
     ]
     cost = pass_cost(known, section, readings, texts, "logprobs")
     return Cost(**vars(cost) | {"disk_bytes": texts * (6 + 4 * len(readings))})
+
+
+def crossfit(known: Known) -> Cost:
+    """Folds × repeats trainings; the untouched policy reads every text, and in every repeat a trained one does."""
+    config, model, facts = known.config, known.policy, known.corpus
+    section, alignment = config.crossfit, config.alignment
+    assert section is not None and alignment is not None and model is not None
+    assert known.crossfit_pairs is not None and known.crossfit_texts is not None
+    changed = {"config": config.model_copy(update={"alignment": section.training(alignment)})}
+    others = int(facts.pairs) * (section.folds - 1) // section.folds
+    training = alignment_cost(replace(known, policy_pairs=known.crossfit_pairs, **changed), others)
+    lengths = known.crossfit_texts
+    operations = flops.forward(model.shape, facts.texts, lengths, True)
+    reading_all = Reading(model, operations, facts.texts * lengths.mean, with_head=True)
+    read = pass_cost(known, section, [reading_all], facts.texts, "logprobs")
+    if training.seconds is None or read.seconds is None:
+        return training if training.seconds is None else read
+    count = section.folds * section.repeats
+    passes = (1 + section.repeats) * (read.seconds - read.start) + (1 + count) * read.start
+    return replace(
+        training,
+        seconds=count * training.seconds + passes,
+        gpus=max(training.gpus, read.gpus),
+        cpus=max(training.cpus, read.cpus),
+        work=f"{count} × {training.work}; {1 + section.repeats} × {read.work}",
+        gpu_bytes=max(training.gpu_bytes, read.gpu_bytes),
+        host_bytes=max(training.host_bytes, read.host_bytes),
+        disk_bytes=training.disk_bytes + facts.texts * 8 * (1 + section.repeats) + facts.pairs * 44,
+        problems=training.problems + read.problems,
+        hints=training.hints + read.hints,
+    )
 
 
 def selection(known: Known) -> Cost:

@@ -90,7 +90,7 @@ def trains_baseline(proxies: ProxiesConfig) -> bool:
 
 def _drawn(job: TablesJob, table: pa.Table, count: int, number: int, use: str) -> pa.Table:
     proxies, remedies = job.proxies, use == TRAIN
-    temperature, penalty = (proxies.balance_temperature, proxies.training_penalty) if remedies else (None, 0.0)
+    temperature, penalty = (proxies.training_temperature, proxies.training_penalty) if remedies else (None, 0.0)
     difference = table["length_difference"].to_numpy()
     rows = length.draw(table["pair_id"].to_pylist(), difference, count, temperature, job.seed)
     margin = length.training_margin(difference, penalty, proxies.length_penalty_form)

@@ -7,6 +7,7 @@ cross-validated loss is smaller in the mean over the aspects.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,7 @@ from pdray.proxies.features import FeatureWriter, PairFeatures, RowsOfPairs, fin
 from pdray.proxies.forms import Form, Linear, ProxyPairs, Tanh
 from pdray.proxies.pairs import AspectPairs, seen_shares
 from pdray.proxies.readings import SIMPLEST_FIRST, Name, Reading, best, handed_over, prepare, write_model
+from pdray.proxies.remedies import Remedies, find, given
 from pdray.proxies.validation import choose
 from pdray.rewards import RewardHead
 from pdray.runtime.tasks import run_tasks
@@ -47,7 +49,7 @@ class HeadJob:
         seen_share: of :func:`pdray.proxies.pairs.seen_shares`.
         num_aspects: κ, which share its units.
         seed: of weights to begin with.
-        length_pairs: held-out pairs of all aspects, on which ρ is found where ``length_penalty`` is auto.
+        length_pairs: held-out pairs of all aspects, on which τ and ρ are found where they are auto.
     """
 
     pairs: AspectPairs
@@ -65,13 +67,13 @@ class HeadJob:
         units = tanh.units_of(num_texts, reading.num_features, self.num_aspects) if reading.tanh else 0
         return [Linear(reading.tanh), *([Tanh(units, self.seed)] if units else [])]
 
-    def penalty(self, head: RewardHead) -> float:
-        """ρ that scoring subtracts from the margins of a head that has not seen the held-out pairs."""
-        if self.proxies.length_penalty != "auto":
-            return length.scoring_penalty(self.proxies.length_penalty, self.proxies.length_penalty_form)
+    def remedies(self, head: Callable[[Remedies], RewardHead]) -> Remedies:
+        """How strong the remedies are, given the head that such remedies make, which saw no held-out pair."""
+        if "auto" not in (self.proxies.balance_temperature, self.proxies.length_penalty):
+            return given(self.proxies)
         pairs = read_pairs(self.features, self.length_pairs, self.reading.num_features, self.reading.first)
         pairs = pairs.take(pairs.finite())
-        return length.uncorrelated_penalty(pairs.length_difference, final_margins(pairs, head, 0.0))
+        return find(self.proxies, pairs.length_difference, lambda one: final_margins(pairs, head(one), 0.0))
 
 
 @dataclass(frozen=True)
@@ -101,12 +103,20 @@ def fit_aspect(job: HeadJob) -> FittedHead:
     train, prompts = _readable(job, job.pairs.train)
     held_out, _ = _readable(job, job.pairs.held_out)
     everything, scale = joined(train, held_out), job.reading.scale(train)
-    pairs = _with_remedies(train, proxies)
+    pairs = _with_remedies(train, proxies, given(proxies))
     chosen = choose(job.forms(len(everything.values)), pairs, scale, prompts, job.seen_share)
     form, strength = chosen.form, chosen.fit.l2
-    final = form.fit(_with_remedies(everything, proxies), scale, strength, chosen.fit.weights)
-    measured = form.head(chosen.fit.weights, scale)
-    penalty = job.penalty(measured)
+
+    def fitted_with(remedies: Remedies) -> RewardHead:
+        if (remedies.temperature, remedies.loss_penalty) == (proxies.training_temperature, proxies.training_penalty):
+            return form.head(chosen.fit.weights, scale)
+        return form.head(
+            form.fit(_with_remedies(train, proxies, remedies), scale, strength, chosen.fit.weights).weights, scale
+        )
+
+    remedies = job.remedies(fitted_with)
+    measured, penalty = fitted_with(remedies), remedies.penalty
+    final = form.fit(_with_remedies(everything, proxies, remedies), scale, strength, chosen.fit.weights)
     margin, baseline = final_margins(held_out, measured, penalty), None
     if trains_baseline(proxies):
         plain = ProxyPairs(train, np.zeros_like(pairs.margin), np.ones_like(pairs.weight))
@@ -117,6 +127,9 @@ def fit_aspect(job: HeadJob) -> FittedHead:
         **quality.held_out_facts(margin, held_out.length_difference, baseline),
         "seen_share": round(job.seen_share, 4),
         "texts": len(everything.values),
+        "balance_temperature": remedies.temperature,
+        "training_penalty": remedies.loss_penalty,
+        "reached_correlation": remedies.correlation,
         "form": form.name,
         "validation_loss": {name: round(min(losses), 6) for name, losses in chosen.losses.items()},
         "validation_accuracy": round(chosen.accuracy, 6),
@@ -129,12 +142,12 @@ def fit_aspect(job: HeadJob) -> FittedHead:
     return FittedHead(form.head(final.weights, scale), measured, penalty, facts)
 
 
-def _with_remedies(features: PairFeatures, proxies: ProxiesConfig) -> ProxyPairs:
+def _with_remedies(features: PairFeatures, proxies: ProxiesConfig, remedies: Remedies) -> ProxyPairs:
     tokens = features.length_difference
     return ProxyPairs(
         features,
-        length.training_margin(tokens, proxies.training_penalty, proxies.length_penalty_form),
-        length.balance_weights(tokens, proxies.balance_temperature),
+        length.training_margin(tokens, remedies.loss_penalty, proxies.length_penalty_form),
+        length.balance_weights(tokens, remedies.temperature),
     )
 
 

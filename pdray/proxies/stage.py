@@ -15,6 +15,7 @@ from pdray.models.folder import Kind, check_model_folder
 from pdray.models.pooling import stated_pooling
 from pdray.models.positions import check_positions
 from pdray.proxies.quality import baseline_notes, chance_notes, form_notes, reading_notes
+from pdray.proxies.remedies import remedy_notes
 from pdray.schema import CorpusOutput, ProxiesOutput
 from pdray.stages import Stage, StageContext, StageResult, Upstream
 from pdray.tokens import token_rule
@@ -130,7 +131,9 @@ def _train(ctx: StageContext) -> StageResult:
             "with a text that could not be read": unread,
         },
         metrics={"trained": True, "train": proxies.train, **metrics},
-        notes=_notes(metrics, ctx.config.scores.max_tokens) + baseline_notes(metrics, proxies.max_baseline_pairs),
+        notes=_notes(metrics, ctx.config.scores.max_tokens)
+        + baseline_notes(metrics, proxies.max_baseline_pairs)
+        + remedy_notes(metrics["aspects"], proxies),
     )
 
 

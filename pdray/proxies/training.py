@@ -130,7 +130,12 @@ def train_worker(job: TrainingJob) -> None:
         plain = None if baseline is None else baseline[own, number]
         held_out_facts = quality.held_out_facts(margins[own, number], difference[own], plain)
         penalty = penalties[number]
-        aspects[name] = {"train_pairs": job.train_pairs[number], **held_out_facts, "length_penalty": penalty}
+        aspects[name] = {
+            "train_pairs": job.train_pairs[number],
+            **held_out_facts,
+            "balance_temperature": job.proxies.training_temperature,
+            "length_penalty": penalty,
+        }
     facts = {
         "aspects": aspects,
         "steps": trained.steps,

@@ -60,6 +60,8 @@ def _gpu_hours(run: RunView, stage: StageView) -> float | None:
         return workers and section["gpus_per_worker"] * workers * stage.manifest["seconds"] / 3600
     if stage.name == "evaluation" and section.get("gpus"):
         return None
+    if stage.name == "crossfit" and (section.get("gpus_per_actor") or run.section("alignment").get("gpus_per_worker")):
+        return None  # trainings and passes take turns, with numbers of GPUs of their own
     setting, metric = GPUS.get(stage.name, ("", ""))
     gpus = section.get(setting) or 0
     workers = stage.metrics.get(metric)

@@ -21,6 +21,12 @@ def check(config: RunConfig, upstream: Upstream) -> None:
     """
     corpus, selection = upstream.corpus, config.selection
     _check_logps(selection.strategy, config.logprobs)
+    if find_strategy(selection.strategy).crossfit and config.crossfit is None:
+        raise UserError(
+            f"selection.strategy {selection.strategy} reads the losses of policies that are trained on parts of the "
+            "corpus, but the config has no crossfit section; add one, as in crossfit: {folds: 2, repeats: 3}, or "
+            "choose another strategy"
+        )
     if find_strategy(selection.strategy).unified and not config.proxies.has_unified:
         cure = "add one named unified to proxies.models" if config.proxies.models else "set proxies.unified to true"
         raise UserError(

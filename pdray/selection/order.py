@@ -49,6 +49,7 @@ class PairSource:
         penalties: aspect -> ρ, aspects sorted.
         logprobs: likewise, for strategies that read log-probabilities; else None.
         unified: ρ of the reward model of all aspects together; None where there is none.
+        crossfit: has ``pairs`` with a loss each, row-aligned with those of the corpus; None where no strategy asks.
     """
 
     corpus: ShardedFolder
@@ -56,6 +57,7 @@ class PairSource:
     penalties: dict[str, float]
     logprobs: ShardedFolder | None = None
     unified: float | None = None
+    crossfit: ShardedFolder | None = None
 
     def ids(self, shard: int) -> pa.Array:
         """``pair_id`` of each pair of a shard, one string array."""
@@ -120,6 +122,12 @@ class PairSource:
         pairs = self.corpus.read(PAIRS, shard, ["chosen_row", "rejected_row"])
         (margins,) = self._reward_margins(shard, pairs, {UNIFIED: self.unified})
         return margins.astype(np.float64)
+
+    def validation_losses(self, shard: int) -> np.ndarray:
+        """(n,) float64, of each pair the loss of cross-fitted policies."""
+        assert self.crossfit is not None, "the strategy says that it reads them"
+        losses: np.ndarray = self.crossfit.read(PAIRS, shard, ["loss"])["loss"].to_numpy()
+        return losses
 
     def mean_rating_gap(self, shard: int) -> np.ndarray:
         """(n,) float64, mean true rating over the aspects, of the chosen response less that of the rejected one.
@@ -195,6 +203,10 @@ class ShardColumns:
     def logps(self) -> LogProbs:
         """Of n pairs."""
         return self.source.logps(self.shard)
+
+    def validation_losses(self) -> np.ndarray:
+        """(n,) float64."""
+        return self.source.validation_losses(self.shard)
 
     def mean_rating_gap(self) -> np.ndarray:
         """(n,) float64."""

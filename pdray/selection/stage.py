@@ -49,8 +49,10 @@ def settings(config: RunConfig) -> dict[str, Any]:
 
 
 def reads_also(config: RunConfig) -> tuple[str, ...]:
-    """The log-probabilities, for a strategy that reads them."""
-    return ("logprobs",) if config.logprobs is not None and find_strategy(config.selection.strategy).logps else ()
+    """The log-probabilities or the cross-fitted losses, for a strategy that reads them."""
+    strategy = find_strategy(config.selection.strategy)
+    logprobs = ("logprobs",) if config.logprobs is not None and strategy.logps else ()
+    return (*logprobs, "crossfit") if strategy.crossfit and config.crossfit is not None else logprobs
 
 
 def run(ctx: StageContext) -> StageResult:
@@ -65,14 +67,13 @@ def run(ctx: StageContext) -> StageResult:
     strategy = find_strategy(selection.strategy)
     source = pair_source(ctx.upstream)
     if strategy.margins == "ratings":
-        source = RatingSource(
-            source.corpus, source.scores, dict.fromkeys(corpus.rated, 0.0), source.logprobs, source.unified
-        )
+        source = RatingSource(**vars(source) | {"penalties": dict.fromkeys(corpus.rated, 0.0)})
     shared = find_shared(ctx, source)
     order = ordering(ctx, source, shared.quantiles, shared.statistics)
     finite = int(shared.counts.sum())
     wanted = finite if strategy.keeps_all else num_kept(selection.budget, corpus.pairs)
     needed = "divergence and log-probabilities" if strategy.logps else "divergence"
+    needed = "divergence and validation loss" if strategy.crossfit else needed
     if strategy.label is not None:
         needed = f"divergence and {'overall label' if strategy.label_of == 'overall' else 'mean rating'} but equal"
     if finite < max(wanted, 1):
@@ -132,11 +133,16 @@ def pair_source(upstream: Upstream) -> PairSource:
             markers = pool.map(partial(_marker, other), range(other.num_shards))
             if [_rows(marker, TEXTS) for marker in of_corpus] != [_rows(marker, TEXTS) for marker in markers]:
                 raise UserError(f"{other.folder} does not hold one row for each text of {corpus.folder}; run again")
+        crossfit = upstream.shards("crossfit") if upstream.crossfit is not None else None
+        if crossfit is not None:
+            markers = pool.map(partial(_marker, crossfit), range(crossfit.num_shards))
+            if [_rows(marker, PAIRS) for marker in of_corpus] != [_rows(marker, PAIRS) for marker in markers]:
+                raise UserError(f"{crossfit.folder} does not hold one row for each pair of {corpus.folder}; run again")
     found = sum(_rows(marker, PAIRS) for marker in of_corpus)
     if found != upstream.corpus.pairs:
         raise UserError(f"{corpus.folder} holds {found:,} pairs instead of {upstream.corpus.pairs:,}; run again")
     penalties = {aspect: upstream.proxies.length_penalty[aspect] for aspect in upstream.corpus.aspects}
-    return PairSource(corpus, scores, penalties, logprobs, upstream.proxies.length_penalty.get(UNIFIED))
+    return PairSource(corpus, scores, penalties, logprobs, upstream.proxies.length_penalty.get(UNIFIED), crossfit)
 
 
 def _marker(shards: ShardedFolder, shard: int) -> Marker:

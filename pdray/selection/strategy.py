@@ -69,6 +69,10 @@ class Columns(Protocol):
         """Log-probabilities, where the run has them."""
         ...
 
+    def validation_losses(self) -> np.ndarray:
+        """(n,) float64, DPO's loss under policies that saw no pair of the prompt, where the run has them."""
+        ...
+
     def mean_rating_gap(self) -> np.ndarray:
         """(n,) float64, mean true rating of the chosen response less that of the rejected one; NaN without ratings."""
         ...
@@ -119,6 +123,11 @@ class Table:
     def logps(self) -> LogProbs:
         """Log-probabilities; for strategies that name the models in :attr:`Strategy.logps`."""
         return self.columns.logps()
+
+    @cached_property
+    def validation_losses(self) -> np.ndarray:
+        """(n,) float64, DPO's loss under policies that saw no pair of the prompt; for :attr:`Strategy.crossfit`."""
+        return self.columns.validation_losses()
 
     @cached_property
     def mean_rating_gap(self) -> np.ndarray:
@@ -177,6 +186,7 @@ class Strategy:
         margins: what the divergence is made of: the rewards of the proxies, or the true ratings of the corpus.
         logps: the models whose log-probabilities the key reads; two of them have to be different models.
         unified: whether the key reads the margins of the reward model of all aspects together.
+        crossfit: whether the key reads the losses of the stage ``crossfit``.
         statistics: what the key has to know of the whole corpus, by the names that it gives them.
         keeps_all: whether every pair with a key is kept, whatever the budget.
         label: for strategies that label pairs anew: (n,) numbers from the table of a shard. Above 0 a pair stays as it
@@ -189,6 +199,7 @@ class Strategy:
     margins: Literal["proxies", "ratings"] = "proxies"
     logps: tuple[Model, ...] = ()
     unified: bool = False
+    crossfit: bool = False
     statistics: Mapping[str, Statistic] = field(default_factory=dict)
     keeps_all: bool = False
     label: Column | None = None

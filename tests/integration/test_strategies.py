@@ -34,6 +34,8 @@ def case():
     found.logps[rng.random(found.logps.shape) < 0.01] = np.nan
     found.unified = rng.normal(size=(900, 2)).astype(np.float32)
     found.unified[rng.random(found.unified.shape) < 0.01] = np.nan
+    found.losses = rng.exponential(size=900)
+    found.losses[rng.random(900) < 0.01] = np.nan
     found.overall = rng.choice(["chosen", "rejected", "equal", None], 900, p=[0.6, 0.2, 0.1, 0.1]).tolist()
     return found
 

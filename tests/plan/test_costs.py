@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks import sweep
+from pdray.plan.cost import Cost
 from pdray.plan.flops import Lengths
 from pdray.plan.hardware import GIB, GPUS, Hardware, parse_hardware, this_machine
 from pdray.plan.passes import pass_cost, reading
@@ -184,6 +185,23 @@ def test_logprobs_and_evaluation_read_what_they_read() -> None:
     assert costs["logprobs"].seconds is not None and one.seconds is not None
     assert costs["logprobs"].seconds - costs["logprobs"].start == pytest.approx(2 * (one.seconds - one.start))
     assert costs["evaluation"].gpus == 4  # two thousand pairs are four tasks
+
+
+def test_cross_fitted_trainings_cost_one_for_each_fold_of_each_repeat() -> None:
+    lengths = Lengths(np.array([500]))
+    more: dict[str, Any] = {"crossfit_pairs": lengths, "crossfit_texts": lengths}
+
+    def cost(**crossfit: int) -> Cost:
+        config = config_of(crossfit={"gpus_per_actor": 1, **crossfit}, selection={"strategy": "selective"})
+        return stage_costs(replace(known_of(config), **more))["crossfit"]
+
+    one, three = cost(folds=2, repeats=1), cost(folds=2, repeats=3)
+    assert one.work.startswith("2 × 7,813 steps of 64 pairs") and "; 2 × " in one.work
+    assert three.work.startswith("6 × 7,813 steps") and "; 4 × " in three.work
+    assert one.seconds is not None and three.seconds is not None
+    assert 2 < three.seconds / one.seconds < 3  # the untouched policy reads once
+    assert cost(folds=4, repeats=1).work.startswith("4 × 11,719 steps")
+    assert cost(folds=2, repeats=1, max_steps=10).work.startswith("2 × 10 steps")
 
 
 def test_tasks_of_the_evaluation_that_have_no_place_wait() -> None:

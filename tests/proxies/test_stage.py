@@ -53,8 +53,14 @@ def test_a_ready_model_of_all_aspects_together(tmp_path: Path) -> None:
 def test_a_penalty_that_is_found_is_none_of_the_loss(tmp_path: Path) -> None:
     proxies = ProxiesConfig(base_model="x", length_penalty="auto")
     assert (proxies.training_penalty, ProxiesConfig(base_model="x", length_penalty=0.5).training_penalty) == (0.0, 0.5)
-    with pytest.raises(ValueError, match=r"length_penalty auto is subtracted when scoring, which .* residual does not"):
-        ProxiesConfig(base_model="x", length_penalty="auto", length_penalty_form="residual")
+    residual = {"length_penalty": "auto", "length_penalty_form": "residual"}
+    for name, setting in (("length_penalty", residual), ("balance_temperature", {"balance_temperature": "auto"})):
+        with pytest.raises(ValueError, match=rf"{name} auto .*which only heads afford; set train to head"):
+            ProxiesConfig.model_validate({"base_model": "x", **setting})
+        heads = ProxiesConfig.model_validate({"base_model": "x", "train": "head", **setting})
+        assert heads.training_penalty == (0.0 if "length_penalty" in setting else 0.001)
+    assert ProxiesConfig(base_model="x", train="head", balance_temperature="auto").training_temperature is None
+    assert ProxiesConfig(base_model="x", balance_temperature=0.5).training_temperature == 0.5
     for wrong in (-1, "automatic"):
         with pytest.raises(ValueError, match="length_penalty"):
             ProxiesConfig(base_model="x", length_penalty=wrong)

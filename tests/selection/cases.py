@@ -14,9 +14,11 @@ from pdray.schema import (
     PAIRS,
     TEXTS,
     CorpusOutput,
+    CrossfitOutput,
     LogprobsOutput,
     ProxiesOutput,
     ScoresOutput,
+    crossfit_schema,
     logprobs_schema,
     pairs_schema,
     scores_schema,
@@ -51,6 +53,7 @@ class Case:
         overall: n labels; None is none for all.
         sources: n names; None is none for all.
         unified: (n, 2) float32, rewards of one model of all aspects; None is no such model.
+        losses: (n,) float64, of cross-fitted policies; None is 0 for all.
     """
 
     ids: list[str]
@@ -65,6 +68,7 @@ class Case:
     overall: list[str | None] | None = None
     sources: list[str | None] | None = None
     unified: np.ndarray | None = None
+    losses: np.ndarray | None = None
 
     @property
     def labels(self) -> list[str]:
@@ -127,6 +131,9 @@ def keys_of(strategy: str, case: Case, pd: np.ndarray, seed: int) -> np.ndarray:
     finite = np.sort(pd[np.isfinite(pd)])
     if strategy == "random":
         return np.array(random_keys(case.ids, seed))
+    if strategy == "selective":
+        assert case.losses is not None
+        return case.losses
     if strategy in LIKELY:
         return LIKELY[strategy](case, pd)
     if strategy == "raf":
@@ -179,6 +186,7 @@ LIKELY = {
     "implicit_margin_small": lambda case, pd: implicit(case),
     "perplexity_gap": lambda case, pd: -gap(case, 1),
     "alignment_potential": lambda case, pd: z(np.abs(gap(case, 0)), pd) - z(case.own_margins, pd),
+    "pd_potential": lambda case, pd: z(np.abs(gap(case, 0)), pd) + z(pd, pd),
     "fusion": fusion,
 }
 
@@ -217,9 +225,9 @@ def write_case(root: Path, case: Case, num_shards: int, seed: int = 0) -> Upstre
     """Shard a case into ``root`` as the stages before would, pairs dealt at random."""
     kappa, num_pairs = len(ASPECTS), len(case.ids)
     place = np.random.default_rng(seed).integers(0, num_shards, num_pairs)
-    corpus, scores, logprobs = (
+    corpus, scores, logprobs, crossfit = (
         ShardedFolder(StoragePath(str(root / f"{stage}-test")), FINGERPRINT, num_shards)
-        for stage in ("corpus", "scores", "logprobs")
+        for stage in ("corpus", "scores", "logprobs", "crossfit")
     )
     for shard in range(num_shards):
         rows = sorted(np.flatnonzero(place == shard), key=lambda row: case.ids[row])
@@ -227,6 +235,9 @@ def write_case(root: Path, case: Case, num_shards: int, seed: int = 0) -> Upstre
         corpus.write(shard, {**texts, PAIRS: pairs}, 0, {})
         scores.write(shard, {TEXTS: rewards}, 0, {})
         logprobs.write(shard, {TEXTS: logps}, 0, {})
+        losses = np.zeros(len(rows)) if case.losses is None else case.losses[rows]
+        columns = {"pair_id": [case.ids[row] for row in rows], "loss": losses}
+        crossfit.write(shard, {PAIRS: pa.table(columns, crossfit_schema())}, 0, {})
     counts = np.bincount(case.own, minlength=kappa).tolist()
     rated = ASPECTS if case.conflict is not None else []
     return join(
@@ -246,6 +257,7 @@ def write_case(root: Path, case: Case, num_shards: int, seed: int = 0) -> Upstre
         finished("proxies", StoragePath(str(root)), ProxiesOutput([], dict.fromkeys(case.labels, case.penalty))),
         finished("scores", scores.folder, ScoresOutput(num_shards, case.labels, 2 * num_pairs)),
         finished("logprobs", logprobs.folder, LogprobsOutput(num_shards, MODELS, 2 * num_pairs)),
+        finished("crossfit", crossfit.folder, CrossfitOutput(num_shards, num_pairs)),
     )
 
 

@@ -40,6 +40,9 @@ def test_alignment_potential() -> None:
     # gaps |−10/5 + 12/4| = 1 and |−20/10 + 10/5| = 0; z(margin) is −1 and 2, z(gap) 0.25 and −0.25
     found = keys("alignment_potential", margin_mean=1, margin_deviation=0.5, gap_mean=0.5, gap_deviation=2)
     np.testing.assert_allclose(found, [-(-1 - 0.25), -(2 + 0.25), np.nan])
+    # the same gaps; PD is 0 for all and its z 0 or, from a mean of 2 and a deviation of 4, −0.5
+    found = keys("pd_potential", divergence_mean=2, divergence_deviation=4, gap_mean=0.5, gap_deviation=2)
+    np.testing.assert_allclose(found, [0.25 - 0.5, -0.25 - 0.5, np.nan])
     table = Table(np.zeros(2), 0, cast(Columns, None), {"x mean": 3.0, "x deviation": 0.0})
     np.testing.assert_array_equal(z_scores(table, "x", np.array([3.0, np.nan])), [0, np.nan])
 
@@ -58,6 +61,14 @@ def test_fusion() -> None:
 @pytest.mark.parametrize("name", strategies.BUILT_IN)
 def test_each_says_what_it_reads(name: str) -> None:
     strategy = strategies.find(name)
-    reads = {"implicit_margin", "implicit_margin_small", "fusion", "perplexity_gap", "alignment_potential"}
+    reads = {
+        "implicit_margin",
+        "implicit_margin_small",
+        "fusion",
+        "perplexity_gap",
+        "alignment_potential",
+        "pd_potential",
+    }
     assert bool(strategy.logps) is (name in reads)
+    assert strategy.crossfit is (name == "selective")
     assert strategy.about

@@ -28,6 +28,8 @@ BUILT_IN = (
     "fusion",
     "perplexity_gap",
     "alignment_potential",
+    "pd_potential",
+    "selective",
 )
 
 
