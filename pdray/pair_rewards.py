@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pdray.config import UNIFIED, RunConfig, build_config
+from pdray.aspects import UNIFIED
+from pdray.config import RunConfig, build_config
 from pdray.errors import UserError, check_together
 from pdray.outputs import StageOutput
 from pdray.schema import PAIRS, TEXTS, CorpusOutput, ProxiesOutput
