@@ -33,7 +33,6 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 nitpicky = True
-suppress_warnings = ["toc.empty_glob"]  # docs/index.md leaves room for pages that come later
 # Types in signatures that the reference has no entry for: those of other packages, and inner ones.
 nitpick_ignore_regex = [
     ("py:class", r"(np|numpy|pa|pyarrow|ray|collections|pathlib|pdray\.plan|pdray\.config)\..+"),

@@ -30,7 +30,7 @@ class LogProbs:
 
     @property
     def implicit_margin(self) -> np.ndarray:
-        """(n,) float64, log π(y_w|x)/π_ref(y_w|x) − log π(y_l|x)/π_ref(y_l|x): the margin M_θ of DPO with β = 1."""
+        """(n,) float64, log π(y_w|x)/π_ref(y_w|x) − log π(y_l|x)/π_ref(y_l|x), the margin M_θ of DPO with β = 1."""
         ratio = self.policy - self.reference
         margin: np.ndarray = ratio[0] - ratio[1]
         return margin
