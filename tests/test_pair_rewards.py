@@ -84,12 +84,15 @@ def test_a_table_gets_the_rewards_of_the_run(whole_run: WholeRun, ray_local: Non
 
 
 @pytest.mark.slow
-def test_a_ray_data_set_gets_them_by_pair_id(whole_run: WholeRun, ray_local: None) -> None:
+def test_a_ray_data_set_gets_them_by_pair_id(
+    whole_run: WholeRun, ray_local: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the caller's settings of Ray Data stay as they are."""
     import ray.data
 
-    before = ray.data.DataContext.get_current().read_op_min_num_blocks
+    monkeypatch.setattr(ray.data.DataContext.get_current(), "read_op_min_num_blocks", 3)
     stages = outputs(whole_run)
-    pairs = stages["selection"].ray_dataset("kept").limit(12)
+    pairs = stages["selection"].ray_dataset("kept").limit(12).materialize()  # else another dozen each time
     scored = pdray.score_pairs(pairs, stages["proxies"], engine="transformers", max_tokens=128)
     known = rewards_of(stages)
     rows = scored.take_all()
@@ -98,4 +101,4 @@ def test_a_ray_data_set_gets_them_by_pair_id(whole_run: WholeRun, ray_local: Non
         assert {name: value for name, value in row.items() if name != "pair_id"} == pytest.approx(
             known[row["pair_id"]], abs=1e-5
         )
-    assert ray.data.DataContext.get_current().read_op_min_num_blocks == before
+    assert ray.data.DataContext.get_current().read_op_min_num_blocks == 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import os
 import sys
@@ -107,7 +108,8 @@ def _init(where: dict[str, Any]) -> None:
 
     for left in reversed(range(TRIES)):
         try:
-            ray.init(**where, logging_level=logging.WARNING)
+            # A copy: Ray writes into the environment that it is given, and refuses to see that again.
+            ray.init(**copy.deepcopy(where), logging_level=logging.WARNING)
             return
         except Exception as error:  # Ray raises no narrower one
             if "_temp_dir" not in where or "timed out during startup" not in str(error):
