@@ -66,6 +66,8 @@ def _environment(path: str | None) -> dict[str, Any]:
         raise UserError(f"--runtime-env {path} cannot be read as YAML ({' '.join(str(error).split())})") from None
     if not isinstance(found, dict):
         raise UserError(f"--runtime-env {path} has to hold settings such as pip and env_vars, each with its value")
+    if odd := [name for name in ("py_modules", "excludes") if not isinstance(found.get(name, []), list)]:
+        raise UserError(f"--runtime-env {path}: {odd[0]} has to be a list; write it as [A, B]")
     return found
 
 

@@ -80,6 +80,7 @@ def test_what_cannot_be_shipped_is_named(tmp_path: Path, shipment: Shipment, sen
     [
         ("- pip\n", "has to hold settings such as pip and env_vars"),
         ("pip: [\n", "cannot be read as YAML"),
+        ("excludes: 5\n", "excludes has to be a list"),
         ("working_dir: s3://bucket/code.zip\n", "names a working_dir as well; leave one of the two out"),
     ],
 )
