@@ -52,7 +52,8 @@ def plan_rounds(config: RunConfig) -> tuple[RunConfig, list[Step]]:
     if config.rounds == 1:
         return config, plan(config)
     check_strategy(config)
-    once, policy = up_to(plan(config), ONCE[-1]), None
+    once = up_to(plan(config), ONCE[-1])
+    policy: str | None = None
     for number in range(1, config.rounds + 1):
         one = round_config(config, number, policy)
         steps = plan(one)
@@ -101,7 +102,8 @@ def run(config: RunConfig, until: str | None = None) -> int:
     code = run_pipeline(config, until if until in ONCE else ONCE[-1])
     if until in ONCE:
         return code
-    once, policy = [step.folder.name for step in up_to(plan(config), ONCE[-1])], None
+    once = [step.folder.name for step in up_to(plan(config), ONCE[-1])]
+    policy: str | None = None
     for number in range(1, config.rounds + 1):
         one = round_config(config, number, policy)
         Console().say(f"round      {number} of {config.rounds}: {one.run}")

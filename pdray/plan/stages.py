@@ -140,9 +140,9 @@ def crossfit(known: Known) -> Cost:
     section, alignment = config.crossfit, config.alignment
     assert section is not None and alignment is not None and model is not None
     assert known.crossfit_pairs is not None and known.crossfit_texts is not None
-    changed = {"config": config.model_copy(update={"alignment": section.training(alignment)})}
+    changed = config.model_copy(update={"alignment": section.training(alignment)})
     others = int(facts.pairs) * (section.folds - 1) // section.folds
-    training = alignment_cost(replace(known, policy_pairs=known.crossfit_pairs, **changed), others)
+    training = alignment_cost(replace(known, config=changed, policy_pairs=known.crossfit_pairs), others)
     lengths = known.crossfit_texts
     operations = flops.forward(model.shape, facts.texts, lengths, True)
     reading_all = Reading(model, operations, facts.texts * lengths.mean, with_head=True)
