@@ -18,8 +18,8 @@ def divergence(table: Table) -> np.ndarray:
 
 def key(table: Table) -> np.ndarray:
     """(n,) float64."""
-    known: np.ndarray = z_scores(table, "gap", gap(table))
-    return z_scores(table, "divergence", table.divergence) + known
+    found: np.ndarray = z_scores(table, "divergence", table.divergence) + z_scores(table, "gap", gap(table))
+    return found
 
 
 STRATEGY = Strategy(
