@@ -64,6 +64,16 @@ def test_the_table_fits_and_tells_everything(config: Path, capsys: pytest.Captur
     assert not (config.parent / "run").exists()
 
 
+def test_cross_fitted_trainings_are_planned(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = ["crossfit.max_tokens=64", "crossfit.engine=transformers", "selection.strategy=selective"]
+    changes = [part for setting in settings for part in ("--set", setting)]
+    assert main(["plan", str(config), "--on", "8xH100", "--json", *changes]) == 0
+    stages = {stage["name"]: stage for stage in json.loads(capsys.readouterr().out)["stages"]}
+    assert list(stages)[3:6] == ["logprobs", "crossfit", "selection"]
+    assert stages["crossfit"]["work"].startswith("6 × 25 steps of 4 pairs, ")  # 100 of 200 pairs in each of six
+    assert stages["crossfit"]["seconds"] > stages["alignment"]["seconds"]
+
+
 def test_the_same_as_json_and_from_python(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     override = "alignment.gpus_per_worker=1"
     assert main(["plan", str(config), "--on", "2xL40S", "--json", "--set", override]) == 0
