@@ -51,11 +51,15 @@ def ray_session(cluster: ClusterConfig) -> Iterator[None]:
         where: dict[str, Any] = {"address": address, "runtime_env": {"env_vars": WORKER_ENV}}
         if address is None:
             keep_on_loopback()
+            # Ray writes its key of the hook into the variables: a second session of this process needs fresh ones.
             where = {
                 "address": "local",  # without it Ray would join whatever cluster this machine last started
                 "num_cpus": cluster.num_cpus,
                 "include_dashboard": False,
-                "runtime_env": {"env_vars": ONE_NODE_ENV, "worker_process_setup_hook": collect_garbage_less_often},
+                "runtime_env": {
+                    "env_vars": dict(ONE_NODE_ENV),
+                    "worker_process_setup_hook": collect_garbage_less_often,
+                },
                 "_temp_dir": ending.enter_context(private_folder()),
             }
         import ray
