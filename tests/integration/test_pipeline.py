@@ -49,7 +49,7 @@ def test_a_whole_run(whole_run):
     assert f"report     {whole_run.run}/report.html\n" in whole_run.out
     assert (whole_run.run / "report.html").stat().st_mode & 0o777 == 0o600
     stages = show(whole_run.run)
-    optional = dict.fromkeys(["logprobs", "evaluation"], "not configured")
+    optional = dict.fromkeys(["logprobs", "crossfit", "evaluation"], "not configured")
     assert {name: stage["status"] for name, stage in stages.items()} == dict.fromkeys(stages, "complete") | optional
     assert (stages["corpus"]["rows"], stages["corpus"]["quarantined"]) == (120, 0)
     assert stages["scores"]["engine"] == "vllm"

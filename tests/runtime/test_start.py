@@ -14,6 +14,7 @@ from pdray.config import ClusterConfig
 from pdray.errors import UserError
 from pdray.runtime import session
 
+HOOK = "__RAY_WORKER_PROCESS_SETUP_HOOK_ENV_VAR"
 SLEEP = "import time; time.sleep(600)"
 
 
@@ -29,6 +30,9 @@ class FakeInit:
         self.left_behind: list[psutil.Process] = []
 
     def __call__(self, **where: Any) -> None:
+        given = where["runtime_env"]["env_vars"]
+        assert HOOK not in given, "Ray refuses to see again what it wrote"
+        given[HOOK] = "a key of its own"
         if len(self.left_behind) < self.failures:
             words = [sys.executable, "-c", SLEEP, f"--session-dir={where['_temp_dir']}/session_1"]
             process = psutil.Process(subprocess.Popen(words).pid)
@@ -69,6 +73,16 @@ def test_a_start_that_takes_too_long_is_tried_again(failures: int, monkeypatch: 
     finally:
         bystander.kill()
         bystander.wait()
+
+
+def test_a_second_ray_of_one_process_is_given_what_the_first_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    monkeypatch.setattr(ray, "init", FakeInit(0))
+    monkeypatch.setattr(session, "tune_ray_data", lambda: None)
+    for _ in range(2):
+        with session.ray_session(ClusterConfig()):
+            pass
 
 
 def test_any_other_error_is_raised_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
