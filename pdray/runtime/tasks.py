@@ -70,9 +70,10 @@ def finished(
 ) -> Iterator[tuple[tuple[Any, ...], Any]]:
     """Run a function as Ray tasks and give each call with the reference to its result as it ends.
 
-    A bounded number is under way; what is left when the caller stops early is cancelled. A task whose worker is lost,
-    or that storage failed, is run again at most :data:`RETRIES` times. A task has one CPU, so that linear algebra adds
-    up in the same order on every machine.
+    A bounded number is under way. What is left when the caller stops early ends by itself or with the driver: to cancel
+    a task that is just ending can abort the driver (Ray 2.60, "Tried to complete task that was not pending"). A task
+    whose worker is lost, or that storage failed, is run again at most :data:`RETRIES` times. A task has one CPU, so that
+    linear algebra adds up in the same order on every machine.
 
     Args:
         function: of a module.
@@ -93,18 +94,14 @@ def finished(
             counter.end(label(call))
         return call, ready[0]
 
-    try:
-        for call in calls:
-            if len(running) >= num_tasks():
-                yield next_ready()
-            running[task.remote(function, *call)] = call
-            if counter is not None:
-                counter.begin(label(call), "a Ray task")
-        while running:
+    for call in calls:
+        if len(running) >= num_tasks():
             yield next_ready()
-    finally:
-        for ref in running:
-            ray.cancel(ref)
+        running[task.remote(function, *call)] = call
+        if counter is not None:
+            counter.begin(label(call), "a Ray task")
+    while running:
+        yield next_ready()
 
 
 def run_tasks(
