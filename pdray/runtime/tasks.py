@@ -72,8 +72,8 @@ def finished(
 
     A bounded number is under way. What is left when the caller stops early ends by itself or with the driver: to cancel
     a task that is just ending can abort the driver (Ray 2.60, "Tried to complete task that was not pending"). A task
-    whose worker is lost, or that storage failed, is run again at most :data:`RETRIES` times. A task has one CPU, so that
-    linear algebra adds up in the same order on every machine.
+    whose worker is lost, or that storage failed, is run again at most :data:`RETRIES` times. A task has one CPU, so
+    that linear algebra adds up in the same order on every machine.
 
     Args:
         function: of a module.
