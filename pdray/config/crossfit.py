@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from pdray.config.alignment import AlignmentConfig
-from pdray.config.engine import OWNED_ARGUMENTS, EngineConfig
-from pdray.config.section import HOW, Count
+from pdray.config.engine import OWNED_ARGUMENTS, LogprobEngineConfig
+from pdray.config.section import Count
 
 
-class CrossfitConfig(EngineConfig):
+class CrossfitConfig(LogprobEngineConfig):
     """The loss of every pair under policies that were trained on pairs of other prompts."""
 
     section: ClassVar[str] = "crossfit"
@@ -24,21 +24,6 @@ class CrossfitConfig(EngineConfig):
     max_steps: Count | None = Field(
         None, description="optimizer steps of each training; null: as many as the alignment's settings say"
     )
-    parity_tolerance: float = Field(
-        0.01,
-        gt=0,
-        description="largest difference, in nats of a whole response, that the comparison accepts in float32",
-        json_schema_extra=HOW,
-    )
-
-    @model_validator(mode="after")
-    def _prompt_fits(self) -> CrossfitConfig:
-        if self.prompt_tokens is not None and self.prompt_tokens >= self.max_tokens:
-            raise ValueError(
-                f"prompt_tokens {self.prompt_tokens} fills max_tokens {self.max_tokens} and leaves no room for a "
-                "response; lower it or raise max_tokens"
-            )
-        return self
 
     def training(self, alignment: AlignmentConfig) -> AlignmentConfig:
         """How each policy is trained: as in the alignment, with DPO, nothing held out, and these tokens."""

@@ -124,3 +124,26 @@ class EngineConfig(Section):
         if self.dtype != "auto":
             return self.dtype
         return "bfloat16" if self.gpus_per_actor > 0 else "float32"
+
+
+class LogprobEngineConfig(EngineConfig):
+    """How an engine reads responses whose prompts are cut as the alignment cuts them."""
+
+    prompt_tokens: Count | None = Field(
+        None, description="tokens of a prompt's end that stay however long its response is; null: half of max_tokens"
+    )
+    parity_tolerance: float = Field(
+        0.01,
+        gt=0,
+        description="largest difference, in nats of a whole response, that the comparison accepts in float32",
+        json_schema_extra=HOW,
+    )
+
+    @model_validator(mode="after")
+    def _prompt_fits(self) -> Self:
+        if self.prompt_tokens is not None and self.prompt_tokens >= self.max_tokens:
+            raise ValueError(
+                f"prompt_tokens {self.prompt_tokens} fills max_tokens {self.max_tokens} and leaves no room for a "
+                "response; lower it or raise max_tokens"
+            )
+        return self

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from pdray.config.engine import OWNED_ARGUMENTS, EngineConfig
-from pdray.config.section import HOW, Count, Name
+from pdray.config.engine import OWNED_ARGUMENTS, LogprobEngineConfig
+from pdray.config.section import HOW, Name
 
 
-class LogprobsConfig(EngineConfig):
+class LogprobsConfig(LogprobEngineConfig):
     """How likely the policy and the reference find every response."""
 
     section: ClassVar[str] = "logprobs"
@@ -24,24 +24,6 @@ class LogprobsConfig(EngineConfig):
         "that there is no ratio of the two",
         json_schema_extra=HOW,
     )
-    prompt_tokens: Count | None = Field(
-        None, description="tokens of a prompt's end that stay however long its response is; null: half of max_tokens"
-    )
-    parity_tolerance: float = Field(
-        0.01,
-        gt=0,
-        description="largest difference, in nats of a whole response, that the comparison accepts in float32",
-        json_schema_extra=HOW,
-    )
-
-    @model_validator(mode="after")
-    def _prompt_fits(self) -> LogprobsConfig:
-        if self.prompt_tokens is not None and self.prompt_tokens >= self.max_tokens:
-            raise ValueError(
-                f"prompt_tokens {self.prompt_tokens} fills max_tokens {self.max_tokens} and leaves no room for a "
-                "response; lower it or raise max_tokens"
-            )
-        return self
 
     @property
     def folders(self) -> dict[str, str]:

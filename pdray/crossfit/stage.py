@@ -92,10 +92,12 @@ def run(ctx: StageContext, load: EngineLoader = load_engine) -> StageResult:
     trainings: dict[str, dict[str, Any]] = {}
     for split in splits(crossfit.folds, crossfit.repeats, ctx.config.seed):
         target = _target(ctx, split.name)
-        if len(target.done()) < corpus.num_shards:
+        if _facts(ctx, split) is None or len(target.done()) < corpus.num_shards:
             _train_and_read(ctx, split, load)
         shutil.rmtree((ctx.folder / split.name / TRAINING).local, ignore_errors=True)
-        trainings[split.name] = (ctx.folder / split.name / FACTS).read_json()
+        facts = _facts(ctx, split)
+        assert facts is not None, "just written"
+        trainings[split.name] = facts
         judged.append((split, target))
     writer = LossWriter(ctx.upstream.shards("corpus"), reference, judged, training.beta, ctx.shards(corpus.num_shards))
     markers = _write(ctx, writer)
@@ -116,6 +118,15 @@ def run(ctx: StageContext, load: EngineLoader = load_engine) -> StageResult:
         },
         notes=[f"{unread:,} pairs have a text that could not be read, and no loss"] if unread else [],
     )
+
+
+def _facts(ctx: StageContext, split: Split) -> dict[str, Any] | None:
+    """What is told of a training; None where it is gone or damaged, and the training is made again."""
+    try:
+        found = (ctx.folder / split.name / FACTS).read_json()
+    except (FileNotFoundError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _train_and_read(ctx: StageContext, split: Split, load: EngineLoader) -> None:

@@ -91,6 +91,10 @@ def test_every_fold_is_trained_once_and_goes_on_where_it_stopped(tmp_path: Path,
     ShardedFolder(StoragePath(str(folder / "policy-1-2")), "test/policy-1-2", 2).marker_path(1).delete()
     assert run(tmp_path, upstream).metrics == result.metrics
     assert did == ["train policy-1-2", "read policy-1-2 1"]
+    for content in ("", "[]"):
+        did.clear()
+        (folder / "policy-1-1" / stage.FACTS).write_text(content)
+        assert run(tmp_path, upstream).metrics == result.metrics and did == ["train policy-1-1"]
 
 
 def test_a_training_that_fails_leaves_what_others_read(tmp_path: Path, did: list[str]) -> None:
