@@ -171,6 +171,8 @@ def _read(
 ) -> ShardedFolder:
     """Log-probabilities of some texts under a policy, in a folder of that name."""
     crossfit, target = _sections(ctx.config)[0], _target(ctx, name)
+    if rows is not None:  # the tokenizer is that of the untouched policy, which has read the whole corpus before
+        crossfit = crossfit.model_copy(update={"max_unknown_tokens": 1.0})
     text_pass = TextPass(
         models=[model],
         rule=cut_rule(crossfit.max_tokens, crossfit.prompt_tokens),
