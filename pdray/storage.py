@@ -39,6 +39,7 @@ from pdray.filesystems import (
 from pdray.paths import is_remote
 
 # LZ4 is read faster than Snappy and is smaller; checksums let a flipped bit be an error and never a number.
+DISK_BUFFER = 1 << 16
 PARQUET = {"compression": "lz4", "write_page_checksum": True}
 
 
@@ -228,10 +229,12 @@ class StoragePath:
         """The parquet file, to read parts of it.
 
         Args:
-            buffer_size: bytes of each column that are fetched at a time; 0 fetches a column at once.
+            buffer_size: bytes of each column that are fetched at a time; 0 fetches a column at once from object
+                storage, which answers late, and in small parts from a disk, which costs less memory.
         """
         if self.is_local:
             check_regular(self.uri)
+            buffer_size = buffer_size or DISK_BUFFER
         options = {"buffer_size": buffer_size, "pre_buffer": not buffer_size}
         with told(self.uri), self.filesystem.open_input_file(self.path) as source:
             yield pq.ParquetFile(source, page_checksum_verification=True, **options)

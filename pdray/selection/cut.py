@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pdray.selection.groups import GroupCounts, count_groups
+from pdray.selection.guess import MOST_INSIDE, Bracket
 from pdray.selection.order import Ordering
 from pdray.selection.radix import (
     DIGIT_BITS,
@@ -91,13 +92,17 @@ class CountKeys:
     level: int
 
     def __call__(self, shard: int) -> KeyDigits:
-        bits = self.order.bits(shard)
-        bits = bits[bits != NOT_FINITE]
-        if self.level:
-            bits = bits[(bits >> np.uint64(64 - DIGIT_BITS * self.level)) == np.uint64(self.prefix)]
-        if not len(bits):
-            return KeyDigits(np.zeros(DIGITS, np.int64), int(NOT_FINITE), 0)
-        return KeyDigits(digit_counts(bits, self.prefix, self.level), int(bits.min()), int(bits.max()))
+        return key_digits(self.order.bits(shard), self.prefix, self.level)
+
+
+def key_digits(bits: np.ndarray, prefix: int, level: int) -> KeyDigits:
+    """The digits of the keys of a shard that are finite and begin with ``prefix``; see :func:`digit_counts`."""
+    bits = bits[bits != NOT_FINITE]
+    if level:
+        bits = bits[(bits >> np.uint64(64 - DIGIT_BITS * level)) == np.uint64(prefix)]
+    if not len(bits):
+        return KeyDigits(np.zeros(DIGITS, np.int64), int(NOT_FINITE), 0)
+    return KeyDigits(digit_counts(bits, prefix, level), int(bits.min()), int(bits.max()))
 
 
 @dataclass(frozen=True)
@@ -134,6 +139,43 @@ class Gather:
 
     def __call__(self, shard: int) -> Rows:
         return Rows(*self.order.between(shard, self.low, self.high, self.prefix))
+
+
+@dataclass(frozen=True)
+class RowsAround:
+    """The first digits of all keys, and the pairs around a bracket; see :class:`~pdray.selection.guess.Around`."""
+
+    digits: KeyDigits
+    below: int
+    rows: Rows | None
+
+    def __add__(self, other: RowsAround) -> RowsAround:
+        rows = None
+        if self.rows is not None and other.rows is not None:
+            rows = self.rows + other.rows
+        few = rows is not None and len(rows.bits) <= MOST_INSIDE
+        return RowsAround(self.digits + other.digits, self.below + other.below, rows if few else None)
+
+    def cut(self, wanted: int) -> Cut | None:
+        """The cut after the ``wanted`` smallest pairs, None where it is not in the bracket."""
+        if self.rows is None or not 0 < wanted - self.below <= len(self.rows.bits):
+            return None
+        return _gathered_cut(self.rows, wanted - self.below)
+
+
+@dataclass(frozen=True)
+class CountAround:
+    """The first pass over the keys, which collects the pairs in a bracket as well."""
+
+    order: Ordering
+    bracket: Bracket
+
+    def __call__(self, shard: int) -> RowsAround:
+        bits = self.order.bits(shard)
+        inside = self.bracket.holds(bits) & (bits != NOT_FINITE)
+        ids = self.order.source.ids(shard).filter(pa.array(inside)) if inside.any() else pa.array([], pa.string())
+        rows = Rows(bits[inside], ids) if inside.sum() <= MOST_INSIDE else None
+        return RowsAround(key_digits(bits, 0, 0), int((bits < np.uint64(self.bracket.low)).sum()), rows)
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from pdray.selection.divergence import quantile_rank
-from pdray.selection.order import PairSource
+from pdray.selection.guess import Bracket, around, guess
+from pdray.selection.order import Margins, PairSource
 from pdray.selection.radix import DIGIT_BITS, digit_counts, locate, size_bits
 
 
@@ -31,13 +33,37 @@ class CountSizes:
         counts = np.zeros((len(self.prefixes), 1 << DIGIT_BITS), np.int64)
         for index, prefix in enumerate(self.prefixes):
             if prefix is not None:
-                bits = size_bits(margins.values[index][margins.own != index])
-                counts[index] = digit_counts(bits, prefix, self.level)
+                counts[index] = digit_counts(_sizes(margins, index), prefix, self.level)
         return counts
 
 
-def absolute_quantiles(source: PairSource, gamma: float, run: Callable[[CountSizes], np.ndarray]) -> dict[str, float]:
+@dataclass(frozen=True)
+class SizesAround:
+    """A pass: per aspect with a bracket, the sizes of its margins around it.
+
+    Attributes:
+        source: the pairs, as for :class:`CountSizes`.
+        brackets: one per aspect; None where there is no guess.
+    """
+
+    source: PairSource
+    brackets: list[Bracket | None]
+
+    def __call__(self, shard: int) -> np.ndarray:
+        """(κ,) of :class:`~pdray.selection.guess.Around` or 0, which NumPy adds up one by one."""
+        margins = self.source.margins(shard)
+        found = np.zeros(len(self.brackets), object)
+        for index, bracket in enumerate(self.brackets):
+            if bracket is not None:
+                found[index] = around(_sizes(margins, index), bracket)
+        return found
+
+
+def absolute_quantiles(source: PairSource, gamma: float, run: Callable[[Any], np.ndarray]) -> dict[str, float]:
     """The γ-quantile of the size of each aspect's margins, over the pairs that it did not label (eq. 13).
+
+    One shard tells where the quantiles are likely to lie, so that one pass over all shards is enough almost always;
+    where it was not, radix passes follow.
 
     Args:
         source: the pairs.
@@ -47,7 +73,22 @@ def absolute_quantiles(source: PairSource, gamma: float, run: Callable[[CountSiz
     Returns:
         aspect -> q, an exact order statistic; NaN for an aspect without a finite margin.
     """
-    prefixes: list[int | None] = [0] * len(source.penalties)
+    sample, aspects = source.margins(0), range(len(source.penalties))
+    brackets = [guess(_sizes(sample, index), gamma, source.corpus.num_shards) for index in aspects]
+    found: list[int | None] = [None] * len(brackets)
+    if any(brackets):
+        for index, sizes in enumerate(run(SizesAround(source, brackets))):
+            found[index] = sizes.at(quantile_rank(gamma, sizes.total)) if brackets[index] is not None else None
+    if None in found:
+        found = _radix_quantiles(source, gamma, run, found)
+    return {aspect: _as_float(bits) for aspect, bits in zip(source.penalties, found, strict=True)}
+
+
+def _radix_quantiles(
+    source: PairSource, gamma: float, run: Callable[[Any], np.ndarray], found: list[int | None]
+) -> list[int | None]:
+    """The bits of the quantiles that are not found yet, by passes over their digits."""
+    prefixes: list[int | None] = [0 if bits is None else None for bits in found]
     ranks = [0] * len(prefixes)
     for level in range(2):
         for index, counts in enumerate(run(CountSizes(source, list(prefixes), level))):
@@ -59,7 +100,12 @@ def absolute_quantiles(source: PairSource, gamma: float, run: Callable[[CountSiz
                 ranks[index] = quantile_rank(gamma, total)
             digit, ranks[index] = locate(counts, ranks[index])
             prefixes[index] = (prefix << DIGIT_BITS) | digit
-    return {aspect: _as_float(prefix) for aspect, prefix in zip(source.penalties, prefixes, strict=True)}
+    return [prefix if bits is None else bits for prefix, bits in zip(prefixes, found, strict=True)]
+
+
+def _sizes(margins: Margins, index: int) -> np.ndarray:
+    """Bits of the finite sizes of an aspect's margins of the pairs that it did not label."""
+    return size_bits(margins.values[index][margins.own != index])
 
 
 def _as_float(bits: int | None) -> float:

@@ -23,9 +23,10 @@ from pdray.errors import UserError, user_errors
 from pdray.runtime.tasks import outcomes, sum_over_shards
 from pdray.schema import PAIRS, TEXTS, CorpusOutput, SelectionOutput
 from pdray.selection.check import check, find_strategy
-from pdray.selection.cut import CountGroups, CountKeys, Cut, GroupCuts, radix_cut
+from pdray.selection.cut import CountAround, CountGroups, CountKeys, Cut, GroupCuts, RowsAround, radix_cut
 from pdray.selection.divergence import num_kept
 from pdray.selection.groups import BY, in_order, shared_out
+from pdray.selection.guess import guess
 from pdray.selection.kept import KeptWriter, add_facts
 from pdray.selection.order import Ordering, PairSource, RatingSource
 from pdray.selection.quantiles import absolute_quantiles
@@ -68,7 +69,7 @@ def run(ctx: StageContext) -> StageResult:
     source = pair_source(ctx.upstream)
     if strategy.margins == "ratings":
         source = RatingSource(**vars(source) | {"penalties": dict.fromkeys(corpus.rated, 0.0)})
-    shared = find_shared(ctx, source)
+    shared, rows = find_shared(ctx, source)
     order = ordering(ctx, source, shared.quantiles, shared.statistics)
     finite = int(shared.counts.sum())
     wanted = finite if strategy.keeps_all else num_kept(selection.budget, corpus.pairs)
@@ -81,7 +82,8 @@ def run(ctx: StageContext) -> StageResult:
             f"only {finite:,} of {corpus.pairs:,} pairs have a finite {needed} but selection.budget asks for "
             f"{max(wanted, 1):,}; look at the numbers of the stages before, or lower the budget"
         )
-    cut = find_cut(ctx, order, wanted, shared) if selection.quota is None else find_cuts(ctx, order, wanted)
+    found = rows.cut(wanted) if rows is not None else None
+    cut: Cut | GroupCuts = found if found is not None else find_cut(ctx, order, wanted, shared)
     figures = write_shards(ctx, order, cut, corpus)
     assert (figures["kept"], figures["finite"]) == (wanted, finite), f"{figures} for {wanted} of {finite} pairs"
     ranked = 0
@@ -156,21 +158,33 @@ def _rows(marker: Marker, table: str) -> int:
     return marker.files[f"{table}/{shard_name(marker.shard)}.parquet"]["rows"]
 
 
-def find_shared(ctx: StageContext, source: PairSource) -> Shared:
-    """Quantiles, statistics and the first count of the keys, from an earlier budget of this run where there was one."""
-    selection = ctx.config.selection
+def find_shared(ctx: StageContext, source: PairSource) -> tuple[Shared, RowsAround | None]:
+    """Quantiles, statistics and the first count of the keys, from an earlier budget of this run where there was one.
+
+    Returns:
+        those, and the pairs around the likely place of the cut where a pass over all pairs was made.
+    """
+    selection, shards = ctx.config.selection, source.corpus.num_shards
     decided = {name: value for name, value in settings(ctx.config).items() if name not in ("budget", "rank")}
     key = fingerprint([VERSION, decided, ctx.upstream.fingerprints])
     path = shared_path(ctx.run, key)
     shared = read_shared(path, key)
-    if shared is None:
-        run_pass = partial(sum_over_shards, num_shards=source.corpus.num_shards, progress=ctx.progress)
-        quantiles = absolute_quantiles(source, selection.gamma, partial(run_pass, what="quantiles"))
-        statistics = find_statistics(ordering(ctx, source, quantiles), partial(run_pass, what="statistics"))
-        order = ordering(ctx, source, quantiles, statistics)
-        shared = Shared(quantiles, run_pass(CountKeys(order, 0, 0), what="divergence").counts, statistics)
-        write_shared(path, key, shared)
-    return shared
+    if shared is not None:
+        return shared, None
+    run_pass = partial(sum_over_shards, num_shards=shards, progress=ctx.progress)
+    quantiles = absolute_quantiles(source, selection.gamma, partial(run_pass, what="quantiles"))
+    statistics = find_statistics(ordering(ctx, source, quantiles), partial(run_pass, what="statistics"))
+    order = ordering(ctx, source, quantiles, statistics)
+    one_cut = selection.quota is None and selection.method == "radix"
+    bracket = guess(order.bits(0), selection.budget, shards) if one_cut else None
+    if bracket is None:
+        counts, rows = run_pass(CountKeys(order, 0, 0), what="divergence").counts, None
+    else:
+        rows = run_pass(CountAround(order, bracket), what="divergence")
+        counts = rows.digits.counts
+    shared = Shared(quantiles, counts, statistics)
+    write_shared(path, key, shared)
+    return shared, rows
 
 
 def ordering(
@@ -188,8 +202,10 @@ def aspect_weights(selection: SelectionConfig, source: PairSource) -> dict[str, 
     return {aspect: selection.weights.get(aspect, 1.0) for aspect in source.penalties}
 
 
-def find_cut(ctx: StageContext, order: Ordering, wanted: int, shared: Shared) -> Cut:
-    """The last pair that is kept."""
+def find_cut(ctx: StageContext, order: Ordering, wanted: int, shared: Shared) -> Cut | GroupCuts:
+    """The last pair that is kept, or that of each group of the quota."""
+    if order.quota is not None:
+        return find_cuts(ctx, order, wanted)
     if ctx.config.selection.method == "sort":
         return cut_by_position(sorted_pairs(order), wanted)
     run_pass = partial(sum_over_shards, num_shards=order.num_shards, progress=ctx.progress, what="cut")
