@@ -107,7 +107,8 @@ def _write_shard(
     _, margins = _margins(shard, rows)
     scaled = np.stack([scale_margins(margins[:, k], q) for k, q in enumerate(quantiles)], axis=1)
     flat = {"pair_id": ids, **text, "aspect": labels, "pd": preference_divergence(scaled, own)}
-    StoragePath(str(folder / "flat" / f"{shard_name(shard)}.parquet")).write_table(pa.table(flat))
+    one_group = {"row_group_size": rows}  # as a file of this size is written everywhere
+    StoragePath(str(folder / "flat" / f"{shard_name(shard)}.parquet")).write_table(pa.table(flat), **one_group)
 
     corpus, scores = (
         ShardedFolder(StoragePath(str(folder / name)), FINGERPRINT, shards) for name in ("corpus", "scores")

@@ -143,6 +143,15 @@ class ShardedFolder:
         with self._whole(name, shard) as path:
             return path.read_table(columns)
 
+    def parts(self, name: str, shard: int, column: str) -> Iterator[pa.ChunkedArray]:
+        """A column of a table of a shard in parts, in order; see :meth:`StoragePath.read_parts`.
+
+        Raises:
+            UserError, OSError: as :meth:`read`.
+        """
+        with self._whole(name, shard) as path:
+            yield from path.read_parts(column)
+
     def batches(self, name: str, shard: int, columns: list[str], rows: int) -> Iterator[pa.RecordBatch]:
         """A table of a shard in batches of at most so many rows, in order, fetched in small parts.
 

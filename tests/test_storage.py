@@ -16,7 +16,7 @@ import pytest
 
 from pdray.errors import UserError
 from pdray.filesystems import clean_partials
-from pdray.storage import StoragePath, copy_folder, node_copy
+from pdray.storage import PARQUET, StoragePath, copy_folder, node_copy
 from tests.s3 import FakeFaults, S3Server
 
 TABLE = pa.table({"a": list(range(1000)), "b": [f"text {i}" for i in range(1000)]})
@@ -101,6 +101,20 @@ def test_a_table_keeps_its_metadata_and_says_its_bytes(folder: StoragePath) -> N
     assert folder.sizes() == {"t.parquet": size}
     assert (folder / "t.parquet").read_table().equals(table, check_metadata=True)
     assert (folder / "t.parquet").read_table(["b"]).column_names == ["b"]
+
+
+@pytest.mark.parametrize("rows", [0, 1, 1000])
+def test_a_column_comes_in_parts_that_are_all_of_it(
+    folder: StoragePath, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    monkeypatch.setitem(PARQUET, "row_group_size", 300)
+    path = folder / "a.parquet"
+    texts = pa.array([f"text {row}" for row in range(rows)], pa.string())
+    path.write_table(pa.table({"text": texts, "row": pa.array(range(rows), pa.int64())}))
+    parts = list(path.read_parts("text"))
+    assert [text for part in parts for text in part.to_pylist()] == [f"text {row}" for row in range(rows)]
+    assert all(part.type == pa.string() for part in parts)
+    assert (len(parts) > 1) == (rows > 1 and folder.is_local)
 
 
 def test_a_flipped_bit_is_an_error(folder: StoragePath) -> None:

@@ -114,7 +114,8 @@ class CountGroups:
     def __call__(self, shard: int) -> GroupCounts:
         groups = self.order.groups(shard)
         assert groups is not None and self.order.quota is not None
-        return GroupCounts(self.order.quota, count_groups(groups, self.order.bits(shard) != NOT_FINITE))
+        (counts,) = count_groups(groups, self.order.bits(shard) != NOT_FINITE)
+        return GroupCounts(self.order.quota, counts)
 
 
 @dataclass(frozen=True)

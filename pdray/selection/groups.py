@@ -65,9 +65,12 @@ def add_counts(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, in
     return {name: one.get(name, 0) + other.get(name, 0) for name in {*one, *other}}
 
 
-def count_groups(groups: pa.Array, mask: np.ndarray) -> dict[str, int]:
-    """Group -> how many of its pairs are in ``mask``, (n,) bool; groups without any are left out."""
-    return {one["values"]: one["counts"] for one in pc.value_counts(groups.filter(pa.array(mask))).to_pylist()}
+def count_groups(groups: pa.Array, *masks: np.ndarray) -> list[dict[str, int]]:
+    """For each mask, (n,) bool, group -> how many of its pairs are in it; groups without any are left out."""
+    encoded = groups.dictionary_encode()
+    names, codes = encoded.dictionary.to_pylist(), encoded.indices.to_numpy()
+    found = [np.bincount(codes[mask], minlength=len(names)).tolist() for mask in masks]
+    return [{name: count for name, count in zip(names, counts, strict=True) if count} for counts in found]
 
 
 def shared_out(wanted: int, counts: Mapping[str, int]) -> dict[str, int]:
