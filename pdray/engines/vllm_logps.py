@@ -28,9 +28,6 @@ class VllmLogps:
         from vllm import SamplingParams
 
         arguments = {"runner": "generate", "max_model_len": options.max_tokens + 1, "enable_prefix_caching": False}
-        if not options.num_gpus:
-            # Compiling takes minutes on a CPU and makes no pass faster.
-            arguments["enforce_eager"] = True
         self._llm = load_llm(model_path, options, arguments)
         # 0 besides that of the token itself; without detokenising, and as numbers instead of an object for each token.
         self._params = SamplingParams(

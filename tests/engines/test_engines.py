@@ -5,13 +5,14 @@ from __future__ import annotations
 import random
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from pdray.engines.engine import EngineOptions, TokenIds, load_engine
 from pdray.engines.transformers_engine import TransformersEngine, length_batches
-from pdray.engines.vllm_engine import padding_id, without_padding
+from pdray.engines.vllm_engine import load_llm, padding_id, without_padding
 from pdray.errors import UserError
 from tests.tiny import tiny_bert, tiny_llama_reward
 
@@ -91,3 +92,16 @@ def test_a_missing_vllm_is_said_and_not_replaced(models: dict[str, Path], monkey
         UserError, match=r"engine is vllm, which cannot be imported.*pdray\[cpu\].*engine to transformers"
     ):
         load_engine(str(models["bert"]), EngineOptions("vllm", "float32", 64))
+
+
+@pytest.mark.parametrize(
+    ("gpus", "engine_args", "eager"), [(0.0, {}, True), (0.0, {"enforce_eager": False}, False), (1.0, {}, None)]
+)
+def test_vllm_compiles_nothing_on_a_cpu_unless_asked(monkeypatch, gpus, engine_args, eager):
+    class FakeLLM:
+        def __init__(self, **arguments: object) -> None:
+            self.arguments = arguments
+
+    monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(LLM=FakeLLM))
+    options = EngineOptions("vllm", "float32", 16, num_gpus=gpus, engine_args=engine_args)
+    assert load_llm("folder", options, {}).arguments.get("enforce_eager") is eager
