@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,13 +17,14 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pdray.config import AlignmentConfig, ConfigError, EvaluationConfig, build_config
+from pdray.engines.engine import EngineOptions
+from pdray.engines.vllm_generation import Answer, Decoding
 from pdray.evaluation.stage import STAGE, log_probabilities, run
 from pdray.responses import CutRule
 from pdray.schema import AlignmentOutput, EvaluationOutput
 from pdray.stages import StageResult
 from pdray.storage import StoragePath
 from tests.evaluation.stand_in import longer_wins, stand_in
-from tests.evaluation.talker import Talker
 from tests.stages import finished, run_stage
 from tests.tiny import tiny_llama_lm, tiny_llama_reward
 
@@ -97,6 +99,27 @@ def test_accuracy_is_that_of_the_log_ratios(models: dict[str, Path], tmp_path: P
     assert result.metrics["aspects"]["x"]["mean"] == pytest.approx(right[::2].mean(), abs=1e-6)
 
 
+class Talker:
+    """Stands in for a policy in vLLM; writes down who was asked how much."""
+
+    def __init__(self, folder: str, options: EngineOptions, decoding: Decoding) -> None:
+        self.name, self.log = Path(folder).name, Path(folder).parents[Path(folder).name == "policy"] / "asked.txt"
+
+    def answers(self, prompts: list[str]) -> list[Answer]:
+        with self.log.open("a") as file:
+            file.write(f"{self.name} {len(prompts)}\n")
+        return [Answer(self.say(prompt), 3, False) for prompt in prompts]
+
+    def say(self, prompt: str) -> str:
+        number = int(prompt.split()[2])
+        return "yes" if number == 5 else "go on " * (number + 1) if self.name == "policy" else "now " * 6
+
+
+def here(function: Callable[..., Any], jobs: list[tuple[Any, ...]], *limits: Any, **resources: Any) -> Iterator[Any]:
+    """Tasks in this process, which has imported the models' libraries already; tests/integration has them in Ray."""
+    yield from enumerate(function(*job) for job in jobs)
+
+
 def judge_by_hand(folder: Path, prompt: str, answer: str) -> float:
     from transformers import AutoModelForSequenceClassification
 
@@ -109,7 +132,11 @@ def judge_by_hand(folder: Path, prompt: str, answer: str) -> float:
 
 
 @pytest.mark.usefixtures("ray_local")
-def test_answers_are_generated_once_and_judged_by_all(models: dict[str, Path], tmp_path: Path) -> None:
+def test_answers_are_generated_once_and_judged_by_all(
+    models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for room in ("generation", "reward_judge"):
+        monkeypatch.setattr(f"pdray.evaluation.{room}.run_tasks", here)
     root, judge = models["root"], tiny_llama_reward(tmp_path / "judge", num_labels=2)
     file = tmp_path / "held-out.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows()))
