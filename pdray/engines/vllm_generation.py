@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from pdray.engines.engine import EngineOptions, limit_threads
 from pdray.engines.vllm_engine import load_llm, require_vllm
+from pdray.errors import UserError
 from pdray.hashing import hash64
 from pdray.responses import CutRule, cut_prompt, prompt_ids
 
@@ -71,7 +72,13 @@ class VllmGenerator:
         from pdray.models.loading import load_tokenizer_files
 
         limit_threads(options.threads)
-        require_vllm(options)
+        try:
+            require_vllm(options)
+        except UserError as error:
+            raise UserError(
+                f"evaluation.generation needs vLLM, which cannot be imported here ({error.__cause__}); install "
+                "pdray[cpu] or pdray[gpu], or leave generation out"
+            ) from error
         # What a cached prefix saves is little, as prompts differ; without it no prompt changes the digits of another.
         arguments = {"runner": "generate", "max_model_len": options.max_tokens, "enable_prefix_caching": False}
         if not options.num_gpus:
