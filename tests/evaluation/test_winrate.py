@@ -41,7 +41,8 @@ def test_half_a_comparison_is_none(verdicts: tuple[Verdict | None, Verdict | Non
 
 
 def test_the_larger_reward_wins_and_what_is_not_finite_fails() -> None:
-    values = values_of_rewards(np.array([2.0, -1.0, 0.5, np.nan, np.inf]), np.array([1.0, 3.0, 0.5, 0.0, np.inf]))
+    policy, baseline = [2.0, -1.0, 0.5, np.nan, np.inf, 1.0], [1.0, 3.0, 0.5, 0.0, np.inf, np.inf]
+    values = values_of_rewards(np.array(policy), np.array(baseline))
     assert values[:3].tolist() == [1.0, 0.0, 0.5]
     assert np.isnan(values[3:]).all()
 
