@@ -143,6 +143,8 @@ def _lines(name: str, stage: dict[str, Any]) -> list[tuple[str, str]]:
                 if key == "accuracy"
                 else [(f"aspect {aspect}", _accuracy(found)) for aspect, found in value.items()]
             )
+        elif key == "win_rates":
+            rows += [(f"judge {judge}", _win_rate(found)) for judge, found in value.items()]
         elif key == "attempts" and value <= 1:
             continue
         elif key == "holds":
@@ -174,6 +176,16 @@ def _remedies(proxy: dict[str, Any]) -> str:
 
 def _accuracy(found: dict[str, float]) -> str:
     return f"{found['mean']:.1%} ({found['low']:.1%} to {found['high']:.1%}) of {found['pairs']:,} pairs"
+
+
+def _win_rate(found: dict[str, Any]) -> str:
+    controlled = found["length_controlled"]
+    left_out = "".join(f", {found[key]:,} {key}" for key in ("failed", "inconsistent") if found[key])
+    return (
+        f"wins {found['mean']:.1%} ({found['low']:.1%} to {found['high']:.1%}) of {found['pairs']:,}, at equal length "
+        f"{controlled['mean']:.1%} ({controlled['low']:.1%} to {controlled['high']:.1%}), "
+        f"win score {found['average_win_score']:.2f}{left_out}"
+    )
 
 
 def _number(value: Any, digits: int = 3) -> str:

@@ -87,12 +87,24 @@ def test_the_accuracy_of_a_policy_is_shown_with_its_interval(tmp_path: Path) -> 
     store = RunStore(tmp_path)
     store.finish(
         store.root / "evaluation-00000001",
-        manifest | {"metrics": {"accuracy": figures, "aspects": {"honesty": figures | {"mean": 0.5}}}},
+        manifest
+        | {
+            "metrics": {
+                "accuracy": figures,
+                "aspects": {"honesty": figures | {"mean": 0.5}},
+                "win_rates": {
+                    "gpt": figures
+                    | {"failed": 3, "inconsistent": 40, "length_controlled": figures, "average_win_score": 1.25}
+                },
+            }
+        },
     )
     store.write_state({"config": {}, "stages": {"evaluation": "evaluation-00000001"}})
     lines = " ".join(table(summarise(tmp_path)).split())
     assert "accuracy 61.2% (58.0% to 65.0%) of 1,200 pairs" in lines
     assert "aspect honesty 50.0% (58.0% to 65.0%) of 1,200 pairs" in lines
+    assert "judge gpt wins 61.2% (58.0% to 65.0%) of 1,200, at equal length 61.2% (58.0% to 65.0%)" in lines
+    assert "win score 1.25, 3 failed, 40 inconsistent" in lines
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "[]", ""])

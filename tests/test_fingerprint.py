@@ -27,6 +27,9 @@ INPUTS = (
     "logprobs.reference",
     "alignment.policy",
     "evaluation.pairs",
+    "evaluation.generation.prompts",
+    "evaluation.generation.baseline",
+    "evaluation.reward_models.rm.path",
 )
 # Where a value of the right type is not yet one that can be looked up.
 OTHERS: dict[str, Any] = {"strategy": "longest", "weights": {"helpfulness": 2.0}}
@@ -51,7 +54,16 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
             },
             "crossfit": {"dtype": "float32"},
             "alignment": {"policy": str(root / "policy"), "lora": {}},
-            "evaluation": {"pairs": str(root / "pairs.jsonl")},
+            "evaluation": {
+                "pairs": str(root / "pairs.jsonl"),
+                "generation": {
+                    "prompts": str(root / "pairs.jsonl"),
+                    "baseline": str(root / "policy"),
+                    "dtype": "float32",
+                },
+                "reward_models": {"rm": {"path": str(root / "base")}},
+                "endpoints": {"gpt": {"url": "http://localhost", "model": "m"}},
+            },
         }
     )
 
@@ -64,14 +76,19 @@ def settings_of(section: Section, prefix: str = "") -> Iterator[tuple[str, Field
     """Every setting by its full name, those of sections in sections included."""
     for name, field in type(section).model_fields.items():
         value = getattr(section, name)
-        if section_of(field) is not None and value is not None:
+        if isinstance(value, Section):
             yield from settings_of(value, f"{prefix}{name}.")
+        elif section_of(field) is not None and value is not None:
+            for key, one in value.items():
+                yield from settings_of(one, f"{prefix}{name}.{key}.")
         else:
             yield prefix + name, field
 
 
-def changed(section: Section, names: list[str], field: FieldInfo) -> Section:
+def changed(section: Any, names: list[str], field: FieldInfo) -> Any:
     name, *rest = names
+    if isinstance(section, dict):
+        return section | {name: changed(section[name], rest, field)}
     value = getattr(section, name)
     other = changed(value, rest, field) if rest else OTHERS.get(name) or another(value, field.annotation)
     assert other != value, f"{name} was not changed"
@@ -106,7 +123,12 @@ def names() -> list[str]:
             "logprobs": {"policy": "x"},
             "crossfit": {},
             "alignment": {"policy": "x", "lora": {}},
-            "evaluation": {"pairs": "x"},
+            "evaluation": {
+                "pairs": "x",
+                "generation": {"prompts": "x", "baseline": "x"},
+                "reward_models": {"rm": {"path": "x"}},
+                "endpoints": {"gpt": {"url": "http://x", "model": "x"}},
+            },
         }
     )
     return [name for name, _ in settings_of(example)]
@@ -117,7 +139,7 @@ def test_every_setting_is_how_or_what(config: RunConfig, name: str) -> None:
     field = dict(settings_of(config))[name]
     extra = field.json_schema_extra
     how = (isinstance(extra, dict) and extra.get("fingerprint") is False) or name.startswith(ELSEWHERE)
-    before, after = fingerprints(config), fingerprints(changed(config, name.split("."), field))  # type: ignore[arg-type]
+    before, after = fingerprints(config), fingerprints(changed(config, name.split("."), field))
     assert (before == after) is how, f"{name} is said to decide {'nothing' if how else 'a result'}"
 
 

@@ -8,7 +8,7 @@ from pdray.config.alignment import AlignmentConfig
 from pdray.config.corpus import ColumnNames, CorpusConfig
 from pdray.config.crossfit import CrossfitConfig
 from pdray.config.engine import EngineConfig
-from pdray.config.evaluation import EvaluationConfig
+from pdray.config.evaluation import EndpointConfig, EvaluationConfig, GenerationConfig, RewardJudgeConfig
 from pdray.config.load import ConfigError, build_config, load_config
 from pdray.config.logprobs import LogprobsConfig
 from pdray.config.lora import LoraConfig
@@ -25,12 +25,15 @@ __all__ = [
     "ConfigError",
     "CorpusConfig",
     "CrossfitConfig",
+    "EndpointConfig",
     "EngineConfig",
     "EvaluationConfig",
+    "GenerationConfig",
     "LogprobsConfig",
     "LoraConfig",
     "MultiHeadModel",
     "ProxiesConfig",
+    "RewardJudgeConfig",
     "RunConfig",
     "ScoresConfig",
     "Section",

@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from pdray.config.corpus import CorpusConfig
+from pdray.config.evaluation_paths import evaluation_with_absolute_paths, wrong_evaluation_paths
 from pdray.config.proxies import MODEL_EACH, MULTI_HEAD, MultiHeadModel, ProxiesConfig
 from pdray.config.run import RunConfig
 from pdray.config.section import Section, section_of
@@ -256,7 +257,7 @@ def _with_absolute_paths(config: RunConfig) -> RunConfig:
             "logprobs": logprobs
             and logprobs.model_copy(update={name: absolute(folder) for name, folder in logprobs.folders.items()}),
             "alignment": alignment and alignment.model_copy(update={"policy": absolute(alignment.policy)}),
-            "evaluation": evaluation and evaluation.model_copy(update={"pairs": absolute(evaluation.pairs)}),
+            "evaluation": evaluation and evaluation_with_absolute_paths(evaluation),
         }
     )
 
@@ -276,8 +277,11 @@ def _paths_of_config(config: RunConfig) -> list[str]:
         models |= {f"logprobs.{name}": folder for name, folder in config.logprobs.folders.items()}
     if config.alignment:
         models["alignment.policy"] = config.alignment.policy
-    if config.evaluation and not os.path.isfile(config.evaluation.pairs):
-        wrong.append(f"evaluation.pairs is {config.evaluation.pairs}, where no file is; correct the path")
+    if config.evaluation:
+        wrong += wrong_evaluation_paths(config.evaluation)
+        models |= {
+            f"evaluation.reward_models.{name}": one.path for name, one in config.evaluation.reward_models.items()
+        }
     return wrong + _wrong_paths(config.run, config.corpus.patterns, models)
 
 

@@ -89,8 +89,8 @@ class RunConfig(Section):
     alignment: AlignmentConfig | None = Field(None, description="leave the section out to stop at the selection")
     evaluation: EvaluationConfig | None = Field(
         None,
-        description="{pairs: FILE, max_pairs: 2000, ...}: how often the trained policy prefers the better response of "
-        "held-out pairs; null: not computed",
+        description="{pairs: FILE, generation: {...}, endpoints: {...}, ...}: how often the trained policy prefers the "
+        "better response of held-out pairs, and how often its answers win (docs/evaluation.md); null: not computed",
     )
 
     @model_validator(mode="after")

@@ -66,10 +66,14 @@ def section_of(field: FieldInfo) -> type[Section] | None:
 
 
 def fingerprinted(section: Section) -> dict[str, Any]:
-    """The settings of a section that decide its result, as plain values (fields marked HOW left out)."""
-    how = {
-        name
-        for name, field in type(section).model_fields.items()
-        if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("fingerprint") is False
-    }
-    return section.model_dump(mode="json", exclude=how)
+    """The settings of a section that decide its result, as plain values (fields marked HOW left out, at any depth)."""
+    plain: dict[str, Any] = section.model_dump(mode="json")
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("fingerprint") is False:
+            del plain[name]
+        elif isinstance(value, Section):
+            plain[name] = fingerprinted(value)
+        elif isinstance(value, dict):
+            plain[name] |= {key: fingerprinted(one) for key, one in value.items() if isinstance(one, Section)}
+    return plain

@@ -126,5 +126,5 @@ def small_run(config: RunConfig, folder: Path, known: Known) -> dict[str, Any]:
         steps = max(1, min(STEPS, len(rows) // alignment.pairs_per_step))
         settings["alignment"] |= {"max_steps": steps, "held_out": 0.0, "report_to": [], "epochs": 1.0}
     if config.evaluation is not None:
-        settings["evaluation"] |= {"max_pairs": OF_ASPECT}
+        settings["evaluation"] |= {"max_pairs": OF_ASPECT, "generation": None, "reward_models": {}, "endpoints": {}}
     return settings

@@ -215,6 +215,8 @@ def _evaluation(finished: _Finished) -> Iterator[tuple[str, Rate]]:
         return
     if not _same(aligned["config"]["policy_files"], finished, model):
         return
+    if section.generation is not None or manifest["metrics"].get("computed") != manifest["rows_out"]:
+        return  # its seconds are not those of its pairs
     on_gpu, seconds = section.gpus > 0, manifest["seconds"]
     start = min(START["evaluation"][on_gpu], seconds / 2)  # it does not tell the two apart
     at_once = min(math.ceil(manifest["rows_out"] / 512), max(1, int((os.cpu_count() or 1) / (section.gpus or 1))))

@@ -177,12 +177,13 @@ def shares(name: str, title: str, groups: Sequence[tuple[str, int, int]], captio
     return chart(name, title, alt, paint, rows, 0.75 + ROW * len(groups), told)
 
 
-def intervals(name: str, title: str, found: Sequence[tuple[str, float, float, float]], caption: str = "") -> Chart:
-    """Accuracies with their intervals beside chance.
+def intervals(name: str, title: str, found: Sequence[tuple[str, float, float, float]], what: str = "accuracy") -> Chart:
+    """Shares with their intervals beside chance.
 
     Args:
-        name, title, caption: see :class:`~pdray.report.plots.Chart`.
-        found: (name, accuracy, low, high).
+        name, title: see :class:`~pdray.report.plots.Chart`.
+        found: (name, share, low, high).
+        what: the share is.
     """
     lowest = min([0.45, *(low for _, _, low, _ in found)])
 
@@ -192,13 +193,13 @@ def intervals(name: str, title: str, found: Sequence[tuple[str, float, float, fl
             axes.plot([low, high], [place] * 2, color=KEPT if low > 0.5 else WARN, linewidth=2, solid_capstyle="butt")
             axes.plot([mean], [place], "o", color=INK, markersize=5)
         axes.set_yticks(range(len(found) - 1, -1, -1), [label(one) for one, *_ in found])
-        axes.set(xlim=(max(lowest - 0.03, 0), 1.01), ylim=(-0.6, len(found) - 0.4), xlabel="accuracy, 95% interval")
+        axes.set(xlim=(max(lowest - 0.03, 0), 1.01), ylim=(-0.6, len(found) - 0.4), xlabel=f"{what}, 95% interval")
         _percent(axes.xaxis)
         _no_ticks(axes)
 
-    rows = [("name", "accuracy", "low", "high"), *found]
+    rows = [("name", what, "low", "high"), *found]
     alt = f"{title}: " + ", ".join(f"{one} {mean:.1%} ({low:.1%} to {high:.1%})" for one, mean, low, high in found)
-    return chart(name, title, alt, paint, rows, 0.75 + ROW * len(found), f"Dashed: a coin. {caption}".strip())
+    return chart(name, title, alt, paint, rows, 0.75 + ROW * len(found), "Dashed: a coin.")
 
 
 def length_bias(found: Sequence[tuple[str, float | None, float | None]]) -> Chart:

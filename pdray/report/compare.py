@@ -113,6 +113,16 @@ def _accuracy(run: RunView, scan: Scan | None) -> str | None:
     return None if found is None else f"{found['mean']:.1%} ({found['low']:.1%} to {found['high']:.1%})"
 
 
+def _win_rates(run: RunView, scan: Scan | None) -> str | None:
+    found = run["evaluation"].metrics.get("win_rates") or {}
+    told = [
+        f"{judge} {rate['mean']:.1%} ({rate['low']:.1%} to {rate['high']:.1%}), "
+        f"win score {rate['average_win_score']:.2f}"
+        for judge, rate in found.items()
+    ]
+    return "; ".join(told) or None
+
+
 def _cost(key: str) -> Callable[[RunView, Scan | None], str | None]:
     def figure(run: RunView, scan: Scan | None) -> str | None:
         found = record.costs(run, scan)
@@ -131,6 +141,7 @@ FIGURES: dict[str, Callable[[RunView, Scan | None], str | None]] = {
     "first loss": _metric("alignment", "first_loss"),
     "last loss": _metric("alignment", "last_loss"),
     "held-out pairs right": _accuracy,
+    "win rate by judge": _win_rates,
     "seconds": _cost("seconds"),
     "GPU-hours": _cost("gpu_hours"),
 }

@@ -58,7 +58,7 @@ def _gpu_hours(run: RunView, stage: StageView) -> float | None:
     if stage.name == "proxies" and section.get("gpus_per_worker"):
         workers = section.get("num_workers") if stage.metrics.get("train") == "all" else None
         return workers and section["gpus_per_worker"] * workers * stage.manifest["seconds"] / 3600
-    if stage.name == "evaluation" and section.get("gpus"):
+    if stage.name == "evaluation" and (section.get("gpus") or (section.get("generation") or {}).get("gpus")):
         return None
     if stage.name == "crossfit" and (section.get("gpus_per_actor") or run.section("alignment").get("gpus_per_worker")):
         return None  # trainings and passes take turns, with numbers of GPUs of their own

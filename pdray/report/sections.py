@@ -214,13 +214,30 @@ def points(history: list[dict[str, Any]], key: str) -> list[tuple[float, float]]
 
 
 def evaluation(run: RunView, scan: Scan | None) -> Data | None:
-    """The accuracy of the trained policy."""
+    """The accuracy of the trained policy, and how often its answers win."""
     if not run["evaluation"].complete:
         return None
     facts = run["evaluation"].metrics
     every = {"all pairs": facts["accuracy"], **facts["aspects"]}
-    points = [(name, one["mean"], one["low"], one["high"]) for name, one in every.items()]
-    return {"charts": [charts.intervals("evaluation", "Preference accuracy of the policy", points)], "every": every}
+    found = [charts.intervals("evaluation", "Preference accuracy of the policy", _points(every))]
+    rates = facts.get("win_rates") or {}
+    if rates:
+        points = _points(_of_judges(rates))
+        found.append(charts.intervals("win-rates", "Win rate of the policy's answers", points, "win rate"))
+    return {"charts": found, "every": every, "win_rates": rates, "answers": facts.get("answers")}
+
+
+def _of_judges(rates: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """The rows of the chart: each judge, raw, length-controlled and by set."""
+    rows: dict[str, dict[str, float]] = {}
+    for judge, found in rates.items():
+        sets = {f"{judge}, {name}": one for name, one in found.get("sets", {}).items()}
+        rows |= {judge: found, f"{judge}, length-controlled": found["length_controlled"], **sets}
+    return rows
+
+
+def _points(every: dict[str, dict[str, float]]) -> list[tuple[str, float, float, float]]:
+    return [(name, one["mean"], one["low"], one["high"]) for name, one in every.items()]
 
 
 def samples(run: RunView, scan: Scan | None) -> Data | None:

@@ -62,6 +62,8 @@ def asked(run: RunView) -> list[str]:
         )
     if evaluation := run.section("evaluation"):
         found.append(f"Judge the policy on at most {evaluation.get('max_pairs', 0):,} held-out pairs.")
+        if judges := [*evaluation.get("reward_models", {}), *evaluation.get("endpoints", {})]:
+            found.append(f"Compare its answers with those of a baseline, by {', '.join(judges)}.")
     return found
 
 
@@ -95,6 +97,12 @@ def came_out(run: RunView, auroc: float | None) -> list[str]:
         found.append(
             f"The trained policy prefers the better response in {accuracy['mean']:.1%} of {int(accuracy['pairs']):,} "
             f"held-out pairs (95% interval {accuracy['low']:.1%} to {accuracy['high']:.1%})."
+        )
+    for judge, rate in (run["evaluation"].metrics.get("win_rates") or {}).items():
+        controlled = rate["length_controlled"]
+        found.append(
+            f"By {judge} its answers win in {rate['mean']:.1%} of {int(rate['pairs']):,} comparisons (95% interval "
+            f"{rate['low']:.1%} to {rate['high']:.1%}; {controlled['mean']:.1%} at equal length)."
         )
     return found
 

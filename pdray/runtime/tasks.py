@@ -67,24 +67,28 @@ def finished(
     counter: Counted | None = None,
     label: Callable[[tuple[Any, ...]], str] = str,
     num_gpus: float = 0,
+    num_cpus: float = 1,
+    alone: bool = False,
 ) -> Iterator[tuple[tuple[Any, ...], Any]]:
     """Run a function as Ray tasks and give each call with the reference to its result as it ends.
 
     A bounded number is under way. What is left when the caller stops early ends by itself or with the driver: to cancel
     a task that is just ending can abort the driver (Ray 2.60, "Tried to complete task that was not pending"). A task
-    whose worker is lost, or that storage failed, is run again at most :data:`RETRIES` times. A task has one CPU, so
-    that linear algebra adds up in the same order on every machine.
+    whose worker is lost, or that storage failed, is run again at most :data:`RETRIES` times. A task has one CPU
+    unless it asks for more, so that linear algebra adds up in the same order on every machine.
 
     Args:
         function: of a module.
         calls: its arguments.
         counter: is told what is under way, for the watchdog.
         label: names a call there.
-        num_gpus: of each task.
+        num_gpus, num_cpus: of each task.
+        alone: whether each has a process of its own, which ends with it and lets go of what an engine holds.
     """
     import ray
 
-    task = ray.remote(num_cpus=1, num_gpus=num_gpus, max_retries=RETRIES, retry_exceptions=[OSError])(_call)
+    options: dict[str, Any] = {"num_cpus": num_cpus, "num_gpus": num_gpus} | ({"max_calls": 1} if alone else {})
+    task = ray.remote(max_retries=RETRIES, retry_exceptions=[OSError], **options)(_call)
     running: dict[Any, tuple[Any, ...]] = {}
 
     def next_ready() -> tuple[tuple[Any, ...], Any]:
@@ -105,7 +109,12 @@ def finished(
 
 
 def run_tasks(
-    function: Callable[..., T], jobs: Iterable[tuple[Any, ...]], seconds: float, num_gpus: float = 0
+    function: Callable[..., T],
+    jobs: Iterable[tuple[Any, ...]],
+    seconds: float,
+    num_gpus: float = 0,
+    num_cpus: float = 1,
+    alone: bool = False,
 ) -> Iterator[tuple[int, T]]:
     """Call a function on every job; see :func:`finished`.
 
@@ -113,7 +122,7 @@ def run_tasks(
         function: of a module.
         jobs: its arguments.
         seconds: after which a task counts as hanging; its worker is ended.
-        num_gpus: of each task.
+        num_gpus, num_cpus, alone: of each task; see :func:`finished`.
 
     Yields:
         the number of a job and its result, in the order in which they end.
@@ -124,7 +133,7 @@ def run_tasks(
     import ray
 
     calls = ((function, seconds, number, *job) for number, job in enumerate(jobs))
-    for (_, _, number, *_), ref in finished(_in_time, calls, num_gpus=num_gpus):
+    for (_, _, number, *_), ref in finished(_in_time, calls, num_gpus=num_gpus, num_cpus=num_cpus, alone=alone):
         yield number, ray.get(ref)
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,12 +17,16 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pdray.config import AlignmentConfig, ConfigError, EvaluationConfig, build_config
-from pdray.evaluation.stage import STAGE, log_probabilities
+from pdray.engines.engine import EngineOptions
+from pdray.engines.vllm_generation import Answer, Decoding
+from pdray.evaluation.stage import STAGE, log_probabilities, run
 from pdray.responses import CutRule
 from pdray.schema import AlignmentOutput, EvaluationOutput
+from pdray.stages import StageResult
 from pdray.storage import StoragePath
+from tests.evaluation.stand_in import longer_wins, stand_in
 from tests.stages import finished, run_stage
-from tests.tiny import tiny_llama_lm
+from tests.tiny import tiny_llama_lm, tiny_llama_reward
 
 WORDS = ("a dull plain reply", "one bright and helpful answer", "no", "quite a long and winding story of nothing")
 
@@ -90,6 +97,85 @@ def test_accuracy_is_that_of_the_log_ratios(models: dict[str, Path], tmp_path: P
     assert result.metrics["accuracy"]["low"] < right.mean() < result.metrics["accuracy"]["high"]
     assert {name: found["pairs"] for name, found in result.metrics["aspects"].items()} == {"x": 6, "y": 6}
     assert result.metrics["aspects"]["x"]["mean"] == pytest.approx(right[::2].mean(), abs=1e-6)
+
+
+class Talker:
+    """Stands in for a policy in vLLM; writes down who was asked how much."""
+
+    def __init__(self, folder: str, options: EngineOptions, decoding: Decoding) -> None:
+        self.name, self.log = Path(folder).name, Path(folder).parents[Path(folder).name == "policy"] / "asked.txt"
+
+    def answers(self, prompts: list[str]) -> list[Answer]:
+        with self.log.open("a") as file:
+            file.write(f"{self.name} {len(prompts)}\n")
+        return [Answer(self.say(prompt), 3, False) for prompt in prompts]
+
+    def say(self, prompt: str) -> str:
+        number = int(prompt.split()[2])
+        return "yes" if number == 5 else "go on " * (number + 1) if self.name == "policy" else "now " * 6
+
+
+def here(function: Callable[..., Any], jobs: list[tuple[Any, ...]], *limits: Any, **resources: Any) -> Iterator[Any]:
+    """Tasks in this process, which has imported the models' libraries already; tests/integration has them in Ray."""
+    yield from enumerate(function(*job) for job in jobs)
+
+
+def judge_by_hand(folder: Path, prompt: str, answer: str) -> float:
+    from transformers import AutoModelForSequenceClassification
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    parts = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in (prompt, answer)]
+    ids = [tokenizer.bos_token_id, *parts[0], *parts[1], tokenizer.eos_token_id]
+    with torch.no_grad():
+        return float(model(torch.tensor([ids])).logits[0].mean())
+
+
+@pytest.mark.usefixtures("ray_local")
+def test_answers_are_generated_once_and_judged_by_all(
+    models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for room in ("generation", "reward_judge"):
+        monkeypatch.setattr(f"pdray.evaluation.{room}.run_tasks", here)
+    root, judge = models["root"], tiny_llama_reward(tmp_path / "judge", num_labels=2)
+    file = tmp_path / "held-out.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows()))
+    upstream = finished("alignment", StoragePath(str(root)), AlignmentOutput("alignment-test/policy"))
+    alignment = AlignmentConfig(policy=str(models["reference"]), max_tokens=64)
+    stage = replace(STAGE, run=partial(run, load=Talker))
+
+    def evaluated(**judges: Any) -> StageResult:
+        evaluation = EvaluationConfig(pairs=str(file), generation={"max_tokens": 8, "prompt_tokens": 32}, **judges)
+        return run_stage(stage, root, "won", upstream=upstream, alignment=alignment, evaluation=evaluation)
+
+    reward_models = {"rm": {"path": str(judge), "max_tokens": 64}}
+    first = evaluated(reward_models=reward_models)
+    assert sorted((root / "asked.txt").read_text().splitlines()) == ["policy 6", "reference 6"]
+    table = pq.read_table(root / "evaluation-won" / "comparisons.parquet").to_pylist()
+    for row in table:
+        margin = judge_by_hand(judge, row["prompt"], row["answer.policy"]) - judge_by_hand(
+            judge, row["prompt"], row["answer.baseline"]
+        )
+        assert row["value.rm"] == (0.5 if row["answer.policy"] == row["answer.baseline"] else float(margin > 0))
+    with stand_in(longer_wins) as server:
+        endpoints = {"gpt": {"url": server.url, "model": "judge"}}
+        both = evaluated(reward_models=reward_models, endpoints=endpoints)
+        assert len(server.questions) == 10  # of six comparisons, one has the same answer twice
+        assert evaluated(reward_models=reward_models, endpoints=endpoints).metrics == both.metrics | {"computed": 0}
+        assert len(server.questions) == 10
+    assert len((root / "asked.txt").read_text().splitlines()) == 2
+    assert both.metrics["win_rates"]["rm"] == first.metrics["win_rates"]["rm"]
+    gpt = both.metrics["win_rates"]["gpt"]
+    # Six letters, 1 to 5 times, against 24; and the sixth answers are the same.
+    assert {key: gpt[key] for key in ("wins", "ties", "losses", "failed", "inconsistent")} == {
+        "wins": 1, "ties": 2, "losses": 3, "failed": 0, "inconsistent": 0,
+    }  # fmt: skip
+    assert (gpt["mean"], gpt["average_win_score"]) == (pytest.approx(2 / 6, abs=1e-6), pytest.approx(4 / 6, abs=1e-6))
+    mean = both.metrics["win_rates"]["mean"]["mean"]
+    assert mean == pytest.approx((gpt["mean"] + first.metrics["win_rates"]["rm"]["mean"]) / 2, abs=1e-6)
+    assert both.metrics["answers"] == {
+        "prompts": 6, "policy_tokens": 3.0, "policy_cut": 0, "baseline_tokens": 3.0, "baseline_cut": 0,
+    }  # fmt: skip
 
 
 def test_a_text_is_read_as_the_alignment_reads_it(models: dict[str, Path]) -> None:

@@ -53,7 +53,7 @@ def test_rows_without_a_text_are_left_out_and_counted(tmp_path: Path) -> None:
 
 def test_a_file_that_the_driver_cannot_hold_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = jsonl(tmp_path, ROWS)
-    monkeypatch.setattr("pdray.evaluation.pairs.MOST_BYTES", 100)
+    monkeypatch.setattr("pdray.evaluation.files.MOST_BYTES", 100)
     with pytest.raises(UserError, match=r"the driver reads it whole.* at most 1 GiB"):
         read_pairs(path, 100, 0)
 

@@ -187,6 +187,24 @@ def test_logprobs_and_evaluation_read_what_they_read() -> None:
     assert costs["evaluation"].gpus == 4  # two thousand pairs are four tasks
 
 
+def test_answers_cost_by_their_number_and_length_and_engines() -> None:
+    def cost(on: str = "4xH100", held_out: int = 2000, **generation: Any) -> Cost:
+        endpoints = {"gpt": {"url": "http://x", "model": "m"}}
+        evaluation = {"pairs": "/nowhere/held.jsonl", "gpus": 1, "generation": {"gpus": 1} | generation}
+        config = config_of(evaluation=evaluation | {"endpoints": endpoints})
+        known = known_of(config, on, held_out=Lengths(np.array([500])), num_held_out=held_out)
+        return stage_costs(known)["evaluation"]
+
+    plain = cost()
+    assert "2,000 answers of up to 512 tokens; 2,000 questions to gpt, not counted" in plain.work
+    assert plain.seconds is not None
+    for more in (cost("1xH100"), cost(max_tokens=1024), cost(max_prompts=2000)):
+        assert more.seconds is not None and more.seconds > plain.seconds
+    assert cost(max_prompts=5000).work == cost(max_prompts=2000).work  # there are no more held-out prompts
+    assert "10,000 answers" in cost(max_prompts=5000, prompts="/nowhere/prompts.jsonl").work
+    assert cost(gpus=8).problems[0].startswith("the config asks for 1 generation task(s) of 1 CPUs and 8 GPUs each")
+
+
 def test_cross_fitted_trainings_cost_one_for_each_fold_of_each_repeat() -> None:
     lengths = Lengths(np.array([500]))
     more: dict[str, Any] = {"crossfit_pairs": lengths, "crossfit_texts": lengths}

@@ -39,7 +39,7 @@ CONFIG: dict[str, Any] = {
     "scores": {"engine": "vllm", "dtype": "auto", "gpus_per_actor": 2.0},
     "selection": {"strategy": "pd", "budget": BUDGET, "gamma": 0.9},
     "alignment": {"loss": "dpo", "beta": 0.1, "num_workers": 2, "zero_stage": 2, "gpus_per_worker": 0.0},
-    "evaluation": {"max_pairs": 2000},
+    "evaluation": {"max_pairs": 2000, "endpoints": {"<gpt>": {}}},
 }
 
 
@@ -226,6 +226,12 @@ def _outputs(
     conflict = {"all": float(made.conflict.mean()), "kept": float(made.conflict[made.kept].mean())} if rated else None
     models = [RewardModel("proxies-00000001/model", list(aspects))]
     accuracy = {"mean": 0.7, "low": 0.6, "high": 0.8, "pairs": 50.0}
+    sides = {"mean": 0.55, "low": 0.45, "high": 0.65}
+    win_rate = {
+        **sides, "pairs": 40, "wins": 20, "ties": 4, "losses": 16, "failed": 7, "inconsistent": 3,
+        "length_controlled": sides | {"mean": 0.52}, "average_win_score": 1.1, "sets": {"<koala>": accuracy},
+    }  # fmt: skip
+    answers = {"prompts": 47, "policy_tokens": 31.5, "policy_cut": 1, "baseline_tokens": 20.5, "baseline_cut": 0}
     return {
         "corpus": (
             CorpusOutput(shards, pairs, 2 * pairs, list(aspects), of_aspects, chat, list(aspects) if rated else []),
@@ -253,7 +259,15 @@ def _outputs(
             AlignmentOutput("alignment-00000004/policy"),
             {"loss": "dpo", "first_loss": 0.693, "last_loss": 0.231, "steps": 3, "train_pairs": kept},
         ),
-        "evaluation": (EvaluationOutput(50), {"accuracy": accuracy, "aspects": {aspects[0]: accuracy}}),
+        "evaluation": (
+            EvaluationOutput(50),
+            {
+                "accuracy": accuracy,
+                "aspects": {aspects[0]: accuracy},
+                "answers": answers,
+                "win_rates": {"<gpt>": win_rate},
+            },
+        ),
     }
 
 

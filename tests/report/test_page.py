@@ -18,7 +18,7 @@ from pdray.report.run import read_run
 from pdray.storage import StoragePath
 from tests.report.cases import edit_manifest, make_run
 
-PLOTS = 14
+PLOTS = 15
 
 
 class Page(HTMLParser):
@@ -66,11 +66,21 @@ def test_a_finished_run_is_told_in_words(whole: Page) -> None:
         "120 pairs went in; the 36 on which the other aspects agree most with the label were kept.",
         "Keep 30% of the pairs by the strategy pd, margins scaled by their 0.9 quantile.",
         "The trained policy prefers the better response in 70.0% of 50 held-out pairs (95% interval 60.0% to 80.0%).",
+        "Compare its answers with those of a baseline, by <gpt>.",
+        "By <gpt> its answers win in 55.0% of 40 comparisons (95% interval 45.0% to 65.0%; 52.0% at equal length).",
         "the proxy of safe is not better than chance",
     ):
         assert sentence in whole.words
     assert "not finished" not in whole.words
     assert {section.name for section in SECTIONS} <= set(whole.ids)
+
+
+def test_every_judge_has_its_row_and_its_points(whole: Page) -> None:
+    row = r"<gpt>\s+20\s+4\s+16\s+7\s+3\s+55\.0%\s+45\.0% to 65\.0%\s+52\.0%\s+1\.100"
+    assert re.search(row, whole.words)
+    assert "to 47 prompts" in whole.words
+    points = whole.file("win-rates.csv")
+    assert "<gpt>" in points and "<gpt>, length-controlled" in points and "<gpt>, <koala>" in points
 
 
 def test_every_row_that_is_left_out_is_counted(whole: Page) -> None:

@@ -1,0 +1,83 @@
+"""What the evaluation section refuses before anything runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from pdray.config import ConfigError, EvaluationConfig, build_config
+from pdray.evaluation.stage import check
+from pdray.stages import Upstream
+
+GENERATION = {"max_tokens": 8}
+RM, GPT = {"path": "models/rm"}, {"url": "http://localhost:8000/v1", "model": "m"}
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"reward_models": {"rm": RM}}, "rm is to judge answers, but none are generated; add generation"),
+        ({"generation": GENERATION, "reward_models": {"x": RM}, "endpoints": {"x": GPT}}, "two judges are called x"),
+        ({"generation": GENERATION, "endpoints": {"mean": GPT}}, "a judge is called mean"),
+        ({"generation": {"gpus": 1.5}}, "1.5 is above 1 and no whole number; set it to 1 or 2"),
+        ({"generation": {"engine_args": {"trust_remote_code": True}}}, r"decided elsewhere \(always false\); leave"),
+        (
+            {"generation": GENERATION, "endpoints": {"gpt": GPT | {"url": "localhost:8000"}}},
+            "has to begin with http://",
+        ),
+        ({"generation": GENERATION, "endpoints": {"gpt": GPT | {"tries": 0}}}, "greater than or equal to 1"),
+    ],
+)
+def test_what_does_not_fit_is_refused(section: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        EvaluationConfig.model_validate({"pairs": "pairs.jsonl"} | section)
+
+
+def config_of(root: Path, **evaluation: Any) -> dict[str, Any]:
+    (root / "pairs.jsonl").write_text(json.dumps({"prompt": "p", "chosen": "c", "rejected": "r"}) + "\n")
+    for name in ("policy", "rm"):
+        (root / name).mkdir()
+        config = {"model_type": "llama", "max_position_embeddings": 256, "num_labels": 1}
+        config["architectures"] = ["LlamaForCausalLM" if name == "policy" else "LlamaForSequenceClassification"]
+        (root / name / "config.json").write_text(json.dumps(config))
+    return {
+        "run": str(root / "run"),
+        "corpus": {"path": str(root / "pairs.jsonl")},
+        "proxies": {"base_model": str(root / "policy")},
+        "alignment": {"policy": str(root / "policy")},
+        "evaluation": {"pairs": str(root / "pairs.jsonl"), "generation": GENERATION} | evaluation,
+    }
+
+
+def test_every_path_that_leads_nowhere_is_named_at_once(tmp_path: Path) -> None:
+    nowhere = str(tmp_path / "nowhere")
+    generation = GENERATION | {"prompts": nowhere, "baseline": nowhere}
+    with pytest.raises(ConfigError) as refusal:
+        build_config(config_of(tmp_path, generation=generation, reward_models={"rm": {"path": nowhere}}))
+    told = str(refusal.value)
+    assert "evaluation.generation.prompts is" in told
+    assert "evaluation.generation.baseline is" in told and "neither config.json nor run.json" in told
+    assert "evaluation.reward_models.rm is" in told
+
+
+def test_a_dry_run_looks_at_models_and_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("JUDGE_KEY", raising=False)
+    settings = config_of(
+        tmp_path,
+        generation={"max_tokens": 200, "prompt_tokens": 100},
+        reward_models={"rm": {"path": str(tmp_path / "rm")}},
+        endpoints={"gpt": GPT | {"key_variable": "JUDGE_KEY"}},
+    )
+    config = build_config(settings)
+    assert config.evaluation is not None
+    with pytest.raises(ValueError) as refusal:
+        check(config, Upstream())
+    told = str(refusal.value)
+    assert "prompt_tokens and max_tokens together is 300, but" in told and "at most 256 tokens" in told
+    assert "evaluation.reward_models.rm.max_tokens is 2048, but" in told
+    assert "evaluation.reward_models.rm.path is" in told  # a folder without weights
+    assert "key_variable is JUDGE_KEY, which is not set here" in told

@@ -1,0 +1,156 @@
+"""Prompts to answer, how a policy reads them, and parts that are generated once."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pdray.config import AlignmentConfig, EvaluationConfig, GenerationConfig
+from pdray.engines.engine import EngineOptions
+from pdray.engines.vllm_generation import Answer, Decoding, encoded_prompts
+from pdray.errors import UserError
+from pdray.evaluation.baseline import baseline_folder
+from pdray.evaluation.generation import Work, answer_parts
+from pdray.evaluation.parts import Parts, key_of
+from pdray.evaluation.prompts import read_prompts
+from pdray.schema import MESSAGES
+from pdray.storage import StoragePath
+
+PAIRS = pa.table({"prompt": ["one", "two", "one", "", "three"]})
+
+
+def prompts(pairs: pa.Table = PAIRS, seed: int = 0, **settings: Any) -> list[dict[str, Any]]:
+    evaluation = EvaluationConfig(pairs="pairs.jsonl", generation=GenerationConfig(**settings))
+    return read_prompts(evaluation, pairs, seed).to_pylist()
+
+
+def test_the_prompts_of_held_out_pairs_are_taken_once() -> None:
+    found = prompts()
+    assert sorted(row["prompt"] for row in found) == ["one", "three", "two"]
+    assert {row["set"] for row in found} == {None}
+
+
+def test_more_prompts_keep_the_first_ones() -> None:
+    pairs = pa.table({"prompt": [f"prompt {row}" for row in range(50)]})
+    assert prompts(pairs)[:10] == prompts(pairs, max_prompts=10)
+    assert prompts(pairs)[:10] != prompts(pairs, seed=1)[:10]
+    assert prompts(pairs.take(list(reversed(range(50))))) == prompts(pairs)
+
+
+def test_a_file_brings_sets_and_messages(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "hello"}]
+    pq.write_table(
+        pa.table({"prompt": pa.array([turns, None], MESSAGES), "set": ["koala", "vicuna"]}), tmp_path / "p.parquet"
+    )
+    assert prompts(prompts=str(tmp_path / "p.parquet")) == [{"prompt": turns, "set": "koala"}]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ({"text": "x"}, "has no column prompt but text"),
+        ({"prompt": 3}, "the column prompt of .* is int64"),
+        ({"prompt": ""}, "holds no prompt with a text"),
+        ({"prompt": "x", "set": [1]}, "the column set of .* must hold names"),
+    ],
+)
+def test_a_file_without_prompts_is_refused(tmp_path: Path, line: dict[str, Any], message: str) -> None:
+    path = tmp_path / "prompts.jsonl"
+    path.write_text(json.dumps(line) + "\n")
+    with pytest.raises(UserError, match=message):
+        prompts(prompts=str(path))
+
+
+def test_a_prompt_is_read_as_it_was_trained_on_without_an_end() -> None:
+    class Tokenizer:
+        bos_token_id, eos_token_id = 1, 9
+
+        def __call__(self, texts: list[str], verbose: bool) -> dict[str, Any]:
+            return {"input_ids": [[1, *map(int, text.split()), 9] for text in texts]}
+
+    decoding = Decoding(max_tokens=4, prompt_tokens=3, temperature=0, seed=0)
+    assert encoded_prompts(Tokenizer(), ["5", "5 6 7 8"], decoding) == [[1, 5], [1, 7, 8]]
+
+
+def test_parts_are_whole_or_not_there(tmp_path: Path) -> None:
+    parts = Parts(StoragePath(str(tmp_path / "answers")))
+    table = pa.table({"text": ["a"]})
+    assert parts.read("k") is None
+    parts.write("k", table)
+    assert parts.read("k") == table
+    file = tmp_path / "answers" / "k.parquet"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 255
+    file.write_bytes(content[:-8])
+    assert parts.read("k") is None
+    assert not file.exists()
+
+
+def test_every_value_decides_a_key() -> None:
+    keys = {key_of("a", "b"), key_of("ab"), key_of("a", ["b"]), key_of("b", "a"), key_of({"a": 1}), key_of({"a": 2})}
+    assert len(keys) == 6
+    assert key_of({"a": 1, "b": 2}) == key_of({"b": 2, "a": 1})
+
+
+@dataclass
+class Echo:
+    """Answers with the prompt; ends its process, as it were, at one of them."""
+
+    loaded: list[str] = field(default_factory=list)
+    read: list[str] = field(default_factory=list)
+    broken: str = ""
+
+    def load(self, folder: str, options: EngineOptions, decoding: Decoding) -> Echo:
+        self.loaded.append(folder)
+        return self
+
+    def answers(self, prompts: list[Any]) -> list[Answer]:
+        if self.broken in prompts:
+            raise MemoryError
+        self.read += prompts
+        return [Answer(f"{prompt}!", 2, False) for prompt in prompts]
+
+
+def work(root: Path, echo: Echo) -> Work:
+    import contextlib
+
+    counter = SimpleNamespace(add=lambda count: None, working=lambda label: contextlib.nullcontext())
+    options = EngineOptions("vllm", "float32", 32)
+    return Work(Parts(StoragePath(str(root))), options, Decoding(8, 24, 0, 0), echo.load, counter)
+
+
+def test_a_task_that_was_lost_goes_on_with_its_next_part(tmp_path: Path) -> None:
+    parts = [("k1", ["a", "b"]), ("k2", ["c"]), ("k3", ["d"])]
+    broken = Echo(broken="d")
+    with pytest.raises(MemoryError):
+        answer_parts("policy", parts, work(tmp_path, broken))
+    again = Echo()
+    answer_parts("policy", parts, work(tmp_path, again))
+    assert (broken.read, again.read, again.loaded) == (["a", "b", "c"], ["d"], ["policy"])
+    nothing = Echo()
+    answer_parts("policy", parts, work(tmp_path, nothing))
+    assert nothing.loaded == []
+    table = Parts(StoragePath(str(tmp_path))).read("k1")
+    assert table is not None
+    assert table["text"].to_pylist() == ["a!", "b!"]
+
+
+def test_the_baseline_is_the_start_a_folder_or_a_run(tmp_path: Path) -> None:
+    alignment = AlignmentConfig(policy="models/sft")
+    assert baseline_folder(GenerationConfig(), alignment) == "models/sft"
+    assert baseline_folder(GenerationConfig(baseline=str(tmp_path)), alignment) == str(tmp_path)
+    (tmp_path / "run.json").write_text(json.dumps({"config": {}, "stages": {"alignment": "alignment-00000001"}}))
+    with pytest.raises(UserError, match="a run without a finished alignment; let it finish"):
+        baseline_folder(GenerationConfig(baseline=str(tmp_path)), alignment)
+    folder = tmp_path / "alignment-00000001"
+    folder.mkdir()
+    manifest = {"fingerprint": "f", "rows_out": 1, "quarantined": 0, "seconds": 1.0, "metrics": {}}
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"output": {"policy": "alignment-00000001/policy"}}))
+    assert baseline_folder(GenerationConfig(baseline=str(tmp_path)), alignment) == str(folder / "policy")
