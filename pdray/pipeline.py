@@ -221,11 +221,14 @@ def _run_steps(config: RunConfig, steps: list[Step], console: Console) -> None:
             console.say(f"{step.stage.name:<10} done before, reused")
         elif step.damage is not None:
             console.say(f"{step.stage.name:<10} {step.damage}; what is missing is made again")
-    with ray_session(config.cluster), head_watched(console.say):
+    states = {step.stage.name: "to run" if step.manifest is None else "done" for step in steps}
+    with console.showing(states), ray_session(config.cluster), head_watched(console.say):
         check_shared(RunStore(config.run).root, console.say)
         for index, step in enumerate(steps):
             if step.manifest is None:
+                console.stage(step.stage.name, "running")
                 steps[index] = _run_step(config, step, steps[:index], console)
+                console.stage(step.stage.name, "done")
                 check_all(config, steps)
 
 

@@ -14,6 +14,7 @@ from pdray.errors import user_errors
 if TYPE_CHECKING:
     from pdray.progress import Counted, Progress
 from pdray.shards import Outcome, deadline, error_text
+from pdray.watchdog import TASK
 
 T = TypeVar("T")
 
@@ -99,7 +100,7 @@ def finished(
             yield next_ready()
         running[task.remote(function, *call)] = call
         if counter is not None:
-            counter.begin(label(call), "a Ray task")
+            counter.begin(label(call), TASK)
     while running:
         yield next_ready()
 
