@@ -12,6 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from pdray import metrics, tracing
 from pdray.config import RunConfig
 from pdray.console import Console, logs_to_file
 from pdray.errors import UserError, check_together, reason
@@ -251,8 +252,10 @@ def _run_step(config: RunConfig, step: Step, before: list[Step], console: Consol
     )
     began, start = time.time(), time.monotonic()
     try:
-        with context.progress.watchdog.watching():
+        with context.progress.running():
             result = step.stage.run(context)
+            metrics.count(metrics.FAILURES, result.quarantined, what="row")
+            tracing.tell(rows_in=result.rows_in, rows_out=result.rows_out, quarantined=result.quarantined)
     except BaseException:
         with contextlib.suppress(OSError, UserError):  # the reason why the stage ended is worth more
             store.end(step.folder, attempt, time.monotonic() - start)

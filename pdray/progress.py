@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from pdray import metrics, tracing
 from pdray.background import repeated
 from pdray.console import Console, clock
 from pdray.live import StepState
@@ -101,6 +102,12 @@ class Progress:
         self.watchdog = Watchdog(self.note)
 
     @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """The stage runs while the block does: it is watched, and what is measured and traced is of this stage."""
+        with self.watchdog.watching(), metrics.of_stage(self.stage), tracing.span(f"stage {self.stage}"):
+            yield
+
+    @contextlib.contextmanager
     def counting(self, what: str, total: int | None = None, unit: str = "rows") -> Iterator[Counter]:
         """Draw a line for a step of the stage while the block runs.
 
@@ -164,6 +171,9 @@ class Progress:
             share = min(1.0, done / expected) if expected else None
             step = StepState(name, line, share, workers, self.watchdog.silence)
             self.console.progress(f"{self.stage:<10} {name}: {line}", final, step)
+            metrics.level(metrics.DONE, done, step=name, unit=counted)
+            metrics.level(metrics.QUEUE, 0 if final else max(0, (expected or done) - done), step=name, unit=counted)
+            metrics.level(metrics.WORKERS, 0 if final else workers or 0)
 
         try:
             with repeated(draw, POLL_SECONDS):

@@ -20,6 +20,7 @@ from pdray.pipeline import Step, check_all, plan, run_pipeline, up_to
 from pdray.schema import AlignmentOutput
 from pdray.selection.check import find_strategy
 from pdray.store import ROUNDS, make_run_folder
+from pdray.tracing import traced
 
 ONCE = ("corpus", "proxies", "scores")
 SHARED = "shared"
@@ -96,6 +97,11 @@ def run(config: RunConfig, until: str | None = None, wait: float = 0.0) -> list[
     Raises:
         UserError, RunFolderBusyError: as :func:`~pdray.pipeline.run_pipeline`.
     """
+    with traced(Console().say, "run", run=config.run, rounds=config.rounds):
+        return _run(config, until, wait)
+
+
+def _run(config: RunConfig, until: str | None, wait: float) -> list[Step]:
     if config.rounds == 1:
         return run_pipeline(config, until, wait)
     check_all(*plan_rounds(config))
