@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from pdray.selection.divergence import quantile_rank
-from pdray.selection.order import PairSource
+from pdray.selection.order import Margins
 from pdray.selection.radix import DIGIT_BITS, digit_counts, locate, size_bits
+
+
+class MarginSource(Protocol):
+    """Pairs in shards: aspect -> ρ, aspects in their order, and the margins of a shard; picklable."""
+
+    @property
+    def penalties(self) -> dict[str, float]: ...
+
+    def margins(self, shard: int) -> Margins: ...
 
 
 @dataclass(frozen=True)
@@ -22,7 +32,7 @@ class CountSizes:
         level: place of the digit.
     """
 
-    source: PairSource
+    source: MarginSource
     prefixes: list[int | None]
     level: int
 
@@ -36,7 +46,7 @@ class CountSizes:
         return counts
 
 
-def absolute_quantiles(source: PairSource, gamma: float, run: Callable[[CountSizes], np.ndarray]) -> dict[str, float]:
+def absolute_quantiles(source: MarginSource, gamma: float, run: Callable[[CountSizes], np.ndarray]) -> dict[str, float]:
     """The γ-quantile of the size of each aspect's margins, over the pairs that it did not label (eq. 13).
 
     Args:
