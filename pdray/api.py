@@ -104,19 +104,20 @@ class Run:
             for step in steps
         ]
 
-    def estimate(self, on: str | None = None, price: float | None = None) -> Plan:
+    def estimate(self, on: str | None = None, price: float | None = None, address: str | None = None) -> Plan:
         """What the run will cost, as ``pdray plan`` tells it; starts nothing.
 
         Args:
             on: hardware as in ``8xH100``; None for this machine.
             price: dollars of a GPU-hour; None for a round figure.
+            address: of the dashboard of a Ray cluster, whose nodes are the hardware.
 
         Raises:
-            UserError: as :meth:`plan`; a value of ``on`` or ``price`` that is none; a corpus that cannot be sampled.
+            UserError: as :meth:`plan`; a value of an argument that is none; a corpus that cannot be sampled.
         """
         from pdray.plan.estimate import estimate
 
-        return estimate(self.config, on, price)
+        return estimate(self.config, on, price, address)
 
     def run(self, until: str | None = None, wait: float = 0.0) -> dict[str, StageOutput]:
         """Run what is not done yet, as ``pdray run`` does; progress goes to standard error.

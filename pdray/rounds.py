@@ -63,6 +63,16 @@ def plan_rounds(config: RunConfig) -> tuple[RunConfig, list[Step]]:
     return one, [*once, *(step for step in steps if step.stage.name not in ONCE)]
 
 
+def rounds_left(config: RunConfig, one: RunConfig) -> int:
+    """Rounds of a run that are not over.
+
+    Args:
+        config: the run.
+        one: its current round, of :func:`plan_rounds`.
+    """
+    return config.rounds - int(one.run.rpartition("/")[2]) + 1 if config.rounds > 1 else 1
+
+
 def check_strategy(config: RunConfig) -> None:
     """Refuse a strategy that selects the same pairs in every round.
 
