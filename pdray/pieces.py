@@ -40,14 +40,8 @@ def preference_divergence(
 
 @overload
 def preference_divergence(
-    margins: pa.Table, own: None = ..., gamma: float = ..., weights: Mapping[str, float] | None = ...
-) -> pa.Table: ...
-
-
-@overload
-def preference_divergence(
-    margins: Dataset, own: None = ..., gamma: float = ..., weights: Mapping[str, float] | None = ...
-) -> Dataset: ...
+    margins: pa.Table | Dataset, own: None = ..., gamma: float = ..., weights: Mapping[str, float] | None = ...
+) -> Any: ...
 
 
 def preference_divergence(margins: Any, own: Any = None, gamma: float = 0.9, weights: Any = None) -> Any:
@@ -92,11 +86,7 @@ def select(divergence: np.ndarray, pair_ids: Sequence[str], budget: float) -> np
 
 
 @overload
-def select(divergence: pa.Table, pair_ids: None = ..., budget: float = ...) -> pa.Table: ...
-
-
-@overload
-def select(divergence: Dataset, pair_ids: None = ..., budget: float = ...) -> Dataset: ...
+def select(divergence: pa.Table | Dataset, pair_ids: None = ..., budget: float = ...) -> Any: ...
 
 
 def select(divergence: Any, pair_ids: Any = None, budget: float = 0.3) -> Any:
