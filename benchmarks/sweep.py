@@ -24,12 +24,12 @@ from pdray.config import RunConfig
 from pdray.models.weights import Shapes
 from pdray.plan.corpus import CorpusFacts
 from pdray.plan.cost import Known, Model
-from pdray.plan.estimate import assumptions
 from pdray.plan.flops import Lengths
 from pdray.plan.hardware import GPUS, hardware_of
 from pdray.plan.lengths import Texts
 from pdray.plan.shape import ModelShape, shape_of
 from pdray.plan.stages import stage_costs
+from pdray.plan.told import assumptions
 
 CONFIG = ROOT / "configs" / "ten-million-pairs.yaml"
 GPU = "H100"

@@ -16,8 +16,10 @@ worker_cpus=$(($(getconf _NPROCESSORS_ONLN) / 2))
 port=6379
 dashboard_port=8265
 object_store_mb=256
+metrics=0
 start_seconds=120
 stop_seconds=20
+. "$repo/cluster/metrics/servers.sh"
 
 usage() {
     cat << EOF
@@ -33,6 +35,9 @@ options (default):
   --dashboard-port P     dashboard and jobs API ($dashboard_port)
   --object-store-mb N    object store of each node ($object_store_mb)
   --state FOLDER         process ids, token and logs ($state)
+  --metrics              Prometheus beside them, and Grafana where it is installed
+  --prometheus-port P    of its pages and queries ($prometheus_port)
+  --grafana-port P       of its pages ($grafana_port)
 EOF
 }
 
@@ -51,6 +56,7 @@ parse() {
     while [ $# -gt 0 ]; do
         case $1 in
             --help | -h) usage && exit 0 ;;
+            --metrics) metrics=1 && shift && continue ;;
         esac
         [ $# -ge 2 ] || die "$1 needs a value (see --help)"
         case $1 in
@@ -60,6 +66,8 @@ parse() {
             --port) port=$(number "$@") ;;
             --dashboard-port) dashboard_port=$(number "$@") ;;
             --object-store-mb) object_store_mb=$(number "$@") ;;
+            --prometheus-port) prometheus_port=$(number "$@") ;;
+            --grafana-port) grafana_port=$(number "$@") ;;
             --state) state=$(realpath -m -- "$2") ;;
             *) die "unknown option $1 (see --help)" ;;
         esac
@@ -157,10 +165,11 @@ up() {
     [ "$workers" -ge 1 ] || die "--workers is 0 but a cluster needs at least 1"
     [ -z "$(members)" ] || die "already up (see cluster/local.sh status); stop it first with cluster/local.sh down"
     check_ports
+    [ "$metrics" -eq 0 ] || check_metrics
     mkdir -p -m 700 "$state"
     mkdir -p "$state/logs"
     touch "$state/$marker"
-    rm -f "$state"/*.pid "$state"/logs/*.log
+    rm -f "$state"/*.pid "$state"/logs/*.log "$state/servers"
     (umask 077 && od -An -N32 -tx1 /dev/urandom | tr -d ' \n' > "$state/token")
     # Unix socket paths end at 107 bytes, so Ray's session cannot lie in a folder of any depth. Ray opens its own
     # folder to everybody, so that one lies inside this one, which mktemp makes for its owner alone.
@@ -170,6 +179,7 @@ up() {
     start_and_await head --head --port="$port" --num-cpus="$head_cpus" --temp-dir="$(cat "$state/session")/ray" \
         --ray-client-server-port=$((port + 1)) --dashboard-host=127.0.0.1 --dashboard-port="$dashboard_port"
     start_workers
+    [ "$metrics" -eq 0 ] || start_metrics
     report
 }
 
@@ -190,12 +200,13 @@ In the shell that submits jobs:
 Logs: $state/logs and $(cat "$state/session")/ray/session_latest/logs
 Stop it with: cluster/local.sh down
 EOF
+    [ "$metrics" -eq 0 ] || report_metrics
 }
 
 status() {
     local name missing=0
     [ -f "$state/workers" ] || { echo "down" && exit 1; }
-    for name in head $(seq -f 'worker-%g' "$(cat "$state/workers")"); do
+    for name in head $(seq -f 'worker-%g' "$(cat "$state/workers")") $(cat "$state/servers" 2> /dev/null); do
         if alive "$name"; then
             echo "$name  up    process $(cat "$state/$name.pid")"
         else
@@ -245,7 +256,7 @@ stop() {
     done
     kill_now "$all $(members)"
     remove_session
-    rm -f "$state"/*.pid "$state/token" "$state/session" "$state/workers"
+    rm -f "$state"/*.pid "$state/token" "$state/session" "$state/workers" "$state/servers"
 }
 
 down() {

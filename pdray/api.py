@@ -1,4 +1,4 @@
-"""pdray from Python: a run as an object, what it wrote as Arrow and Ray Data, and the method on arrays.
+"""pdray from Python: a run as an object, what it wrote as Arrow and Ray Data, and the method on pairs.
 
     import pdray
 
@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pdray.config import RunConfig, build_config, load_config
-from pdray.errors import UserError
 from pdray.outputs import StageOutput, finished
 from pdray.pair_rewards import score_pairs
+from pdray.pieces import preference_divergence, select
 from pdray.submission.shipment import Shipment
 from pdray.submission.submit import Job, submit
 
@@ -40,8 +40,6 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from pdray.plan.estimate import Plan
 
 
@@ -106,19 +104,20 @@ class Run:
             for step in steps
         ]
 
-    def estimate(self, on: str | None = None, price: float | None = None) -> Plan:
+    def estimate(self, on: str | None = None, price: float | None = None, address: str | None = None) -> Plan:
         """What the run will cost, as ``pdray plan`` tells it; starts nothing.
 
         Args:
             on: hardware as in ``8xH100``; None for this machine.
             price: dollars of a GPU-hour; None for a round figure.
+            address: of the dashboard of a Ray cluster, whose nodes are the hardware.
 
         Raises:
-            UserError: as :meth:`plan`; a value of ``on`` or ``price`` that is none; a corpus that cannot be sampled.
+            UserError: as :meth:`plan`; a value of an argument that is none; a corpus that cannot be sampled.
         """
         from pdray.plan.estimate import estimate
 
-        return estimate(self.config, on, price)
+        return estimate(self.config, on, price, address)
 
     def run(self, until: str | None = None, wait: float = 0.0) -> dict[str, StageOutput]:
         """Run what is not done yet, as ``pdray run`` does; progress goes to standard error.
@@ -160,62 +159,3 @@ class Run:
         from pdray.rounds import plan_rounds
 
         return finished(plan_rounds(self.config)[1])
-
-
-def preference_divergence(
-    margins: np.ndarray, own: np.ndarray, gamma: float = 0.9, weights: Sequence[float] | None = None
-) -> np.ndarray:
-    """PD of pairs whose reward margins are at hand, in one process (eq. 13-15); a run does the same over its shards.
-
-    Args:
-        margins: (n, κ), chosen less rejected, of every aspect's reward model; NaN where not known.
-        own: (n,) int, index of the aspect that labelled the pair.
-        gamma: γ, the quantile of an aspect's absolute margins on the pairs that it did not label, which scales to 1.
-        weights: see ``selection.weights``; None is 1 for each.
-
-    Returns:
-        (n,) float64 in [−(κ−1), κ−1] where all weights are 1; NaN where a needed margin is.
-
-    Raises:
-        UserError: shapes that do not fit.
-    """
-    import numpy as np
-
-    from pdray.selection import divergence
-
-    values, labels = np.asarray(margins, np.float32), np.asarray(own)
-    if values.ndim != 2 or labels.shape != values.shape[:1]:
-        raise UserError(f"margins of shape {values.shape} and own of shape {labels.shape}; (n, κ) and (n,) are needed")
-    if len(labels) and not 0 <= labels.min() <= labels.max() < values.shape[1]:
-        raise UserError(f"own holds {labels.min()} to {labels.max()}, but there are {values.shape[1]} aspects, from 0")
-    scaled = []
-    for aspect in range(values.shape[1]):
-        sizes = np.sort(np.abs(values[(labels != aspect) & np.isfinite(values[:, aspect]), aspect]))
-        quantile = float(sizes[divergence.quantile_rank(gamma, len(sizes)) - 1]) if len(sizes) else float("nan")
-        scaled.append(divergence.scale_margins(values[:, aspect], quantile))
-    return divergence.preference_divergence(np.stack(scaled, axis=1), labels, weights)
-
-
-def select(divergence: np.ndarray, pair_ids: Sequence[str], budget: float) -> np.ndarray:
-    """Which pairs are kept: the ⌊λn⌋ with the smallest divergence, ties by the smaller id; never one that is NaN.
-
-    Args:
-        divergence: (n,) float64.
-        pair_ids: n ids, compared by their UTF-8 bytes.
-        budget: λ in (0, 1].
-
-    Returns:
-        (n,) bool, as many as the budget or the finite ones are.
-    """
-    import numpy as np
-
-    from pdray.selection.divergence import num_kept
-
-    values = np.asarray(divergence, np.float64)
-    if values.shape != (len(pair_ids),):
-        raise UserError(f"divergence of shape {values.shape} for {len(pair_ids)} ids; one number for each is needed")
-    finite = np.flatnonzero(np.isfinite(values)).tolist()
-    kept = sorted(finite, key=lambda row: (values[row], pair_ids[row].encode()))[: num_kept(budget, len(values))]
-    mask = np.zeros(len(values), bool)
-    mask[kept] = True
-    return mask

@@ -1,4 +1,4 @@
-"""What the user sees: plain lines and one live progress line, while library logs go to a file."""
+"""What the user sees: plain lines, and a live view below them on a terminal, while library logs go to a file."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from pdray.errors import UserError
 from pdray.filesystems import owner_only
+
+if TYPE_CHECKING:
+    from pdray.live import LiveView, StepState
 
 PIPED_INTERVAL = 10.0  # seconds between progress lines in a file
 
@@ -22,40 +25,62 @@ class Console:
 
     Args:
         out: stream of results.
-        err: stream of progress; redrawn in place on a terminal, a line now and then elsewhere.
+        err: stream of progress; a view that is redrawn in place on a terminal, a line now and then elsewhere.
     """
 
     def __init__(self, out: TextIO | None = None, err: TextIO | None = None) -> None:
         self.out = out or sys.stdout
         self.err = err or sys.stderr
-        self.live = self.err.isatty()
+        self.live = self.err.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
         self._last_line = 0.0
-        self._drawn = False
+        self._made: LiveView | None = None
+
+    @property
+    def _view(self) -> LiveView:
+        if self._made is None:
+            from pdray.live import LiveView
+
+            self._made = LiveView(self.err)
+        return self._made
 
     def say(self, text: str = "") -> None:
         """Print a line of the result."""
-        self.clear()
-        print(text, file=self.out, flush=True)
+        with self._made.aside() if self._made else contextlib.nullcontext():
+            print(text, file=self.out, flush=True)
 
-    def progress(self, text: str, final: bool = False) -> None:
-        """Show the state of a long stage; piped to a file, at most a line every ten seconds."""
-        if self.live:
-            width = os.get_terminal_size(self.err.fileno()).columns or 80
-            self.err.write("\r\x1b[2K" + text[: width - 1])
-            self._drawn = True
-            if final:
-                self.clear(newline=True)
+    def progress(self, text: str, final: bool = False, step: StepState | None = None) -> None:
+        """Show the state of a long stage; piped to a file, at most a line every ten seconds.
+
+        Args:
+            text: the line.
+            final: whether the step has ended; the line stays.
+            step: the same for the view on a terminal; None shows the line there too.
+        """
+        if self.live and not final:
+            from pdray.live import StepState
+
+            self._view.show(step or StepState("", text))
         elif final or time.monotonic() - self._last_line >= PIPED_INTERVAL:
             self._last_line = time.monotonic()
-            self.err.write(text + "\n")
-        self.err.flush()
+            with self._made.aside(ended=True) if self._made else contextlib.nullcontext():
+                self.err.write(text + "\n")
+                self.err.flush()
 
-    def clear(self, newline: bool = False) -> None:
-        """Take the progress line off the terminal, or leave it standing with ``newline``."""
-        if self._drawn:
-            self.err.write("\n" if newline else "\r\x1b[2K")
-            self.err.flush()
-            self._drawn = False
+    @contextlib.contextmanager
+    def showing(self, stages: dict[str, str]) -> Iterator[None]:
+        """Show the stages of a run on a terminal while the block runs; see :class:`~pdray.live.LiveView`."""
+        with self._view.showing(stages) if self.live else contextlib.nullcontext():
+            yield
+
+    def stage(self, name: str, state: str) -> None:
+        """Show on a terminal that a stage is ``running`` or ``done``."""
+        if self.live:
+            self._view.stage(name, state)
+
+    def clear(self) -> None:
+        """Take the view off the terminal."""
+        if self._made is not None:
+            self._made.take_off()
 
 
 def _mv(path: Path) -> str:
@@ -98,8 +123,8 @@ def logs_to_file(logs: Path) -> Iterator[Console]:
     saved = os.dup(1), os.dup(2)
     with (
         open(folder / "ray.log", "ab", buffering=0, opener=owner_only) as log,
-        os.fdopen(os.dup(saved[0]), "w") as out,
-        os.fdopen(os.dup(saved[1]), "w") as err,
+        os.fdopen(os.dup(saved[0]), "w", errors="backslashreplace") as out,
+        os.fdopen(os.dup(saved[1]), "w", errors="backslashreplace") as err,
     ):
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)

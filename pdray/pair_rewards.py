@@ -187,7 +187,7 @@ def _score(config: RunConfig, models: ProxiesOutput, console: Console) -> tuple[
         return StageContext(config, root, folder, FINGERPRINT, upstream, Progress(console, stage))
 
     ctx = context("corpus", Upstream())
-    with ctx.progress.watchdog.watching():
+    with ctx.progress.running():
         built = pdray.corpus.stage.build(ctx)
     report = built.report
     if report.pairs == 0:
@@ -204,7 +204,7 @@ def _score(config: RunConfig, models: ProxiesOutput, console: Console) -> tuple[
         proxies=models,
     )
     scoring = context("scores", upstream)
-    with scoring.progress.watchdog.watching():
+    with scoring.progress.running():
         pdray.scoring.stage.run(scoring)
     return ctx.shards(output.num_shards), scoring.shards(output.num_shards)
 

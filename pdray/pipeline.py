@@ -12,6 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from pdray import metrics, tracing
 from pdray.config import RunConfig
 from pdray.console import Console, logs_to_file
 from pdray.errors import UserError, check_together, reason
@@ -221,11 +222,14 @@ def _run_steps(config: RunConfig, steps: list[Step], console: Console) -> None:
             console.say(f"{step.stage.name:<10} done before, reused")
         elif step.damage is not None:
             console.say(f"{step.stage.name:<10} {step.damage}; what is missing is made again")
-    with ray_session(config.cluster), head_watched(console.say):
+    states = {step.stage.name: "to run" if step.manifest is None else "done" for step in steps}
+    with console.showing(states), ray_session(config.cluster), head_watched(console.say):
         check_shared(RunStore(config.run).root, console.say)
         for index, step in enumerate(steps):
             if step.manifest is None:
+                console.stage(step.stage.name, "running")
                 steps[index] = _run_step(config, step, steps[:index], console)
+                console.stage(step.stage.name, "done")
                 check_all(config, steps)
 
 
@@ -248,8 +252,10 @@ def _run_step(config: RunConfig, step: Step, before: list[Step], console: Consol
     )
     began, start = time.time(), time.monotonic()
     try:
-        with context.progress.watchdog.watching():
+        with context.progress.running():
             result = step.stage.run(context)
+            metrics.count(metrics.FAILURES, result.quarantined, what="row")
+            tracing.tell(rows_in=result.rows_in, rows_out=result.rows_out, quarantined=result.quarantined)
     except BaseException:
         with contextlib.suppress(OSError, UserError):  # the reason why the stage ended is worth more
             store.end(step.folder, attempt, time.monotonic() - start)

@@ -8,10 +8,12 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from pdray import metrics, tracing
 from pdray.background import repeated
 from pdray.console import Console, clock
+from pdray.live import StepState
 from pdray.runtime import driver_node
-from pdray.watchdog import UnderWay, Watchdog
+from pdray.watchdog import TASK, UnderWay, Watchdog
 
 POLL_SECONDS = 0.5
 SETTLE_SECONDS = 1.0
@@ -20,6 +22,8 @@ ANSWER_SECONDS = 10.0  # of the counting actor, which is beside the driver
 
 # Name and unit.
 Part = tuple[str, str]
+# Done, the total where it is known, the part under way, and workers that are at a shard, where they say so.
+Counts = tuple[int, int | None, Part | None, int | None]
 
 
 class Counted:
@@ -39,9 +43,12 @@ class Counted:
         """So many are done, of so many, in a part of the step that has its own name and unit."""
         self.done, self.total, self.part = done, total, part
 
-    def get(self) -> tuple[int, int | None, Part | None]:
-        """Done, the total where it is known, and the part under way."""
-        return self.done, self.total, self.part
+    def get(self) -> Counts:
+        """What is done, by whom; see :data:`Counts`."""
+        begun = self.begun
+        # A worker may be at several shards, and a task is one of its own.
+        busy = None if begun is None else len({label if who == TASK else who for label, (who, _) in begun.items()})
+        return self.done, self.total, self.part, busy
 
     def begin(self, label: str, who: str) -> None:
         """Somebody is at a shard now; whoever was at it before has been lost."""
@@ -95,6 +102,12 @@ class Progress:
         self.watchdog = Watchdog(self.note)
 
     @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """The stage runs while the block does: it is watched, and what is measured and traced is of this stage."""
+        with self.watchdog.watching(), metrics.of_stage(self.stage), tracing.span(f"stage {self.stage}"):
+            yield
+
+    @contextlib.contextmanager
     def counting(self, what: str, total: int | None = None, unit: str = "rows") -> Iterator[Counter]:
         """Draw a line for a step of the stage while the block runs.
 
@@ -139,7 +152,7 @@ class Progress:
         what: str,
         total: int | None,
         unit: str,
-        get: Callable[[], tuple[int, int | None, Part | None] | None],
+        get: Callable[[], Counts | None],
         under_way: Callable[[], list[UnderWay] | None],
     ) -> Iterator[None]:
         begun: dict[Part, tuple[float, Pace]] = {(what, unit): (time.monotonic(), Pace())}
@@ -149,12 +162,18 @@ class Progress:
             if found is None:
                 return
             now = time.monotonic()
-            done, reported, part = found
+            done, reported, part, workers = found
             name, counted = part or (what, unit)
             start, pace = begun.setdefault((name, counted), (now, Pace()))
-            line = describe(done, reported or total, counted, now - start, pace.rate(done, now))
+            expected = reported or total
+            line = describe(done, expected, counted, now - start, pace.rate(done, now))
             self.watchdog.saw(f"{name}: {line.partition(' · ')[0]}", (name, done), under_way)
-            self.console.progress(f"{self.stage:<10} {name}: {line}", final)
+            share = min(1.0, done / expected) if expected else None
+            step = StepState(name, line, share, workers, self.watchdog.silence)
+            self.console.progress(f"{self.stage:<10} {name}: {line}", final, step)
+            metrics.level(metrics.DONE, done, step=name, unit=counted)
+            metrics.level(metrics.QUEUE, 0 if final else max(0, (expected or done) - done), step=name, unit=counted)
+            metrics.level(metrics.WORKERS, 0 if final else workers or 0)
 
         try:
             with repeated(draw, POLL_SECONDS):

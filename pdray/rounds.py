@@ -20,6 +20,7 @@ from pdray.pipeline import Step, check_all, plan, run_pipeline, up_to
 from pdray.schema import AlignmentOutput
 from pdray.selection.check import find_strategy
 from pdray.store import ROUNDS, make_run_folder
+from pdray.tracing import traced
 
 ONCE = ("corpus", "proxies", "scores")
 SHARED = "shared"
@@ -62,6 +63,16 @@ def plan_rounds(config: RunConfig) -> tuple[RunConfig, list[Step]]:
     return one, [*once, *(step for step in steps if step.stage.name not in ONCE)]
 
 
+def rounds_left(config: RunConfig, one: RunConfig) -> int:
+    """Rounds of a run that are not over.
+
+    Args:
+        config: the run.
+        one: its current round, of :func:`plan_rounds`.
+    """
+    return config.rounds - int(one.run.rpartition("/")[2]) + 1 if config.rounds > 1 else 1
+
+
 def check_strategy(config: RunConfig) -> None:
     """Refuse a strategy that selects the same pairs in every round.
 
@@ -96,6 +107,11 @@ def run(config: RunConfig, until: str | None = None, wait: float = 0.0) -> list[
     Raises:
         UserError, RunFolderBusyError: as :func:`~pdray.pipeline.run_pipeline`.
     """
+    with traced(Console().say, "run", run=config.run, rounds=config.rounds):
+        return _run(config, until, wait)
+
+
+def _run(config: RunConfig, until: str | None, wait: float) -> list[Step]:
     if config.rounds == 1:
         return run_pipeline(config, until, wait)
     check_all(*plan_rounds(config))

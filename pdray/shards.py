@@ -25,6 +25,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from pdray import metrics, tracing
 from pdray.errors import UserError
 from pdray.storage import StoragePath
 
@@ -59,6 +60,10 @@ class Marker:
     files: dict[str, dict[str, int]]
     ids_sum: int
     facts: dict[str, Any] = field(default_factory=dict)
+
+    def rows(self, table: str) -> int:
+        """Of one of its tables; 0 where it has none of that name."""
+        return sum(stated["rows"] for name, stated in self.files.items() if name.startswith(f"{table}/"))
 
     @property
     def is_sound(self) -> bool:
@@ -318,12 +323,17 @@ def run_rounds(
         if reasons:
             note(f"{len(missing)} shards are tried again ({number} of {rounds}): {next(iter(reasons.values()))}")
         reasons = dict.fromkeys(missing, LOST)
-        for outcome in attempt(missing):
-            if outcome.error is None:
-                reasons.pop(outcome.shard, None)
-            else:
-                reasons[outcome.shard] = outcome.error
-        done = shards.done()
+        with tracing.span("round", number=number, shards=len(missing)):
+            for outcome in attempt(missing):
+                if outcome.error is None:
+                    reasons.pop(outcome.shard, None)
+                else:
+                    reasons[outcome.shard] = outcome.error
+            done = shards.done()
+            made = [done[shard] for shard in missing if shard in done]
+            tracing.tell(failed=len(missing) - len(made))
+            metrics.count(metrics.FAILURES, len(missing) - len(made), what="shard")
+            metrics.count(metrics.PAIRS, sum(marker.rows("pairs") for marker in made))
     missing = [shard for shard in range(shards.num_shards) if shard not in done]
     if missing:
         raise ShardsFailedError({shard: reasons.get(shard, "its files are not whole") for shard in missing}, rounds)

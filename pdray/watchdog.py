@@ -12,6 +12,7 @@ from pdray.console import clock
 STALL_SECONDS = 300.0
 LOOK_SECONDS = 1.0
 SHOWN = 5
+TASK = "a Ray task"
 
 # Label, who is at it, and for how many seconds.
 UnderWay = tuple[str, str, float]
@@ -49,15 +50,20 @@ class Watchdog:
         self._at, self._under_way = at, under_way
         if count == self._seen:
             return
-        silence = self._now() - self._since
+        silence = self.silence
         self._seen, self._since = count, self._now()
         if self._next > self._stall:
             self._tell(f"goes on after {clock(silence)}: {at}")
         self._next = self._stall
 
+    @property
+    def silence(self) -> float:
+        """Seconds since the stage came further."""
+        return self._now() - self._since
+
     def look(self) -> None:
         """Speak, if it is time to."""
-        silence = self._now() - self._since
+        silence = self.silence
         if silence < self._next:
             return
         self._next = 2 * self._next

@@ -32,13 +32,13 @@ def test_the_config_needs_no_cluster_and_no_model_library() -> None:
 
 
 def test_the_package_alone_reads_nothing_else() -> None:
-    assert loaded_by("import pdray", ("ray", "pyarrow", "numpy", "pydantic", *HEAVY)) == []
+    assert loaded_by("import pdray", ("ray", "pyarrow", "numpy", "pydantic", "rich", *HEAVY)) == []
     assert loaded_by("import pdray; pdray.Run", ("ray", *HEAVY)) == []
 
 
 def test_the_command_line_reads_little_before_it_knows_the_command() -> None:
     code = "from pdray.cli import build_parser; build_parser()"
-    assert loaded_by(code, ("ray", "pyarrow", "numpy", "pydantic", "yaml", "argcomplete", *HEAVY)) == []
+    assert loaded_by(code, ("ray", "pyarrow", "numpy", "pydantic", "yaml", "argcomplete", "rich", *HEAVY)) == []
 
 
 @pytest.mark.parametrize("room", ROOMS)

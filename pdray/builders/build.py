@@ -169,19 +169,22 @@ def _collect(
     source: Input, layout: Layout, candidates: Candidates, seed: int, name: str, terms: str, console: Console
 ) -> Count:
     count = Count()
-    for unit in layout.units(source.rows()):
-        count.add(unit)
-        pair = draw(unit, layout.aspects, seed)
-        if isinstance(pair, str):
-            count.dropped[pair] += 1
-        else:
-            if layout.conversational:
-                pair |= {side: [{"role": "assistant", "content": pair[side]}] for side in ("chosen", "rejected")}
-            candidates.add(pair | {"source": f"{name}/{unit.source}" if unit.source else name, "license": terms})
-        if count.units % 1000 == 0:
-            console.progress(f"data: {count.rows:,} rows read")
+    try:
+        for unit in layout.units(source.rows()):
+            count.add(unit)
+            pair = draw(unit, layout.aspects, seed)
+            if isinstance(pair, str):
+                count.dropped[pair] += 1
+            else:
+                if layout.conversational:
+                    pair |= {side: [{"role": "assistant", "content": pair[side]}] for side in ("chosen", "rejected")}
+                whence = f"{name}/{unit.source}" if unit.source else name
+                candidates.add(pair | {"source": whence, "license": terms})
+            if count.units % 1000 == 0:
+                console.progress(f"data: {count.rows:,} rows read")
+    finally:
+        console.clear()
     candidates.close()
-    console.clear()
     if not count.rows:
         raise UserError(NO_ROWS)
     return count

@@ -13,6 +13,7 @@ EPILOG = """\
 examples:
   pdray plan run.yaml                                     on this machine: rows, tokens, time, memory, disk
   pdray plan run.yaml --on 8xH100                         on one node of eight; also H200, A100-80, L40S
+  pdray plan run.yaml --address http://HEAD:8265          on the Ray cluster that answers there, which is not joined
   pdray plan run.yaml --on 64xH100 --price 2.5            at your price of a GPU-hour, in dollars
   pdray plan run.yaml --calibrate                         measure this machine first, by finished runs or a small one
   pdray plan run.yaml --on 2xL40S --set alignment.num_workers=2 --json
@@ -35,6 +36,7 @@ def add(commands: Commands) -> None:
     )
     take_config(plan)
     plan.add_argument("--on", metavar="COUNTxGPU", help="hardware, for example 8xH100; left out: this machine")
+    plan.add_argument("--address", metavar="URL", help="dashboard of a Ray cluster, whose nodes are the hardware")
     plan.add_argument("--price", type=float, metavar="DOLLARS", help="of a GPU-hour; left out: a round figure")
     plan.add_argument(
         "--calibrate", action="store_true", help="measure this machine with the config's models, and keep the rates"
@@ -49,9 +51,10 @@ def _plan(args: argparse.Namespace) -> int:
     if args.calibrate:
         from pdray.plan.calibrate import calibrate
 
-        if args.on is not None:
-            raise UserError("--calibrate measures this machine, and --on names another; leave one of the two out")
+        if args.on is not None or args.address is not None:
+            other = "--on" if args.on is not None else "--address"
+            raise UserError(f"--calibrate measures this machine, and {other} names another; leave one of the two out")
         calibrate(run.config, lambda text: print(f"calibrate  {text}", file=sys.stderr, flush=True))
-    plan = run.estimate(args.on, args.price)
+    plan = run.estimate(args.on, args.price, args.address)
     print(json.dumps(plan.as_json(), indent=2) if args.json else plan)
     return EXIT_OK

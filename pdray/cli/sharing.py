@@ -24,7 +24,7 @@ def add(commands: Commands) -> None:
     )
     export.add_argument("run", help="run folder, local or on object storage")
     export.add_argument("out", help="new or empty folder")
-    export.add_argument("--format", choices=("parquet", "jsonl"), default="parquet", help="default: parquet")
+    export.add_argument("--format", choices=("parquet", "jsonl", "lance"), default="parquet", help="default: parquet")
 
     push = add_command(commands, "push", _push, help="upload the kept pairs with a card to a hub", epilog=EPILOG)
     push.add_argument("run", help="run folder, local or on object storage")

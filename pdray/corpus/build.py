@@ -19,6 +19,7 @@ from pdray.corpus.summary import Summary, empty_summary, summarise
 from pdray.corpus.write import ShardTask, write_shards
 from pdray.errors import UserError, user_errors
 from pdray.progress import Counter, Progress
+from pdray.runtime.blocks import held_blocks
 from pdray.shards import Outcome, ShardedFolder, error_text
 
 RETRIES = 3
@@ -67,21 +68,7 @@ def _check_responses(raw: RawCorpus, rules: RowRules, counter: Counter) -> Check
 
 
 def _blocks(dataset: Any) -> list[Any]:
-    """Run a data set; references to its blocks that hold rows.
-
-    Ray leaves empty blocks without a schema, and its shuffle fails at a block whose schema is not the others'.
-    """
-    import ray
-
-    blocks = dataset.materialize().to_arrow_refs()
-    rows = ray.remote(max_retries=RETRIES)(_num_rows)
-    return [
-        block for block, count in zip(blocks, ray.get([rows.remote(block) for block in blocks]), strict=True) if count
-    ]
-
-
-def _num_rows(block: pa.Table) -> int:
-    return len(block)
+    return held_blocks(dataset)[0]
 
 
 def _dataset(blocks: list[Any]) -> Any:

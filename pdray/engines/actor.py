@@ -109,10 +109,12 @@ class ShardScorer:
 
         Returns:
             ``shard``; ``error`` and ``refusal``, a UserError's message, empty where there is none; ``texts`` and
-            ``tokens``; ``seconds`` of the texts, without loading. Nothing is raised: Ray Data would only count it.
+            ``tokens`` that were read, ``failed`` texts among them, and ``pairs`` of the shard; ``seconds`` of the
+            texts, without loading. Nothing is raised: Ray Data would only count it.
         """
         shard = int(row["shard"])
-        outcome = {"shard": shard, "error": "", "refusal": "", "texts": 0, "tokens": 0, "seconds": 0.0}
+        outcome = {"shard": shard, "error": "", "refusal": "", "texts": 0, "tokens": 0, "failed": 0, "pairs": 0}
+        outcome["seconds"] = 0.0
         try:
             with self._counter.working(f"shard {shard}"):
                 return outcome | self._write(shard)
@@ -151,7 +153,8 @@ class ShardScorer:
             }
             more["failed"] = sorted([*more.get("failed", []), *([int(row), failed[row]] for row in failed)])
             text_pass.target.write(shard, tables, marker.ids_sum, counts | more)
-        return {"texts": len(rows), "tokens": tokens, "seconds": time.monotonic() - began}
+        done = {"texts": len(rows), "tokens": tokens, "failed": len(failed), "pairs": marker.rows("pairs")}
+        return done | {"seconds": time.monotonic() - began}
 
     def _read(self, shard: int) -> tuple[pa.Table, np.ndarray]:
         text_pass = self._work.text_pass

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from pdray import metrics
 from pdray.config import EngineConfig
 from pdray.engines.actor import ShardScorer, Work, without_sample
 from pdray.engines.engine import EngineOptions, Output, Rewards
 from pdray.engines.failures import TooManyFailedError, find_killers
 from pdray.engines.parity import reference_rewards, take_sample
-from pdray.engines.shards import TextPass, rows_of
+from pdray.engines.shards import TextPass
 from pdray.engines.workers import Prober, all_ended, tolerant
 from pdray.errors import UserError
 from pdray.hashing import digest
@@ -130,6 +131,10 @@ class Pool:
                         raise UserError(row["refusal"])
                     if not row["error"]:
                         self.texts, self.tokens = self.texts + row["texts"], self.tokens + row["tokens"]
+                        metrics.count(metrics.TEXTS, row["texts"])
+                        metrics.count(metrics.TOKENS, row["tokens"])
+                        metrics.count(metrics.PAIRS, row["pairs"])
+                        metrics.count(metrics.FAILURES, row["failed"], what="text")
                         ended = time.monotonic()  # nodes have clocks of their own, which may jump
                         began = min(began, ended - row["seconds"])
                     yield Outcome(row["shard"], row["error"] or None)
@@ -202,7 +207,7 @@ class Pool:
     def _killers(self, shard: int) -> list[int]:
         marker = self._pass.corpus.read_marker(shard)
         assert marker is not None, "the corpus is whole"
-        chooser, num_texts = self._pass.rows, rows_of(marker, "texts")
+        chooser, num_texts = self._pass.rows, marker.rows("texts")
         rows = np.arange(num_texts) if chooser is None else chooser(shard, num_texts)
         prober = Prober(without_sample(self._prepared()), self._counter, self._size.resources)
         try:

@@ -150,7 +150,7 @@ def run_text_pass(text_pass: TextPass, progress: Progress, what: str) -> PassRes
     from pdray.engines.pool import Pool
 
     corpus = text_pass.corpus.done()
-    num_texts = sum(rows_of(marker, "texts") for marker in corpus.values())
+    num_texts = sum(marker.rows("texts") for marker in corpus.values())
     assert len(corpus) == text_pass.corpus.num_shards, "the corpus is whole when a later stage runs"
     most = int(text_pass.config.max_failed * num_texts)
     with progress.counting(what, total=_expected(text_pass, corpus), unit="texts") as counter:
@@ -168,17 +168,12 @@ def run_text_pass(text_pass: TextPass, progress: Progress, what: str) -> PassRes
     return result
 
 
-def rows_of(marker: Marker, table: str) -> int:
-    """Rows of a table of a finished shard."""
-    return sum(stated["rows"] for name, stated in marker.files.items() if name.startswith(f"{table}/"))
-
-
 def _expected(text_pass: TextPass, corpus: dict[int, Marker]) -> int | None:
     """Texts that are still to be computed, where that is known beforehand."""
     if text_pass.rows is not None:
         return None
     done = text_pass.target.done()
-    return sum(rows_of(marker, "texts") for shard, marker in corpus.items() if shard not in done)
+    return sum(marker.rows("texts") for shard, marker in corpus.items() if shard not in done)
 
 
 def _all_rounds(text_pass: TextPass, pool: Any, note: Callable[[str], None]) -> dict[int, Marker]:

@@ -81,8 +81,6 @@ class VllmGenerator:
             ) from error
         # What a cached prefix saves is little, as prompts differ; without it no prompt changes the digits of another.
         arguments = {"runner": "generate", "max_model_len": options.max_tokens, "enable_prefix_caching": False}
-        if not options.num_gpus:
-            arguments["enforce_eager"] = True  # compiling takes minutes on a CPU
         self._tokenizer = load_tokenizer_files(model_path)
         self._llm = load_llm(model_path, options, arguments)
         self._decoding = decoding

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pdray.config import RunConfig
 from pdray.plan.corpus import CorpusFacts
@@ -105,6 +105,18 @@ class Cost:
     measured: str | None = None
     problems: tuple[str, ...] = ()
     hints: tuple[str, ...] = ()
+
+    def times(self, rounds: int) -> Cost:
+        """Of so many rounds, one after the other, each of which leaves its own files."""
+        if rounds == 1:
+            return self
+        return replace(
+            self,
+            seconds=None if self.seconds is None else rounds * self.seconds,
+            start=rounds * self.start,
+            disk_bytes=rounds * self.disk_bytes,
+            work=f"{rounds} × {self.work}",
+        )
 
     @property
     def gpu_hours(self) -> float:

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from pdray.config import RunConfig
 from pdray.errors import UserError
-from pdray.pipeline import Step, check_all, plan
+from pdray.pipeline import Step, check_all
 from pdray.plan import rates
+from pdray.plan.cluster import cluster_hardware
 from pdray.plan.corpus import CorpusFacts, corpus_facts
 from pdray.plan.cost import Cost, Known, Model
-from pdray.plan.hardware import CORE_TFLOPS, CPUS_PER_GPU, GIB, HOST_GIB_PER_GPU, Hardware, parse_hardware, this_machine
+from pdray.plan.hardware import Hardware, parse_hardware, this_machine
 from pdray.plan.lengths import Texts, logprobs_rule, pair_lengths, response_lengths, sampled, text_lengths
-from pdray.plan.passes import READ_BYTES
 from pdray.plan.rates import read_rates
 from pdray.plan.shape import read_model
 from pdray.plan.stages import stage_costs
-from pdray.plan.training import WRITTEN_BYTES
+from pdray.plan.told import assumptions, notes_on
 from pdray.responses import cut_rule
-from pdray.storage import StoragePath
+from pdray.rounds import ONCE, plan_rounds, rounds_left
 
 
 @dataclass(frozen=True)
@@ -35,12 +33,14 @@ class StagePlan:
         status: done, to run, or damaged.
         spent: seconds that a finished stage took; None of others.
         cost: what it will cost; None of a finished one.
+        times: rounds that it is still to be made in, and that the cost is of.
     """
 
     name: str
     status: str
     spent: float | None
     cost: Cost | None
+    times: int = 1
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class Plan:
         """What ``pdray plan --json`` prints; a figure is named in ``exact`` where it is counted and not estimated."""
         corpus = {key: value for key, value in vars(self.corpus).items() if key != "sample"}
         stages = [
-            {"name": stage.name, "status": stage.status, "spent_seconds": stage.spent}
+            {"name": stage.name, "status": stage.status, "spent_seconds": stage.spent, "times": stage.times}
             | (_cost(stage.cost, self.price) if stage.cost else {})
             for stage in self.stages
         ]
@@ -137,26 +137,30 @@ def _tokens(corpus: CorpusFacts, texts: Texts) -> dict[str, float]:
     }
 
 
-def estimate(config: RunConfig, on: str | None = None, price: float | None = None) -> Plan:
+def estimate(config: RunConfig, on: str | None = None, price: float | None = None, address: str | None = None) -> Plan:
     """Plan a run; starts nothing and loads no weights.
 
     Args:
         config: the run.
         on: hardware as in ``8xH100``; None for this machine.
         price: dollars of a GPU-hour; None for the round figure of :data:`~pdray.plan.hardware.GPUS`.
+        address: of the dashboard of a Ray cluster, whose nodes are the hardware.
 
     Raises:
-        UserError: an input, a model or the run folder is not as it must be, ``on`` or ``price`` is no such value, or
-            the corpus cannot be sampled.
+        UserError: an input, a model or the run folder is not as it must be, ``on``, ``price`` or ``address`` is no such
+            value, or the corpus cannot be sampled.
     """
-    hardware = this_machine(config.cluster.num_cpus) if on is None else parse_hardware(on)
+    if on is not None and address is not None:
+        raise UserError("--on and --address both name hardware; leave one of the two out")
+    hardware = cluster_hardware(address) if address else _named(on, config)
     if price is not None and not 0 <= price < float("inf"):
         raise UserError(f"--price is {price:g}, but has to be dollars of a GPU-hour, 0 or more")
-    steps = plan(config)
-    check_all(config, steps)
-    known = gather(config, steps, hardware)
+    one, steps = plan_rounds(config)
+    check_all(one, steps)
+    known = gather(one, steps, hardware)
     costs = stage_costs(known)
-    stages = [_staged(step, costs[step.stage.name]) for step in steps]
+    left = rounds_left(config, one)
+    stages = [_staged(step, costs[step.stage.name], 1 if step.stage.name in ONCE else left) for step in steps]
     gpu_price = None if hardware.gpu is None else hardware.gpu.price if price is None else price
     texts = {name: model.texts for name, model in known.proxies.items() if model.texts is not None}
     return Plan(
@@ -168,14 +172,21 @@ def estimate(config: RunConfig, on: str | None = None, price: float | None = Non
         texts=texts,
         stages=stages,
         assumptions=assumptions(known),
-        notes=[*known.corpus.notes, *_notes(config, on, stages, hardware)],
+        notes=[*known.corpus.notes, *notes_on(config, on is None and address is None, stages, hardware)],
     )
 
 
-def _staged(step: Step, cost: Cost) -> StagePlan:
-    if step.manifest is not None:
-        return StagePlan(step.stage.name, "done", float(step.manifest["seconds"]), None)
-    return StagePlan(step.stage.name, "damaged" if step.damage else "to run", None, cost)
+def _named(on: str | None, config: RunConfig) -> Hardware:
+    return this_machine(config.cluster.num_cpus) if on is None else parse_hardware(on)
+
+
+def _staged(step: Step, cost: Cost, rounds: int) -> StagePlan:
+    """A stage that is to be made in so many rounds, of which a finished one has been the first."""
+    spent = None if step.manifest is None else float(step.manifest["seconds"])
+    left = rounds - (spent is not None)
+    if not left:
+        return StagePlan(step.stage.name, "done", spent, None)
+    return StagePlan(step.stage.name, "damaged" if step.damage else "to run", spent, cost.times(left), left)
 
 
 def gather(config: RunConfig, steps: list[Step], hardware: Hardware) -> Known:
@@ -228,63 +239,3 @@ def gather(config: RunConfig, steps: list[Step], hardware: Hardware) -> Known:
 def _first(table: pa.Table) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = table.slice(0, 500).to_pylist()
     return found
-
-
-def assumptions(known: Known) -> list[str]:
-    """What the figures of a plan rest on, in sentences."""
-    hardware, gpu = known.hardware, known.hardware.gpu
-    told = ["a token costs 2 operations a parameter forward and 4 backward, and attention by the square of the length"]
-    if gpu is None:
-        told.append(f"a CPU core does {CORE_TFLOPS * 1000:g} GFLOP/s in float32 where nothing was measured")
-    else:
-        shares = ", ".join(f"{work} {share:.0%}" for work, share in rates.UTILISATION.items())
-        told.append(
-            f"{gpu.name}: {gpu.bf16_tflops:g} TFLOP/s dense in bfloat16, {gpu.fp32_tflops:g} in float32, "
-            f"{gpu.gib:.0f} GiB, {gpu.memory_gb / 1000:g} TB/s; of the peak is reached: {shares}"
-        )
-        told.append(
-            f"{hardware.nodes} node(s) with {CPUS_PER_GPU} CPUs and {HOST_GIB_PER_GPU} GiB of memory a GPU"
-            if not hardware.here
-            else f"this machine, {hardware.cpus:g} CPUs and {hardware.host_gib:.0f} GiB"
-        )
-    told.append(
-        "workers start in " + ", ".join(f"{work} {pair[gpu is not None]:g} s" for work, pair in rates.START.items())
-    )
-    told.append(
-        f"weights are read at {READ_BYTES / 1e9:g} GB/s, and checkpoints written at {WRITTEN_BYTES / 1e9:g} GB/s a node"
-    )
-    return told
-
-
-def _notes(config: RunConfig, on: str | None, stages: list[StagePlan], hardware: Hardware) -> list[str]:
-    notes = []
-    if on is None and config.cluster.address is not None:
-        notes.append(
-            "cluster.address names a cluster that a plan does not ask; say what it has with --on, as in 8xH100"
-        )
-    if config.rounds > 1:
-        notes.append(
-            f"rounds is {config.rounds}: logprobs, selection, alignment and evaluation cost so many times what is "
-            "told of them; corpus, proxies and scores are done once"
-        )
-    needed = sum(stage.cost.disk_bytes for stage in stages if stage.cost)
-    free = _free_bytes(config.run) if on is None else None
-    if free is not None and needed > free:
-        notes.append(
-            f"the run folder takes about {needed / GIB:,.0f} GiB more, but its disk has {free / GIB:,.0f} free; set "
-            "run to another one"
-        )
-    if hardware.gpu is not None:
-        notes += [hint for stage in stages if stage.cost for hint in stage.cost.hints]
-    return notes
-
-
-def _free_bytes(run: str) -> int | None:
-    """Free bytes of the disk that a local run folder lies on, or will."""
-    root = StoragePath(run)
-    if not root.is_local:
-        return None
-    path = Path(root.local)
-    while not path.exists() and path != path.parent:
-        path = path.parent
-    return shutil.disk_usage(path).free

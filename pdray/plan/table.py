@@ -45,6 +45,8 @@ def table(plan: Plan) -> str:
 
 
 def _hardware(hardware: Hardware) -> str:
+    if hardware.gpu is None and not hardware.here:
+        return f"{hardware.name}: {hardware.cpus:g} CPUs, {hardware.host_gib:.0f} GiB each, no GPU"
     if hardware.gpu is None:
         return f"this machine: {hardware.cpus:g} CPUs, {hardware.host_gib:.0f} GiB, no GPU"
     where = "this machine: " if hardware.here else ""
@@ -78,7 +80,8 @@ def _corpus(plan: Plan) -> list[str]:
 def _stage(stage: StagePlan, price: float | None) -> list[str]:
     if stage.cost is None:
         return [stage.name, stage.status, f"{duration(stage.spent or 0)} spent"]
-    return [stage.name, stage.status, *_figures(stage.cost, price)]
+    state = f"run × {stage.times}" if stage.times > 1 else stage.status
+    return [stage.name, state, *_figures(stage.cost, price)]
 
 
 def _figures(cost: Cost, price: float | None) -> list[str]:

@@ -68,7 +68,7 @@ def conflict(budgets: np.ndarray, shares: np.ndarray, budget: float, kept: float
         axes.set(xlabel="share of the pairs that is kept", ylabel="share in conflict", ylim=(0, None), xlim=(0, 1.02))
         _percent(axes.yaxis)
         _percent(axes.xaxis)
-        axes.legend(loc="lower right")
+        _legend_above(axes)
 
     rows = [("budget", "share in conflict"), *zip(budgets.tolist(), shares.tolist(), strict=True)]
     alt = f"Share of conflicts against the share of pairs that is kept: {shares[-1]:.1%} of all pairs"
@@ -284,12 +284,17 @@ def both(name: str, title: str, lines: Sequence[Curve], axes_names: tuple[str, s
             axes.set(xlim=(0, 1.02), ylim=(0, None))
             _percent(axes.xaxis)
             _percent(axes.yaxis)
-        axes.legend(loc="best")
+        _legend_above(axes)
 
     rows: list[Any] = [("run", "x", "y")]
     rows += [(run, *point) for run, line in zip(told, lines, strict=True) for point in line]
     ends = ", ".join(f"{run} {line[-1][1]:.3f} at last" for run, line in zip(told, lines, strict=True) if line)
     return chart(name, title, f"{title} of both runs: {ends}", paint, rows)
+
+
+def _legend_above(axes: Axes) -> None:
+    """In a row over the axes, where no curve goes."""
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0, ncols=3)
 
 
 def _percent(axis: Any) -> None:

@@ -14,6 +14,7 @@ from pdray.errors import user_errors
 if TYPE_CHECKING:
     from pdray.progress import Counted, Progress
 from pdray.shards import Outcome, deadline, error_text
+from pdray.watchdog import TASK
 
 T = TypeVar("T")
 
@@ -34,14 +35,29 @@ def sum_over_shards(work: Callable[[int], T], num_shards: int, progress: Progres
     Raises:
         UserError: as raised by the pass.
     """
+    with progress.counting_here(what, num_shards, "shards") as counter, user_errors():
+        return added_up(work, num_shards, counter)
+
+
+def added_up(work: Callable[[int], T], num_shards: int, counter: Counted | None = None) -> T:
+    """As :func:`sum_over_shards`, without a line.
+
+    Args:
+        work: see there.
+        num_shards: S, from 1.
+        counter: counts the shards.
+
+    Raises:
+        ray.exceptions.RayError: a task failed; see :func:`pdray.errors.user_errors`.
+    """
     import ray
 
     sums: list[T] = []
-    with progress.counting_here(what, num_shards, "shards") as counter, user_errors():
-        calls = [(work, group) for group in shard_groups(num_shards)]
-        for (_, group), ref in finished(_add_up, calls, counter, lambda call: _named(call[1])):
+    calls = [(work, group) for group in shard_groups(num_shards)]
+    for (_, group), ref in finished(_add_up, calls, counter, lambda call: _named(call[1])):
+        if counter is not None:
             counter.add(len(group))
-            sums = [reduce(operator.add, [*sums, ray.get(ref)])]
+        sums = [reduce(operator.add, [*sums, ray.get(ref)])]
     return sums[0]
 
 
@@ -103,7 +119,7 @@ def finished(
             yield next_ready()
         running[task.remote(function, *call)] = call
         if counter is not None:
-            counter.begin(label(call), "a Ray task")
+            counter.begin(label(call), TASK)
     while running:
         yield next_ready()
 

@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import pyarrow as pa
 
+from pdray import metrics
 from pdray.engines.encode import TextFacts
 from pdray.engines.parity import Figures, compare, require_parity, take_sample
 from pdray.engines.pool import reference_of
-from pdray.engines.shards import PassResult, TextPass, rows_of
+from pdray.engines.shards import PassResult, TextPass
 from pdray.errors import UserError
 from pdray.schema import FEATURES, TEXTS
 from pdray.scoring.features import KnownRewards, WithFeatures
@@ -25,8 +26,7 @@ def covers_all(known: KnownRewards, corpus: ShardedFolder) -> bool:
     """Whether every text of the corpus has features."""
     texts, features = corpus.done(), known.features.done()
     return all(
-        shard in features and rows_of(features[shard], FEATURES) == rows_of(marker, TEXTS)
-        for shard, marker in texts.items()
+        shard in features and features[shard].rows(FEATURES) == marker.rows(TEXTS) for shard, marker in texts.items()
     )
 
 
@@ -82,17 +82,18 @@ def run_known(text_pass: TextPass, width: int, note: Callable[[str], None]) -> P
         while pending:
             (ready,), pending = ray.wait(pending, num_returns=1)
             try:
-                shard, error, refusal = ray.get(ready)
+                shard, error, refusal, pairs = ray.get(ready)
             except ray.exceptions.RayError:
                 continue  # a shard that is not mentioned is taken by the next round
             if refusal:
                 raise UserError(refusal)
+            metrics.count(metrics.PAIRS, pairs)
             yield Outcome(shard, error)
 
     return PassResult(run_rounds(text_pass.target, attempt, note), 0.0, 0, 0, None, 0)
 
 
-def _write(text_pass: TextPass, width: int, shard: int) -> tuple[int, str | None, str | None]:
+def _write(text_pass: TextPass, width: int, shard: int) -> tuple[int, str | None, str | None, int]:
     none = TextFacts(np.empty(0, np.int32), np.empty(0, bool))
     began = time.monotonic()
     try:
@@ -104,7 +105,7 @@ def _write(text_pass: TextPass, width: int, shard: int) -> tuple[int, str | None
             counts = {"texts": 0, "tokens": 0, "seconds": round(time.monotonic() - began, 3)}
             text_pass.target.write(shard, tables, marker.ids_sum, counts | facts)
     except UserError as error:
-        return shard, None, str(error)
+        return shard, None, str(error), 0
     except Exception as error:
-        return shard, error_text(error), None
-    return shard, None, None
+        return shard, error_text(error), None, 0
+    return shard, None, None, marker.rows("pairs")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -71,6 +71,14 @@ class GroupCuts:
         return kept
 
 
+class Ordered(Protocol):
+    """Pairs in shards with keys as bits that sort alike; picklable. See :class:`~pdray.selection.order.Ordering`."""
+
+    def bits(self, shard: int) -> np.ndarray: ...
+
+    def between(self, shard: int, low: int, high: int, prefix: bytes = b"") -> tuple[np.ndarray, pa.Array]: ...
+
+
 @dataclass(frozen=True)
 class KeyDigits:
     """How often each digit follows some others among the keys, and the lowest and highest bits among those."""
@@ -87,7 +95,7 @@ class KeyDigits:
 class CountKeys:
     """A pass over the digits of the keys that are finite."""
 
-    order: Ordering
+    order: Ordered
     prefix: int
     level: int
 
@@ -133,7 +141,7 @@ class Rows:
 class Gather:
     """A pass that collects the few pairs between two keys whose ids begin with ``prefix``."""
 
-    order: Ordering
+    order: Ordered
     low: int
     high: int
     prefix: bytes = b""
@@ -194,7 +202,7 @@ class IdBounds:
 class BoundIds:
     """A pass over the ids of the pairs with one key."""
 
-    order: Ordering
+    order: Ordered
     bits: int
     prefix: bytes
 
@@ -210,7 +218,7 @@ class BoundIds:
 class CountIds:
     """A pass over the two bytes that follow ``prefix`` in the ids of the pairs with one key."""
 
-    order: Ordering
+    order: Ordered
     bits: int
     prefix: bytes
 
@@ -220,7 +228,7 @@ class CountIds:
 
 
 def radix_cut(
-    order: Ordering, wanted: int, first: np.ndarray, run: Callable[[Any], Any], gathered: int = GATHERED
+    order: Ordered, wanted: int, first: np.ndarray, run: Callable[[Any], Any], gathered: int = GATHERED
 ) -> Cut:
     """The cut after the ``wanted`` smallest pairs.
 
@@ -255,7 +263,7 @@ def _gathered_cut(rows: Rows, rank: int) -> Cut:
     return Cut(last["bits"][0].as_py(), last["id"][0].as_py())
 
 
-def _tied_cut(order: Ordering, bits: int, rank: int, count: int, run: Callable[[Any], Any], gathered: int) -> Cut:
+def _tied_cut(order: Ordered, bits: int, rank: int, count: int, run: Callable[[Any], Any], gathered: int) -> Cut:
     """The cut among ``count`` pairs with one key, too many to collect."""
     if rank == count:
         return Cut(bits, None)

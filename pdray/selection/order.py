@@ -6,7 +6,7 @@ margins between passes would, and holds nothing in memory that grows with the co
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -58,6 +58,11 @@ class PairSource:
     logprobs: ShardedFolder | None = None
     unified: float | None = None
     crossfit: ShardedFolder | None = None
+
+    @property
+    def num_shards(self) -> int:
+        """S."""
+        return self.corpus.num_shards
 
     def ids(self, shard: int) -> pa.Array:
         """``pair_id`` of each pair of a shard, one string array."""
@@ -260,7 +265,7 @@ class Ordering:
     @property
     def num_shards(self) -> int:
         """S."""
-        return self.source.corpus.num_shards
+        return self.source.num_shards
 
     def divergence(self, shard: int) -> tuple[Margins, np.ndarray]:
         """Scaled margins, per aspect (n,) float64 (eq. 14), and PD, (n,) float64 (eq. 15)."""
@@ -297,13 +302,26 @@ class Ordering:
 
     def between(self, shard: int, low: int, high: int, prefix: bytes = b"") -> tuple[np.ndarray, pa.Array]:
         """Bits and ids of the pairs whose bits lie in [low, high] and whose id begins with ``prefix``."""
-        bits = self.bits(shard)
-        inside = (bits >= np.uint64(low)) & (bits <= np.uint64(high))
-        if not inside.any():
-            return bits[:0], pa.array([], pa.string())
-        ids = self.source.ids(shard).filter(pa.array(inside))
-        matching = starts_with(ids, prefix)
-        return bits[inside][matching], ids.filter(pa.array(matching))
+        return within(self.bits(shard), lambda: self.source.ids(shard), low, high, prefix)
+
+
+def within(
+    bits: np.ndarray, ids: Callable[[], pa.Array], low: int, high: int, prefix: bytes
+) -> tuple[np.ndarray, pa.Array]:
+    """Bits and ids of the pairs whose bits lie in [low, high] and whose id begins with ``prefix``.
+
+    Args:
+        bits: (n,) uint64.
+        ids: reads the n ids, where any are needed.
+        low, high: bits.
+        prefix: bytes, which may end inside a character.
+    """
+    inside = (bits >= np.uint64(low)) & (bits <= np.uint64(high))
+    if not inside.any():
+        return bits[:0], pa.array([], pa.string())
+    found = ids().filter(pa.array(inside))
+    matching = starts_with(found, prefix)
+    return bits[inside][matching], found.filter(pa.array(matching))
 
 
 def one_array(column: pa.ChunkedArray) -> pa.Array:

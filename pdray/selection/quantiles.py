@@ -4,14 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from pdray.selection.divergence import quantile_rank
 from pdray.selection.guess import Bracket, around, guess
-from pdray.selection.order import Margins, PairSource
+from pdray.selection.order import Margins
 from pdray.selection.radix import DIGIT_BITS, digit_counts, locate, size_bits
+
+
+class MarginSource(Protocol):
+    """Pairs in S shards: aspect -> ρ, aspects in their order, and the margins of a shard; picklable."""
+
+    @property
+    def num_shards(self) -> int: ...
+
+    @property
+    def penalties(self) -> dict[str, float]: ...
+
+    def margins(self, shard: int) -> Margins: ...
 
 
 @dataclass(frozen=True)
@@ -24,7 +36,7 @@ class CountSizes:
         level: place of the digit.
     """
 
-    source: PairSource
+    source: MarginSource
     prefixes: list[int | None]
     level: int
 
@@ -46,7 +58,7 @@ class SizesAround:
         brackets: one per aspect; None where there is no guess.
     """
 
-    source: PairSource
+    source: MarginSource
     brackets: list[Bracket | None]
 
     def __call__(self, shard: int) -> np.ndarray:
@@ -59,7 +71,7 @@ class SizesAround:
         return found
 
 
-def absolute_quantiles(source: PairSource, gamma: float, run: Callable[[Any], np.ndarray]) -> dict[str, float]:
+def absolute_quantiles(source: MarginSource, gamma: float, run: Callable[[Any], np.ndarray]) -> dict[str, float]:
     """The γ-quantile of the size of each aspect's margins, over the pairs that it did not label (eq. 13).
 
     One shard tells where the quantiles are likely to lie, so that one pass over all shards is enough almost always;
@@ -74,7 +86,7 @@ def absolute_quantiles(source: PairSource, gamma: float, run: Callable[[Any], np
         aspect -> q, an exact order statistic; NaN for an aspect without a finite margin.
     """
     sample, aspects = source.margins(0), range(len(source.penalties))
-    brackets = [guess(_sizes(sample, index), gamma, source.corpus.num_shards) for index in aspects]
+    brackets = [guess(_sizes(sample, index), gamma, source.num_shards) for index in aspects]
     found: list[int | None] = [None] * len(brackets)
     if any(brackets):
         for index, sizes in enumerate(run(SizesAround(source, brackets))):
@@ -85,7 +97,7 @@ def absolute_quantiles(source: PairSource, gamma: float, run: Callable[[Any], np
 
 
 def _radix_quantiles(
-    source: PairSource, gamma: float, run: Callable[[Any], np.ndarray], found: list[int | None]
+    source: MarginSource, gamma: float, run: Callable[[Any], np.ndarray], found: list[int | None]
 ) -> list[int | None]:
     """The bits of the quantiles that are not found yet, by passes over their digits."""
     prefixes: list[int | None] = [0 if bits is None else None for bits in found]

@@ -164,7 +164,7 @@ def find_shared(ctx: StageContext, source: PairSource) -> tuple[Shared, RowsArou
     Returns:
         those, and the pairs around the likely place of the cut where a pass over all pairs was made.
     """
-    selection, shards = ctx.config.selection, source.corpus.num_shards
+    selection, shards = ctx.config.selection, source.num_shards
     decided = {name: value for name, value in settings(ctx.config).items() if name not in ("budget", "rank")}
     key = fingerprint([VERSION, decided, ctx.upstream.fingerprints])
     path = shared_path(ctx.run, key)

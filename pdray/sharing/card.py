@@ -15,6 +15,7 @@ from pdray.errors import UserError
 from pdray.report import words
 from pdray.report.run import RunView
 from pdray.report.samples import turns
+from pdray.sharing.files import FORMATS
 from pdray.storage import StoragePath
 
 if TYPE_CHECKING:
@@ -102,7 +103,9 @@ def write_card(run: RunView, folder: Path, done: Exported, form: str) -> None:
         "configs": [
             {
                 "config_name": "default",
-                "data_files": [{"split": split, "path": f"data/{split}-*.{form}"} for split in done.pairs],
+                "data_files": [
+                    {"split": split, "path": f"data/{split}-*.{form}{FORMATS[form].inside}"} for split in done.pairs
+                ],
             }
         ],
     }

@@ -63,13 +63,13 @@ def export(
     Args:
         run: folder of a run whose selection is finished, local or on object storage.
         out: a new or empty local folder. It is there only once it is whole.
-        form: parquet or jsonl.
+        form: parquet, jsonl or lance.
         test: share of the prompts whose pairs are set aside, in [0, 1).
         license: of the texts; None takes what ``pdray data`` wrote beside the corpus.
 
     Raises:
         UserError: there is no finished selection, a table is gone or damaged, the licence beside the corpus cannot be
-            read, or the folder cannot be written.
+            read, Lance is not installed, or the folder cannot be written.
     """
     if not 0 <= test < 1:
         raise UserError(f"--test is {test}; give a share of the prompts from 0 to below 1")

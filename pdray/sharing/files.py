@@ -8,6 +8,8 @@ from typing import IO, Any
 
 import pyarrow as pa
 
+from pdray.errors import UserError
+
 MOST_BYTES = 2**28  # of a file's rows in memory; the hub shows files of some hundred MB well
 
 
@@ -20,6 +22,7 @@ class SplitFiles(ABC):
     """
 
     suffix: str
+    inside = ""  # after the name, in the pattern of all that belongs to it
 
     def __init__(self, folder: Path, split: str) -> None:
         self.folder, self.split = folder, split
@@ -78,4 +81,39 @@ class JsonLines(SplitFiles):
         self._file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in table.to_pylist())
 
 
-FORMATS: dict[str, type[SplitFiles]] = {form.suffix: form for form in (ParquetFiles, JsonLines)}
+class LanceFiles(SplitFiles):
+    """A folder each, which is a Lance data set of one version; its rows are held until it ends."""
+
+    suffix = "lance"
+    inside = "/**"
+
+    def _open(self, path: Path, schema: pa.Schema) -> LanceFolder:
+        return LanceFolder(path)
+
+    def _add(self, table: pa.Table) -> None:
+        self._file.tables.append(table)
+
+
+class LanceFolder:
+    """Rows that become a Lance data set when it is closed.
+
+    Raises:
+        UserError: Lance is not installed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            import lance
+        except ImportError:
+            raise UserError(
+                "Lance is not installed here; pip install 'pdray[lance]', or take --format parquet"
+            ) from None
+        self._write, self._path = lance.write_dataset, str(path)
+        self.tables: list[pa.Table] = []
+
+    def close(self) -> None:
+        """Write the rows."""
+        self._write(pa.concat_tables(self.tables), self._path)
+
+
+FORMATS: dict[str, type[SplitFiles]] = {form.suffix: form for form in (ParquetFiles, JsonLines, LanceFiles)}

@@ -74,6 +74,29 @@ def test_cross_fitted_trainings_are_planned(config: Path, capsys: pytest.Capture
     assert stages["crossfit"]["seconds"] > stages["alignment"]["seconds"]
 
 
+def test_stages_of_rounds_are_counted_for_all_of_them(config: Path) -> None:
+    strategy = "selection.strategy=pd_potential"
+    one, three = (pdray.Run(config, [strategy, f"rounds={rounds}"]).estimate("8xH100") for rounds in (1, 3))
+    times = {stage.name: stage.times for stage in three.stages}
+    once = dict.fromkeys(("corpus", "proxies", "scores"), 1)
+    assert times == once | dict.fromkeys(("logprobs", "selection", "alignment", "evaluation"), 3)
+    for before, after in zip(one.stages, three.stages, strict=True):
+        assert before.cost is not None and after.cost is not None
+        assert after.cost.seconds == pytest.approx(after.times * (before.cost.seconds or 0))
+        assert (after.cost.host_bytes, after.cost.disk_bytes) == (
+            before.cost.host_bytes,
+            after.times * before.cost.disk_bytes,
+        )
+    lines = str(three).splitlines()
+    assert [line.split()[0] for line in lines if " run × 3 " in line] == [
+        "logprobs",
+        "selection",
+        "alignment",
+        "evaluation",
+    ]
+    assert any("what each round has is told for all 3 that are to come" in line for line in lines)
+
+
 def test_the_same_as_json_and_from_python(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     override = "alignment.gpus_per_worker=1"
     assert main(["plan", str(config), "--on", "2xL40S", "--json", "--set", override]) == 0
@@ -96,6 +119,12 @@ def test_the_same_as_json_and_from_python(config: Path, capsys: pytest.CaptureFi
         (["--on", "lots"], "--on is 'lots', but has to be a number of GPUs and their kind, as in 8xH100"),
         (["--price", "-1"], "--price is -1, but has to be dollars of a GPU-hour, 0 or more"),
         (["--calibrate", "--on", "8xH100"], "--calibrate measures this machine, and --on names another"),
+        (["--calibrate", "--address", "http://x"], "--calibrate measures this machine, and --address names another"),
+        (
+            ["--on", "8xH100", "--address", "http://x"],
+            "--on and --address both name hardware; leave one of the two out",
+        ),
+        (["--address", "x:6379"], "--address is 'x:6379' but must be the head's jobs API"),
         (["--price", "nan"], "--price is nan, but has to be"),
         (["--set", "corpus.path=gone.jsonl"], "corpus.path matches no file"),
         (["--set", "selection.budget=3"], "selection.budget"),
@@ -129,7 +158,7 @@ def test_more_workers_than_gpus_is_told_and_not_counted(config: Path) -> None:
 
 def test_a_disk_that_is_too_small_is_told(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not [note for note in pdray.Run(config).estimate().notes if "its disk has" in note]
-    monkeypatch.setattr("pdray.plan.estimate._free_bytes", lambda run: 0)
+    monkeypatch.setattr("pdray.plan.told._free_bytes", lambda run: 0)
     notes = pdray.Run(config).estimate().notes
     assert [note for note in notes if "but its disk has 0 free; set run to another one" in note]
     assert not [note for note in pdray.Run(config).estimate("8xH100").notes if "its disk has" in note]

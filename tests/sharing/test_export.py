@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -182,3 +183,31 @@ def test_a_run_without_a_selection_is_refused(tmp_path: Path) -> None:
     (folder_of(made.run, "selection") / "manifest.json").delete()
     with pytest.raises(UserError, match="has no finished selection"):
         export(made.run.uri, tmp_path / "new")
+
+
+def test_lance_where_it_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lance = pytest.importorskip("lance", reason="pip install pylance")
+    import datasets
+
+    made = finished_run(tmp_path / "run")
+    assert main(["export", made.run.uri, str(tmp_path / "out"), "--format", "lance", "--test", "0.3"]) == 0
+    parts = {split: sorted((tmp_path / "out" / "data").glob(f"{split}-*.lance")) for split in ("train", "test")}
+    rows = [lance.dataset(str(path)).to_table() for paths in parts.values() for path in paths]
+    assert sorted(pa.concat_tables(rows)["pair_id"].to_pylist()) == sorted(
+        made.ids[row] for row in range(60) if made.kept[row]
+    )
+    found = datasets.load_dataset(str(tmp_path / "out"), cache_dir=str(tmp_path / "cache"))
+    assert {split: found[split].num_rows for split in found} == {
+        split: sum(lance.dataset(str(path)).count_rows() for path in paths) for split, paths in parts.items()
+    }
+
+
+def test_without_lance_its_format_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "lance", None)
+    made = finished_run(tmp_path / "run")
+    assert main(["export", made.run.uri, str(tmp_path / "out"), "--format", "lance"]) == 2
+    said = "pdray: Lance is not installed here; pip install 'pdray[lance]', or take --format parquet\n"
+    assert capsys.readouterr().err == said
+    assert {path.name for path in tmp_path.iterdir()} == {"run"}
