@@ -174,6 +174,7 @@ TABLES: dict[str, tuple[str, list[Column]]] = {
     "selection": ("selection-1m-2core.json", SELECTION),
     "selection-10m": ("selection-10m-2core.json", SELECTION),
     "scoring": ("scoring-minilm-2core.json", SCORING),
+    "scoring-ray-data-llm": ("scoring-ray-data-llm-2core.json", SCORING),
     "resume": ("resume-2core.json", RESUME),
     "chaos": ("chaos-2core.json", CHAOS),
     "alignment-input": ("alignment-input-2core.json", ALIGNMENT_INPUT),

@@ -89,4 +89,5 @@ def _together(parts: Sequence[np.ndarray | None]) -> np.ndarray | None:
     known = [part for part in parts if part is not None]
     if len(known) < len(parts) or sum(map(len, known)) > MOST_INSIDE:
         return None
-    return np.concatenate(known)
+    together: np.ndarray = np.concatenate(known)
+    return together
