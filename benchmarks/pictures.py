@@ -19,7 +19,13 @@ METHOD_FIGURES = {"accuracy": "accuracy on new pairs", "win_rate": "win rate ove
 def main() -> None:
     """Every picture whose result is there."""
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
-    for name, draw in (("scale-2core", draw_scale), ("method-2core", draw_method), ("method-2core-shape", draw_shape)):
+    pictures = {
+        "scale-2core": draw_scale,
+        "method-2core": draw_method,
+        "method-2core-shape": draw_shape,
+        "simulation-2core": draw_simulation,
+    }
+    for name, draw in pictures.items():
         result = RESULTS / f"{name}.json"
         if result.exists():
             draw(load(result.name), result.with_suffix(".svg"))
@@ -49,6 +55,20 @@ def draw_scale(rows: list[Row], path: Path) -> None:
         panel.grid(alpha=0.3)
     panels[0].set_ylabel("peak, MiB")
     panels[-1].legend()
+    figure.savefig(path, metadata={"Date": None})
+
+
+def draw_simulation(rows: list[Row], path: Path) -> None:
+    """What the driver of a simulated pass spends and holds, against the number of shards; crosses had failures."""
+    plt = pyplot()
+    figure, panels = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+    figures = {"driver_ms_per_shard": "driver's CPU, ms a shard", "driver_mib": "driver, MiB"}
+    for panel, (name, label) in zip(panels, figures.items(), strict=True):
+        for failures, style in ((False, "o-"), (True, "x")):
+            mine = [row for row in rows if row["failures"] is failures]
+            panel.plot([row["shards"] for row in mine], [row[name] for row in mine], style)
+        panel.set(xlabel="shards", ylabel=label, ylim=(0, None))
+        panel.grid(alpha=0.3)
     figure.savefig(path, metadata={"Date": None})
 
 

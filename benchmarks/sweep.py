@@ -10,6 +10,7 @@ proxy of Llama-3.2-1B, a policy of Llama-3.1-8B on 30% of the pairs, and as many
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,10 +73,11 @@ def llama_tensors(config: dict[str, Any], tied: bool) -> Shapes:
     return shapes if tied else shapes | {"lm_head.weight": (vocabulary, hidden)}
 
 
-def known(pairs: int, gpus: int) -> Known:
-    """A run of so many pairs on so many GPUs."""
+def known(pairs: int, gpus: int, aspects: Sequence[str] = ASPECTS, texts_per_shard: int | None = None) -> Known:
+    """A run of so many pairs on so many GPUs; shards are those of the config where nothing else is said."""
     settings = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
     settings["proxies"]["num_workers"] = min(8, gpus)
+    settings["corpus"]["texts_per_shard"] = texts_per_shard or settings["corpus"]["texts_per_shard"]
     settings["alignment"] |= {
         "num_workers": gpus,
         "min_workers": None,
@@ -91,7 +93,7 @@ def known(pairs: int, gpus: int) -> Known:
         pairs=pairs,
         prompts=pairs,
         texts=2 * pairs,
-        aspects=dict.fromkeys(ASPECTS, pairs / len(ASPECTS)),
+        aspects=dict.fromkeys(aspects, pairs / len(aspects)),
         rated=0,
         exact=(),
         read=0,

@@ -67,6 +67,16 @@ def bounds(name: str, sign: str = "") -> Callable[[Row], Any]:
     return value
 
 
+def scaled(name: str, unit: float, digits: int) -> Callable[[Row], Any]:
+    """A figure in another unit, rounded; a dash where the row has none."""
+    return lambda row: MISSING if row.get(name) is None else f"{row[name] / unit:,.{digits}f}"
+
+
+def fates(row: Row) -> list[str]:
+    """How often each fate of benchmarks.fakes was met."""
+    return [str(row["calls"].get(fate, 0)) for fate in ("well", "slow", "raises", "dies")]
+
+
 def of_pdray(row: Row) -> str:
     """Pairs per second beside pdray's on the same corpus; :func:`load` adds the latter."""
     return f"{row['pairs_per_second'] / row['pdray']:.2f}"
@@ -170,6 +180,37 @@ METHOD_SHAPE: list[Column] = [
     ("by win rate", bounds("win_rate", "+")),
     (" ", figure("win_rate_verdict")),
 ]
+TERABYTE, GIBIBYTE = 1e12, 2**30
+BILLION: list[Column] = [
+    ("stage", figure("stage")),
+    ("tasks", figure("tasks", 0)),
+    ("objects", figure("objects", 0)),
+    ("object store, TB", scaled("store", TERABYTE, 2)),
+    ("read, TB", scaled("read", TERABYTE, 2)),
+    ("written, TB", scaled("written", TERABYTE, 2)),
+    ("between nodes, TB", scaled("network", TERABYTE, 2)),
+    ("held by the driver, GiB", scaled("driver", GIBIBYTE, 2)),
+    ("hours", scaled("seconds", 3600, 2)),
+    ("mostly", figure("mostly")),
+]
+LIMITS: list[Column] = [
+    ("what", figure("what")),
+    ("GiB", scaled("bytes", GIBIBYTE, 1)),
+    ("room, GiB", scaled("room", GIBIBYTE, 0)),
+    ("full at, million pairs", scaled("full_at", 1e6, 0)),
+]
+SIMULATION: list[Column] = [
+    ("shards", figure("shards")),
+    ("fake GPUs", figure("gpus")),
+    ("calls that ended well, were slow, raised, died", lambda row: ", ".join(fates(row))),
+    ("seconds", figure("seconds", 0)),
+    ("engines busy", figure("busy", 2)),
+    ("driver's CPU, ms a shard", figure("driver_ms_per_shard", 1)),
+    ("driver, MiB", figure("driver_mib", 0)),
+    ("hand-over, seconds", figure("hand_over_seconds", 0)),
+    ("engines left then", figure("engines_left")),
+    ("rewards", lambda row: row["rewards"][:8]),
+]
 TABLES: dict[str, tuple[str, list[Column]]] = {
     "selection": ("selection-1m-2core.json", SELECTION),
     "selection-10m": ("selection-10m-2core.json", SELECTION),
@@ -185,6 +226,9 @@ TABLES: dict[str, tuple[str, list[Column]]] = {
     "method-short": ("method-2core.json", METHOD_SHORT),
     "method-shape": ("method-2core-shape.json", METHOD_SHAPE),
     "proxy-prompts": ("proxy-prompts-2core.json", PROMPTS),
+    "simulation": ("simulation-2core.json", SIMULATION),
+    "billion": ("billion.json", BILLION),
+    "billion-limits": ("billion.json", LIMITS),
 }
 
 
@@ -210,9 +254,10 @@ def by_strategy(rows: list[Row]) -> list[Row]:
 
 
 def table(name: str) -> str:
-    """A table in Markdown; a figure that no row has gets no column."""
+    """A table in Markdown; a figure that no row has gets no column, a row without the first figure no line."""
     file, columns = TABLES[name]
     rows = by_strategy(load(file)) if name in ("method", "method-short") else load(file)
+    rows = [row for row in rows if columns[0][1](row) != MISSING]
     columns = [(title, value) for title, value in columns if any(value(row) != MISSING for row in rows)]
     lines = [[title for title, _ in columns], ["---"] * len(columns)]
     lines += [[str(value(row)) for _, value in columns] for row in rows]

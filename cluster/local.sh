@@ -1,8 +1,12 @@
 #!/usr/bin/env bash
-# A head and worker nodes of Ray on this machine, on loopback only, behind a token.
+# A head and worker nodes of Ray on this machine, on loopback or in network namespaces, behind a token.
 set -euo pipefail
 
 repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# shellcheck source=cluster/processes.sh
+. "$repo/cluster/processes.sh"
+# shellcheck source=cluster/namespaces.sh
+. "$repo/cluster/namespaces.sh"
 python=$repo/.venv/bin/python
 [ -x "$python" ] || python=$(command -v python3 || true)
 
@@ -17,6 +21,14 @@ port=6379
 dashboard_port=8265
 object_store_mb=256
 metrics=0
+memory_mb=
+namespaces=
+latency_ms=0
+slow_latency_ms=
+slow_mbit=0
+spill_mb=0
+worker=
+words=()
 start_seconds=120
 stop_seconds=20
 . "$repo/cluster/metrics/servers.sh"
@@ -26,6 +38,8 @@ usage() {
 usage: cluster/local.sh up [options]       start the nodes
        cluster/local.sh status [--state]   exit 0 if all of them run, 1 if not
        cluster/local.sh down [--state]     stop them, and no other Ray on this machine
+       cluster/local.sh exec [--state] COMMAND ...         with --namespaces: run a command beside the head
+       cluster/local.sh cut | mend --worker N [--state]    with --namespaces: take a worker off the network, and back
 
 options (default):
   --workers N            worker nodes beside the head ($workers)
@@ -34,6 +48,12 @@ options (default):
   --port P               Ray's own port; P+1 is taken as well ($port)
   --dashboard-port P     dashboard and jobs API ($dashboard_port)
   --object-store-mb N    object store of each node ($object_store_mb)
+  --memory-mb N          memory that tasks of each node may ask for (Ray's own: what the machine has)
+  --namespaces           each node in a network namespace of its own, at $subnet.1, .2, ...
+  --latency-ms N         with it: of a packet to or from a worker ($latency_ms)
+  --slow-latency-ms N    the same of the last worker (as the others)
+  --slow-mbit N          what goes to or from the last worker in a second (no limit)
+  --spill-mb N           disk of each node for objects that its store does not hold (no limit)
   --state FOLDER         process ids, token and logs ($state)
   --metrics              Prometheus beside them, and Grafana where it is installed
   --prometheus-port P    of its pages and queries ($prometheus_port)
@@ -48,15 +68,20 @@ die() {
 
 parse() {
     case ${1:-help} in
-        up | down | status) command=$1 ;;
+        up | down | status | mend) command=$1 ;;
+        cut) command=cut_off ;;
+        exec) command=run_on_head ;;
         help | --help | -h) usage && exit 0 ;;
-        *) die "unknown command '$1'; one of up, down, status (see --help)" ;;
+        *) die "unknown command '$1'; one of up, down, status, exec, cut, mend (see --help)" ;;
     esac
     shift
     while [ $# -gt 0 ]; do
         case $1 in
             --help | -h) usage && exit 0 ;;
             --metrics) metrics=1 && shift && continue ;;
+            --namespaces) namespaces=yes && shift && continue ;;
+            --*) ;;
+            *) words=("$@") && break ;;
         esac
         [ $# -ge 2 ] || die "$1 needs a value (see --help)"
         case $1 in
@@ -68,11 +93,21 @@ parse() {
             --object-store-mb) object_store_mb=$(number "$@") ;;
             --prometheus-port) prometheus_port=$(number "$@") ;;
             --grafana-port) grafana_port=$(number "$@") ;;
+            --memory-mb) memory_mb=$(number "$@") ;;
+            --latency-ms) latency_ms=$(number "$@") ;;
+            --slow-latency-ms) slow_latency_ms=$(number "$@") ;;
+            --slow-mbit) slow_mbit=$(number "$@") ;;
+            --spill-mb) spill_mb=$(number "$@") ;;
+            --worker) worker=$(number "$@") ;;
             --state) state=$(realpath -m -- "$2") ;;
             *) die "unknown option $1 (see --help)" ;;
         esac
         shift 2
     done
+    [ "$command" = run_on_head ] || [ "${#words[@]}" -eq 0 ] || die "unknown word '${words[0]}' (see --help)"
+    [ -n "$namespaces" ] || [ "$latency_ms$slow_latency_ms$slow_mbit$spill_mb" = 000 ] ||
+        die "--latency-ms, --slow-latency-ms, --slow-mbit and --spill-mb need --namespaces as well"
+    [ -z "$namespaces" ] || [ "$metrics" -eq 0 ] || die "--metrics does not reach into --namespaces; leave one of them out"
 }
 
 number() {
@@ -87,29 +122,6 @@ check_state() {
         die "$state holds files but no $marker, so it is no state folder; name a new or empty one with --state"
 }
 
-# Processes of this cluster: those that carry its mark in their environment, and their descendants, because
-# processes that rename themselves overwrite the environment that the kernel shows.
-members() {
-    local marked
-    marked=$(grep -lszFx "PDRAY_LOCAL_CLUSTER=$state" /proc/[0-9]*/environ 2> /dev/null | cut -d/ -f3 || true)
-    [ -n "$marked" ] || return 0
-    cat /proc/[0-9]*/stat 2> /dev/null | sed 's/^\([0-9]*\) (.*) . \([0-9]*\) .*/\1 \2/' | awk -v roots="$marked" '
-        BEGIN { split(roots, list, "\n"); for (i in list) member[list[i]] = 1 }
-        { parent[$1] = $2 }
-        END {
-            do {
-                grown = 0
-                for (pid in parent) if (!(pid in member) && parent[pid] in member) { member[pid] = 1; grown = 1 }
-            } while (grown)
-            for (pid in member) print pid
-        }'
-}
-
-# A name is taken from its pid file only while the process with that id is still one of ours.
-alive() {
-    [ -f "$state/$1.pid" ] && grep -qszFx "PDRAY_LOCAL_CLUSTER=$state" "/proc/$(cat "$state/$1.pid")/environ"
-}
-
 listening() { (exec 3<> "/dev/tcp/127.0.0.1/$1") 2> /dev/null; }
 
 check_ports() {
@@ -120,16 +132,25 @@ check_ports() {
 }
 
 start_node() {
-    local name=$1
+    local name=$1 ray=("$python" "$repo/cluster/loopback_ray.py") interface=lo address=127.0.0.1
     shift
     rm -f "$state/logs/$name.log"
-    RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$state/token \
-        RAY_USAGE_STATS_ENABLED=0 RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=0 \
-        GLOO_SOCKET_IFNAME=lo NCCL_SOCKET_IFNAME=lo \
-        PDRAY_LOCAL_CLUSTER=$state PATH=$(dirname "$python"):$PATH \
-        setsid "$python" "$repo/cluster/loopback_ray.py" start --block --node-ip-address=127.0.0.1 \
-        --min-worker-port=0 --max-worker-port=0 --dashboard-agent-listen-port=0 --disable-usage-stats \
-        --object-store-memory=$((object_store_mb * 1000000)) "$@" > "$state/logs/$name.log" 2>&1 < /dev/null &
+    [ -z "$memory_mb" ] || set -- "$@" --memory=$((memory_mb * 1000000))
+    if [ -n "$namespaces" ]; then
+        ray=("$(dirname "$python")/ray") interface=$(interface_of "$name") address=$(address_of "$name")
+        set -- "$@" --object-spilling-directory="$(spill_folder "$name")"
+    fi
+    (
+        export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$state/token RAY_USAGE_STATS_ENABLED=0
+        export RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=0 PDRAY_LOCAL_CLUSTER=$state PATH="${python%/*}:$PATH"
+        export GLOO_SOCKET_IFNAME=$interface NCCL_SOCKET_IFNAME=$interface
+        unset RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER
+        [ -n "$namespaces" ] || export RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0
+        started=(setsid "${ray[@]}" start --block --node-ip-address="$address" --min-worker-port=0 --max-worker-port=0
+            --dashboard-agent-listen-port=0 --disable-usage-stats --object-store-memory=$((object_store_mb * 1000000)) "$@")
+        [ -z "$namespaces" ] || enter "$name" "${started[@]}"
+        exec "${started[@]}"
+    ) > "$state/logs/$name.log" 2>&1 < /dev/null &
     echo $! > "$state/$name.pid"
 }
 
@@ -164,7 +185,7 @@ up() {
     [ -x "$python" ] || die "no Python with Ray here; run make setup first"
     [ "$workers" -ge 1 ] || die "--workers is 0 but a cluster needs at least 1"
     [ -z "$(members)" ] || die "already up (see cluster/local.sh status); stop it first with cluster/local.sh down"
-    check_ports
+    if [ -n "$namespaces" ]; then check_namespaces; else check_ports; fi
     [ "$metrics" -eq 0 ] || check_metrics
     mkdir -p -m 700 "$state"
     mkdir -p "$state/logs"
@@ -175,9 +196,10 @@ up() {
     # folder to everybody, so that one lies inside this one, which mktemp makes for its owner alone.
     mktemp -d /tmp/pdray-XXXXXX > "$state/session"
     echo "$workers" > "$state/workers"
+    [ -z "$namespaces" ] || make_network
     cd "$repo" # jobs start in the folder that the head was started in
     start_and_await head --head --port="$port" --num-cpus="$head_cpus" --temp-dir="$(cat "$state/session")/ray" \
-        --ray-client-server-port=$((port + 1)) --dashboard-host=127.0.0.1 --dashboard-port="$dashboard_port"
+        --ray-client-server-port=$((port + 1)) --dashboard-host="$(head_address)" --dashboard-port="$dashboard_port"
     start_workers
     [ "$metrics" -eq 0 ] || start_metrics
     report
@@ -186,14 +208,25 @@ up() {
 start_workers() {
     local index
     for ((index = 1; index <= workers; index++)); do
-        start_and_await "worker-$index" --address="127.0.0.1:$port" --num-cpus="$worker_cpus"
+        start_and_await "worker-$index" --address="$(head_address):$port" --num-cpus="$worker_cpus"
     done
-    listening "$dashboard_port" || fail head
+    [ -n "$namespaces" ] || listening "$dashboard_port" || fail head
 }
 
+head_address() { if [ -n "$namespaces" ]; then address_of head; else echo 127.0.0.1; fi; }
+
 report() {
+    echo "Ray is up: a head ($head_cpus CPU) and $workers workers ($worker_cpus CPU each), reachable from this machine only."
+    if [ -n "$namespaces" ]; then
+        cat << EOF
+Beside the head:
+  cluster/local.sh exec pdray submit run.yaml --address http://$(address_of head):$dashboard_port --follow
+  cluster/local.sh exec pdray run run.yaml --set cluster.address=$(address_of head):$port
+Take a worker off the network, and back: cluster/local.sh cut --worker 1; cluster/local.sh mend --worker 1
+EOF
+        return
+    fi
     cat << EOF
-Ray is up: a head ($head_cpus CPU) and $workers workers ($worker_cpus CPU each), reachable from this machine only.
 In the shell that submits jobs:
   export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$state/token
   $(dirname "$python")/pdray submit run.yaml --address http://127.0.0.1:$dashboard_port --follow
@@ -217,20 +250,6 @@ status() {
     exit "$missing"
 }
 
-kill_now() {
-    local pid
-    for pid in $1; do kill -KILL "$pid" 2> /dev/null || true; done
-}
-
-# A container's first process may be slow to collect the dead, so zombies do not count.
-any_alive() {
-    local pid
-    for pid in $1; do
-        ! grep -qs '^State:[[:space:]]*[^ZX]' "/proc/$pid/status" || return 0
-    done
-    return 1
-}
-
 # The file is only believed as far as it names a folder such as up makes.
 remove_session() {
     local session
@@ -245,7 +264,7 @@ remove_session() {
 
 stop() {
     local all name second
-    all=$(members)
+    all=$(nodes_of_ray)
     for name in "$state"/*.pid; do
         name=$(basename "$name" .pid)
         ! alive "$name" || kill "$(cat "$state/$name.pid")" 2> /dev/null || true
@@ -257,6 +276,7 @@ stop() {
     kill_now "$all $(members)"
     remove_session
     rm -f "$state"/*.pid "$state/token" "$state/session" "$state/workers" "$state/servers"
+    rm -f "$state"/*.pid "$state/token" "$state/session" "$state/workers" "$state/network"
 }
 
 down() {
@@ -270,4 +290,4 @@ down() {
 
 parse "$@"
 check_state
-"$command"
+"$command" "${words[@]}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -26,6 +28,7 @@ from pdray.texts import read_texts
 
 ENCODED_AT_ONCE = 256  # texts
 LOAD_SECONDS = 1800.0
+EXIT_SECONDS = 10
 FAILED_BEFORE = "its process ended or hung whenever it was scored"
 
 
@@ -79,6 +82,15 @@ class Spent:
         self.seconds[:] = map(sum, zip(self.seconds, seconds, strict=True))
 
 
+def bound_exit(seconds: int) -> None:
+    """Give the exit of this process so many seconds, after which the kernel ends it.
+
+    Ray 2.60 may lock up in the C++ of a worker's exit. The worker would hold its memory for ever, also that of a GPU
+    which Ray has given away by then.
+    """
+    atexit.register(signal.alarm, seconds)
+
+
 class ShardScorer:
     """A Ray Data actor: ``{"shard": number}`` in, how it went out.
 
@@ -96,6 +108,7 @@ class ShardScorer:
             import ray
 
             ray.get(roll.enter.remote(ray.get_runtime_context().current_actor))
+            bound_exit(EXIT_SECONDS)
         self._work = work
         self._counter = counter
         self._engine_thread = ThreadPoolExecutor(1, "engine")

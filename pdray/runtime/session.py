@@ -69,7 +69,7 @@ def ray_session(cluster: ClusterConfig) -> Iterator[None]:
         ending.callback(ray.shutdown)
         try:
             with handlers_kept():
-                _init(where)
+                init_ray(where)
         except (ConnectionError, TimeoutError) as error:
             raise UserError(
                 f"no Ray cluster answers at cluster.address {address!r} ({error}); start one with cluster/local.sh up, "
@@ -98,7 +98,7 @@ def present_ray(cluster: ClusterConfig) -> Iterator[None]:
         yield
 
 
-def _init(where: dict[str, Any]) -> None:
+def init_ray(where: dict[str, Any]) -> None:
     """``ray.init``, and once more where Ray's own limit for the start of a node runs out, as it does on a busy machine.
 
     Raises:

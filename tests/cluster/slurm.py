@@ -17,6 +17,7 @@ SCRIPT = REPO / "cluster" / "slurm" / "pdray.sbatch"
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "unshare", "nsenter", "ip")
 NAMESPACES = ["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
 NODES = ("n1", "n2")
+URGENT = "urgent"
 ADDRESS = "10.9.0.1"
 SECONDS = 600.0
 # Requeued jobs wait for cred_expire, two minutes by default.
@@ -32,6 +33,8 @@ TaskPlugin=task/none
 MpiDefault=none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
 ReturnToService=2
 KillWait=60
 StateSaveLocation={folder}/state
@@ -97,7 +100,9 @@ class Slurm:
         lines = CONF.format(host=os.uname().nodename.partition(".")[0], address=ADDRESS, folder=self.folder)
         for number, name in enumerate(NODES):
             lines += f"NodeName={name} NodeAddr={ADDRESS} Port={16818 + number} CPUs=2 RealMemory=4000 State=UNKNOWN\n"
-        (self.folder / "slurm.conf").write_text(lines + "PartitionName=main Nodes=ALL Default=YES State=UP\n")
+        lines += "PartitionName=main Nodes=ALL Default=YES PriorityTier=1 State=UP\n"
+        lines += f"PartitionName={URGENT} Nodes=ALL PriorityTier=2 State=UP\n"
+        (self.folder / "slurm.conf").write_text(lines)
         files = {"key-file": "munge.key", "socket": "munge", "pid-file": "munge.pid", "log-file": "munge.log"}
         files |= {"seed-file": "munge.seed"}
         self._run("munged", "--force", *(f"--{option}={self.folder / name}" for option, name in files.items()))
@@ -125,6 +130,15 @@ class Slurm:
         """
         output = f"--output={self.folder}/job-%A-%a.log"
         return self._run("sbatch", "--parsable", "--mem=1000", output, *options, str(SCRIPT), *words)
+
+    def preempt(self, seconds: int) -> str:
+        """A job of both nodes, of so many seconds, before which the others have to give way.
+
+        Returns:
+            its id.
+        """
+        options = [f"--partition={URGENT}", "--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=2", "--mem=1000"]
+        return self._run("sbatch", "--parsable", "--output=/dev/null", *options, f"--wrap=sleep {seconds}")
 
     def signal(self, job: str) -> None:
         """What SLURM sends before the time limit, to the script alone."""

@@ -99,6 +99,22 @@ def test_requeued_before_the_time_limit(slurm: Slurm, world: World, plain: tuple
     assert "the time limit is near" in slurm.log(job)
 
 
+def test_preempted_and_requeued(slurm: Slurm, world: World, plain: tuple[str, str], tmp_path: Path) -> None:
+    """SLURM asks nobody: it ends Ray's nodes, then after KillWait the driver, whose lease stays in the run folder."""
+    run = StoragePath(str(tmp_path / "run"))
+    job = slurm.submit(["--nodes=2", "--cpus-per-task=1"], [str(world.config), *into(tmp_path / "run")])
+    wait_for("scores", lambda: markers(run, "scores"))
+    urgent = slurm.preempt(seconds=5)
+    wait_for("requeueing", lambda: slurm.job(job)["JobState"] == "PENDING")
+    before = markers(run, "scores")
+    assert slurm.end(urgent)["JobState"] == "COMPLETED"
+    assert ended_well(slurm, job)["Restarts"] == "1"
+    after = markers(run, "scores")
+    assert 0 < len(before) < len(after), "the job was preempted too late"
+    assert {name: after[name] for name in before} == before
+    assert kept(run) == plain
+
+
 def test_a_mistake_is_not_requeued(slurm: Slurm, world: World, tmp_path: Path) -> None:
     job = slurm.submit(ONE_NODE, [str(world.config), *into(tmp_path / "run", "selection.budget=2")])
     state = slurm.end(job)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -194,3 +197,11 @@ def test_a_clock_that_jumps_back_gives_no_negative_seconds(
     assert (outcome["error"], outcome["refusal"]) == ("", "")
     assert 0 < outcome["seconds"] < 600
     assert 0 < work.text_pass.target.done()[0].facts["seconds"] < 600
+
+
+def test_an_exit_that_locks_up_is_ended_by_the_kernel() -> None:
+    """What hangs is a handler of C's exit, after Python's own end, as in Ray's worker."""
+    hang = "import ctypes; libc = ctypes.CDLL(None); libc.__cxa_atexit(libc.pause, None, None)"
+    code = f"{hang}; from pdray.engines.actor import bound_exit; bound_exit(1)"
+    done = subprocess.run([sys.executable, "-c", code], timeout=60)
+    assert done.returncode == -signal.SIGALRM
