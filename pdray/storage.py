@@ -39,9 +39,10 @@ from pdray.filesystems import (
 from pdray.paths import is_remote
 
 DISK_BUFFER = 1 << 16
-# LZ4 is read faster than Snappy and is smaller; checksums let a flipped bit be an error and never a number. So many
-# texts of common lengths are a few MiB, which stay in a core's cache while rows are picked from them.
-PARQUET = {"compression": "lz4", "write_page_checksum": True, "row_group_size": 16_384}
+# So many texts of common lengths are a few MiB, which stay in a core's cache while rows are picked from them.
+ROWS_PER_GROUP = 16_384
+# LZ4 is read faster than Snappy and is smaller; checksums let a flipped bit be an error and never a number.
+PARQUET = {"compression": "lz4", "write_page_checksum": True}
 
 
 @dataclass(frozen=True)
@@ -266,7 +267,7 @@ class StoragePath:
             bytes written.
         """
         with self._output() as stream:
-            pq.write_table(table, stream, **{**PARQUET, **options})
+            pq.write_table(table, stream, **{"row_group_size": ROWS_PER_GROUP, **PARQUET, **options})
             size = int(stream.tell())
         return size
 

@@ -16,7 +16,7 @@ import pytest
 
 from pdray.errors import UserError
 from pdray.filesystems import clean_partials
-from pdray.storage import PARQUET, StoragePath, copy_folder, node_copy
+from pdray.storage import StoragePath, copy_folder, node_copy
 from tests.s3 import FakeFaults, S3Server
 
 TABLE = pa.table({"a": list(range(1000)), "b": [f"text {i}" for i in range(1000)]})
@@ -107,7 +107,7 @@ def test_a_table_keeps_its_metadata_and_says_its_bytes(folder: StoragePath) -> N
 def test_a_column_comes_in_parts_that_are_all_of_it(
     folder: StoragePath, monkeypatch: pytest.MonkeyPatch, rows: int
 ) -> None:
-    monkeypatch.setitem(PARQUET, "row_group_size", 300)
+    monkeypatch.setattr("pdray.storage.ROWS_PER_GROUP", 300)
     path = folder / "a.parquet"
     texts = pa.array([f"text {row}" for row in range(rows)], pa.string())
     path.write_table(pa.table({"text": texts, "row": pa.array(range(rows), pa.int64())}))

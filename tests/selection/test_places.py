@@ -11,14 +11,14 @@ import pytest
 from pdray.errors import UserError
 from pdray.selection.kept import read_places
 from pdray.shards import ShardedFolder
-from pdray.storage import PARQUET, StoragePath
+from pdray.storage import StoragePath
 
 TEXTS = [f"text {row} {'é' * (row % 7)}" for row in range(500)]
 
 
 @pytest.fixture(params=[1, 64, 500], ids=["rows", "groups", "one group"])
 def corpus(request, tmp_path: Path, monkeypatch) -> ShardedFolder:
-    monkeypatch.setitem(PARQUET, "row_group_size", request.param)
+    monkeypatch.setattr("pdray.storage.ROWS_PER_GROUP", request.param)
     corpus = ShardedFolder(StoragePath(str(tmp_path)), "made by a test", 1)
     corpus.write(0, {"texts": pa.table({"response": TEXTS}), "none": pa.table({"response": TEXTS[:0]})}, 0, {})
     return corpus
