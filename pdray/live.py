@@ -74,8 +74,8 @@ class LiveView:
                 yield
         finally:
             with self._lock:
+                self.take_off()
                 self._stages = {}
-            self.take_off()
 
     def stage(self, name: str, state: str) -> None:
         """A stage is ``running`` or ``done``."""
