@@ -38,7 +38,7 @@ from pdray.filesystems import (
 )
 from pdray.paths import is_remote
 
-DISK_BUFFER = 1 << 16
+DISK_BUFFER = 1 << 20
 # So many texts of common lengths are a few MiB, which stay in a core's cache while rows are picked from them.
 ROWS_PER_GROUP = 16_384
 # LZ4 is read faster than Snappy and is smaller; checksums let a flipped bit be an error and never a number.
