@@ -117,3 +117,10 @@ def test_a_data_set_keeps_the_pairs_of_the_stage_in_blocks_of_any_size(ray_local
     bad = ray.data.from_arrow(whole.set_column(1, "aspect", pa.array(["x"] * len(whole))))
     with pytest.raises(UserError, match="a pair has the aspect 'x'"):
         pdray.preference_divergence(bad)
+
+
+def test_one_id_on_more_rows_than_are_collected_is_named():
+    rows = 70_000
+    pairs = pa.table({"pair_id": pa.array(["same"] * rows), "pd": pa.array(np.zeros(rows))})
+    with pytest.raises(UserError, match="70,000 pairs have the id same; give each its own"):
+        pdray.select(pairs, budget=0.5)

@@ -22,6 +22,9 @@ from pdray.config.text import MOST_LEVELS, Place, odd_values, parse_yaml
 from pdray.errors import UserError
 from pdray.paths import DATA_SUFFIXES, absolute, expand, holds_secret, is_remote, takes_in, without_secret
 
+HANDED_ON = {"engine_args", "extra_body"}
+SECRET_NAMES = ("key", "token", "secret", "password", "authorization")
+
 
 def load_config(path: str | Path, overrides: list[str] | None = None) -> RunConfig:
     """Read a YAML file, apply ``--set key=value`` overrides and validate.
@@ -163,12 +166,18 @@ def _secrets(value: Any, place: Place = ()) -> Iterator[tuple[Place, str]]:
     elif isinstance(value, list):
         for child in value:
             yield from _secrets(child, place)
-    elif isinstance(value, str) and holds_secret(value):
+    elif isinstance(value, str) and (holds_secret(value) or _is_handed_on_secret(place)):
         yield (
             place,
             "holds a key or password, which would stand in manifests and logs; take it out and give the credentials "
             "by environment variables or a profile of the storage",
         )
+
+
+def _is_handed_on_secret(place: Place) -> bool:
+    """Whether a setting that is handed on as it is has a name that keys and passwords have."""
+    name = str(place[-1]).casefold().replace("-", "_")
+    return bool(HANDED_ON & set(place)) and name.endswith(SECRET_NAMES)
 
 
 def _name(place: Place) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pdray.errors import UserError
 from pdray.selection.groups import GroupCounts, count_groups
 from pdray.selection.guess import MOST_INSIDE, Bracket
 from pdray.selection.order import Ordering
@@ -277,6 +278,7 @@ def _tied_cut(order: Ordered, bits: int, rank: int, count: int, run: Callable[[A
         following, is_whole = digit_bytes(digit)
         prefix += following
         if is_whole:
-            assert count == 1, f"{count} pairs have the id {prefix!r}"
+            if count > 1:  # in a run, the corpus stage has set all but one of them aside
+                raise UserError(f"{count:,} pairs have the id {prefix.decode()}; give each its own")
             return Cut(bits, prefix.decode())
     return _gathered_cut(run(Gather(order, bits, bits, prefix)), rank)

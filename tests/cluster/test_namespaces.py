@@ -15,8 +15,7 @@ import pytest
 from benchmarks.chaos.runs import copy_before, kept, markers
 from cluster.cable import Direction
 from pdray.storage import StoragePath
-from tests.fuzz.world import World, make_world, pairs, write_lines
-from tests.whole_run import write_yaml
+from tests.fuzz.world import World, make_selection_world
 
 REPO = Path(__file__).parents[2]
 LOCAL = REPO / "cluster" / "local.sh"
@@ -130,14 +129,8 @@ def test_the_network_is_late_can_be_cut_and_goes(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    """A run of many shards that stops at the selection, with ready models."""
-    world = make_world(tmp_path_factory.mktemp("world"))
-    for section in ("alignment", "cluster"):
-        del world.settings[section]
-    world.settings["corpus"]["texts_per_shard"] = 15
-    write_lines(world.root / "pairs.jsonl", pairs(600))
-    write_yaml(world.config, world.settings)
-    return world
+    """See there."""
+    return make_selection_world(tmp_path_factory.mktemp("world"))
 
 
 @pytest.fixture

@@ -15,8 +15,7 @@ import pytest
 from benchmarks.chaos.runs import kept, markers
 from pdray.storage import StoragePath
 from tests.cluster.slurm import Slurm, missing, wait_for
-from tests.fuzz.world import World, make_world, pairs, write_lines
-from tests.whole_run import write_yaml
+from tests.fuzz.world import World, make_selection_world
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(missing() is not None, reason=str(missing()))]
 ONE_NODE = ["--nodes=1", "--cpus-per-task=2"]
@@ -34,14 +33,8 @@ def slurm() -> Iterator[Slurm]:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    """A run of 36 shards that stops at the selection, with ready models."""
-    world = make_world(tmp_path_factory.mktemp("world"))
-    for section in ("alignment", "cluster"):
-        del world.settings[section]
-    world.settings["corpus"]["texts_per_shard"] = 15
-    write_lines(world.root / "pairs.jsonl", pairs(600))
-    write_yaml(world.config, world.settings)
-    return world
+    """See there."""
+    return make_selection_world(tmp_path_factory.mktemp("world"))
 
 
 @pytest.fixture(scope="module")

@@ -53,6 +53,16 @@ def config_of(root: Path, **evaluation: Any) -> dict[str, Any]:
     }
 
 
+@pytest.mark.parametrize("name", ["api_key", "Authorization", "x-Token"])
+def test_a_key_that_would_be_handed_on_is_refused_and_not_repeated(tmp_path: Path, name: str) -> None:
+    judge = GPT | {"extra_body": {"headers": {name: "sk-1234"}}}
+    with pytest.raises(ConfigError, match=rf"extra_body\.headers\.{name} holds a key or password") as refusal:
+        build_config(config_of(tmp_path, endpoints={"gpt": judge}))
+    assert "sk-1234" not in str(refusal.value)
+    (tmp_path / "other").mkdir()
+    build_config(config_of(tmp_path / "other", endpoints={"gpt": GPT | {"extra_body": {"max_tokens": 5}}}))
+
+
 def test_every_path_that_leads_nowhere_is_named_at_once(tmp_path: Path) -> None:
     nowhere = str(tmp_path / "nowhere")
     generation = GENERATION | {"prompts": nowhere, "baseline": nowhere}

@@ -83,3 +83,14 @@ def make_world(root: Path) -> World:
     }
     write_yaml(root / "run.yaml", values)
     return World(root, values)
+
+
+def make_selection_world(root: Path) -> World:
+    """A run of 36 shards that stops at the selection, with ready models, on whatever cluster there is."""
+    world = make_world(root)
+    for section in ("alignment", "cluster"):
+        del world.settings[section]
+    world.settings["corpus"]["texts_per_shard"] = 15
+    write_lines(root / "pairs.jsonl", pairs(600))
+    write_yaml(world.config, world.settings)
+    return world
