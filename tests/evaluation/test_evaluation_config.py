@@ -60,7 +60,10 @@ def test_a_key_that_would_be_handed_on_is_refused_and_not_repeated(tmp_path: Pat
         build_config(config_of(tmp_path, endpoints={"gpt": judge}))
     assert "sk-1234" not in str(refusal.value)
     (tmp_path / "other").mkdir()
-    build_config(config_of(tmp_path / "other", endpoints={"gpt": GPT | {"extra_body": {"max_tokens": 5}}}))
+    proxies = {"models": dict.fromkeys(["token", "honesty"], str(tmp_path / "rm"))}  # an aspect may be called so
+    build_config(
+        config_of(tmp_path / "other", endpoints={"gpt": GPT | {"extra_body": {"stop": "key"}}}) | {"proxies": proxies}
+    )
 
 
 def test_every_path_that_leads_nowhere_is_named_at_once(tmp_path: Path) -> None:

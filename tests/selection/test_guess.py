@@ -15,7 +15,7 @@ from pdray.selection.cut import CountAround, CountKeys, radix_cut
 from pdray.selection.guess import Around, Bracket, around, guess
 from pdray.selection.order import Ordering
 from pdray.selection.quantiles import CountSizes, SizesAround, absolute_quantiles
-from pdray.selection.radix import ordered_bits
+from pdray.selection.radix import NOT_FINITE, ordered_bits
 from pdray.selection.stage import pair_source
 from tests.selection.cases import ASPECTS, random_case, write_case
 from tests.selection.test_cut import Passes
@@ -37,6 +37,17 @@ def test_a_value_that_is_found_around_a_bracket_is_that_of_a_sort(seed):
         assert found.at(rank) == (value if low <= value <= high else None)
     assert found.at(0) is None
     assert found.at(len(every) + 1) is None
+
+
+def test_too_many_values_are_not_kept_and_none_is_lost_unnoticed(monkeypatch):
+    monkeypatch.setattr(guesses, "MOST_INSIDE", 20)
+    few, many = np.arange(10, dtype=np.uint32), np.arange(21, dtype=np.uint32)
+    assert around(many, Bracket(0, 99)).inside is None
+    assert around(many, Bracket(5, 9)).at(7) == 6
+    assert len((around(few, Bracket(0, 99)) + around(few, Bracket(0, 99))).inside) == 20
+    for parts in ([many, few], [few, many], [few, few, few]):
+        found = reduce(operator.add, (around(part, Bracket(0, 99)) for part in parts))
+        assert (found.inside, found.total, found.at(1)) == (None, sum(map(len, parts)), None)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.3, 0.9, 1.0])
@@ -97,6 +108,7 @@ def test_a_cut_around_a_bracket_is_the_radix_cut(tmp_path, monkeypatch, seed, mo
     found = run(CountAround(order, bracket))
     first = run(CountKeys(order, 0, 0)).counts
     assert (found.digits.counts == first).all()
+    assert found.rows is None or (found.rows.bits != NOT_FINITE).all()
     finite = int(first.sum())
     below, inside = int((every < np.uint64(bracket.low)).sum()), bracket.holds(every) & np.isfinite(_keys(order))
     for wanted in range(1, finite + 1, 7):
