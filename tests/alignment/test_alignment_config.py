@@ -77,6 +77,14 @@ def test_operators_to_compile() -> None:
     assert environment.operators(alignment(POLICY, gpus_per_worker=1)) == []
 
 
+def test_environments_share_no_compiled_operators(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch compiles anew where its own files lie elsewhere than those that a cached operator was made of."""
+    here = environment.extensions_folder()
+    assert here == environment.extensions_folder()
+    monkeypatch.setattr(sys, "prefix", "/another/environment")
+    assert environment.extensions_folder() != here
+
+
 def test_missing_compiler_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
