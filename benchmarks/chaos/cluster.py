@@ -84,8 +84,9 @@ class Cluster:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Of drivers and nodes."""
-        return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token, "PYTHONPATH": str(ROOT)}
+        """Of drivers and nodes; a job's ``python`` is the one that the nodes find first."""
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token, "PYTHONPATH": str(ROOT), "PATH": path}
 
     def heal(self) -> None:
         """Start the nodes that are down; all of them where the head is."""
