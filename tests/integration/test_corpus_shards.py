@@ -88,6 +88,29 @@ def test_other_files_and_blocks_give_the_same_bytes(finished, tmp_path, monkeypa
     assert files_of(folder) == files_of(finished[2])
 
 
+@pytest.mark.slow
+def test_rays_shuffle_through_files_gives_the_same_bytes(finished, tmp_path, monkeypatch):
+    """``RAY_DATA_ENABLE_DISK_SHUFFLE=1``: for corpora whose shuffle the driver does not hold."""
+    from ray.data import DataContext
+    from ray.data._internal.execution.operators.shuffle_operators import disk_shuffle_map_operator as through_files
+
+    operator, used = through_files.DiskHashShuffleMapOp, []
+    made = operator.__init__
+
+    def counted(*args, **kwargs):
+        used.append(1)
+        made(*args, **kwargs)
+
+    monkeypatch.setattr(operator, "__init__", counted)
+    monkeypatch.setattr(build, "SMALL_BYTES", 0)
+    (tmp_path / "in.jsonl").write_bytes(lines(data()))
+    with DataContext.current(DataContext.get_current().copy()):
+        DataContext.get_current().use_disk_based_hash_shuffle = True
+        _, folder = again(tmp_path)
+    assert used
+    assert files_of(folder) == files_of(finished[2])
+
+
 def test_missing_and_damaged_shards_are_made_again_with_the_same_bytes_and_no_others(copy):
     root, result, folder = copy
     wanted = files_of(folder)
