@@ -53,8 +53,8 @@ def setup(app: Any) -> None:
 
 
 def _files_beside_the_pages(app: Any, page: str, source: list[str]) -> None:
-    """Take Markdown outside of docs/ for files to hand out, as MyST takes all others, and not for pages."""
-    source[0] = re.sub(r"\]\((\.\./[^)#]+\.md)", r"](path:\1", source[0])
+    """Take Markdown outside of docs/ for files to hand out, as MyST takes all others: they have no anchors."""
+    source[0] = re.sub(r"\]\((\.\./[^)#]+\.md)(#[^)]*)?\)", r"](path:\1)", source[0])
 
 
 def _inline(writer: Any, node: Any) -> None:

@@ -19,6 +19,7 @@ PAGES = [
     *DOCS,
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")),
     ROOT / "benchmarks" / "gpu.md",
+    ROOT / "cluster" / "README.md",
     ROOT / "cluster" / "slurm" / "README.md",
 ]
 SOURCES = [path for room in ("pdray", "jobs") for path in sorted((ROOT / room).rglob("*.py"))]
