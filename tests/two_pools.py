@@ -75,7 +75,7 @@ def run_whole(address: str, config: Path, note: Any) -> None:
 
 
 def where(cluster: Any) -> dict[str, dict[str, int]]:
-    """Node -> names of tasks and actors that asked for CPUs, and of those that did not, with how often."""
+    """The pool of each node -> names of tasks and of actors' calls that ran there, with how often."""
     import ray
     from ray._private.state import state
 
@@ -85,10 +85,8 @@ def where(cluster: Any) -> dict[str, dict[str, int]]:
     found: dict[str, Counter[str]] = {}
     for event in state._get_all_task_events():
         node = names.get(event.state_updates.node_id.hex())
-        info = event.task_info
-        if node is not None and info.name:
-            kind = "work" if info.required_resources.get("CPU", 0) else "other"
-            found.setdefault(f"{kind} on {node}", Counter())[info.name] += 1
+        if node is not None and event.task_info.name:
+            found.setdefault(node, Counter())[event.task_info.name] += 1
     ray.shutdown()
     return {key: dict(sorted(names.items())) for key, names in sorted(found.items())}
 
