@@ -125,7 +125,7 @@ def _aspects(proxies: ProxiesOutput) -> list[str]:
 
 def _scored(config: RunConfig, models: ProxiesOutput, pairs: pa.Table | Dataset) -> pa.Table | Dataset:
     from pdray.console import logs_to_file
-    from pdray.runtime import head_watched, present_ray
+    from pdray.runtime import check_labels, head_watched, present_ray, remote
 
     root = StoragePath(config.run)
     with logs_to_file(root.local / "logs") as console:
@@ -133,10 +133,11 @@ def _scored(config: RunConfig, models: ProxiesOutput, pairs: pa.Table | Dataset)
             with present_ray(config.cluster), head_watched(console.say):
                 import ray
 
+                check_labels(console.say)
                 _require_shared(root, console)
                 _write(pairs, config.corpus.patterns[0])
                 corpus, scores = _score(config, models, console)
-                task = ray.remote(max_retries=3)(_shard_rewards)
+                task = remote(_shard_rewards, max_retries=3)
                 found = [task.remote(corpus, scores, _aspects(models), shard) for shard in range(corpus.num_shards)]
                 if isinstance(pairs, pa.Table):
                     return _appended(pairs, pa.concat_tables(ray.get(found)))

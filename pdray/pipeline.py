@@ -215,7 +215,7 @@ def upstream_of(steps: list[Step]) -> Upstream:
 
 def _run_steps(config: RunConfig, steps: list[Step], console: Console) -> None:
     from pdray.probe import check_shared
-    from pdray.runtime import head_watched, ray_session
+    from pdray.runtime import check_labels, head_watched, ray_session
 
     for step in steps:
         if step.manifest is not None:
@@ -224,6 +224,7 @@ def _run_steps(config: RunConfig, steps: list[Step], console: Console) -> None:
             console.say(f"{step.stage.name:<10} {step.damage}; what is missing is made again")
     states = {step.stage.name: "to run" if step.manifest is None else "done" for step in steps}
     with console.showing(states), ray_session(config.cluster), head_watched(console.say):
+        check_labels(console.say)
         check_shared(RunStore(config.run).root, console.say)
         for index, step in enumerate(steps):
             if step.manifest is None:

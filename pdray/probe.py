@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pdray.errors import UserError
+from pdray.runtime import run_nodes
 from pdray.storage import StoragePath
 
 ANSWER_SECONDS = 60.0  # for a worker process to start on every node
@@ -16,7 +17,7 @@ APPEAR_SECONDS = 5.0  # for a new file to show on a mount that caches
 
 
 def check_shared(run: StoragePath, note: Callable[[str], None]) -> None:
-    """Refuse a local run folder that is not the same on every node. Needs a Ray session.
+    """Refuse a local run folder that is not the same on every node that the run keeps to. Needs a Ray session.
 
     Args:
         run: the run folder; object storage is the same everywhere.
@@ -27,8 +28,8 @@ def check_shared(run: StoragePath, note: Callable[[str], None]) -> None:
     """
     import ray
 
-    nodes = {node["NodeID"]: node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"]}
-    if not run.is_local or len(nodes) < 2:
+    nodes = {node["NodeID"]: node["NodeManagerHostname"] for node in run_nodes()}
+    if not run.is_local or sum(node["Alive"] for node in ray.nodes()) < 2:
         return
     file, secret = run / f".probe-{secrets.token_hex(8)}", secrets.token_bytes(16)
     file.write_bytes(secret)

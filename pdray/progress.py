@@ -34,6 +34,7 @@ class Counted:
         self.total: int | None = None
         self.part: Part | None = None
         self.begun: dict[str, tuple[str, float]] | None = None
+        self.up: float | None = None
 
     def add(self, count: int) -> None:
         """So many more rows or steps are done."""
@@ -50,6 +51,14 @@ class Counted:
         busy = None if begun is None else len({label if who == TASK else who for label, (who, _) in begun.items()})
         return self.done, self.total, self.part, busy
 
+    def started(self) -> None:
+        """The workers are up; the first time counts, by this machine's clock."""
+        self.up = self.up or time.monotonic()
+
+    def up_since(self) -> float | None:
+        """When they were up, in seconds of a monotonic clock; None where they never were."""
+        return self.up
+
     def begin(self, label: str, who: str) -> None:
         """Somebody is at a shard now; whoever was at it before has been lost."""
         self.begun = {**(self.begun or {}), label: (who, time.monotonic())}
@@ -65,7 +74,7 @@ class Counted:
 
 
 class Counter:
-    """The workers' end: picklable, never waits."""
+    """The workers' end: picklable, and never waits there."""
 
     def __init__(self, actor: Any) -> None:
         self._actor = actor
@@ -77,6 +86,21 @@ class Counter:
     def set(self, done: int, total: int, part: Part | None = None) -> None:
         """So many are done, of so many, in a part of the step that has its own name and unit."""
         self._actor.set.remote(done, total, part)
+
+    def started(self) -> None:
+        """The workers are up."""
+        self._actor.started.remote()
+
+    def seconds_until_up(self, since: float) -> float | None:
+        """How long it took until the workers were up; None where they never were. For the driver, which it lets wait.
+
+        Args:
+            since: seconds on the driver's monotonic clock, which is also that of the counting actor beside it.
+        """
+        import ray
+
+        up: float | None = ray.get(self._actor.up_since.remote(), timeout=ANSWER_SECONDS)
+        return None if up is None else round(up - since, 3)
 
     @contextlib.contextmanager
     def working(self, label: str) -> Iterator[None]:

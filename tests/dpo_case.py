@@ -35,6 +35,9 @@ class SilentCounter:
     def set(self, done: int, total: int, part: Any = None) -> None:
         """Nobody watches."""
 
+    def started(self) -> None:
+        """Nobody watches."""
+
 
 def alignment(policy: Path, **options: Any) -> AlignmentConfig:
     """Settings under which a tiny policy moves within a few steps."""

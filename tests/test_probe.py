@@ -74,6 +74,20 @@ def test_a_node_that_does_not_see_it_is_named(tmp_path: Path, fake_answers: dict
     assert os.listdir(tmp_path) == []
 
 
+def test_nodes_that_the_run_does_not_use_are_not_asked(
+    tmp_path: Path, fake_answers: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The driver's node may be one of them, so one that is used is asked even where it is the only one."""
+    used = [NODES[0], NODES[1] | {"Labels": {"pool": "a"}}]
+    monkeypatch.setattr("ray.nodes", lambda: used)
+    monkeypatch.setattr("pdray.runtime.session.run_labels", lambda: {"pool": "a"})
+    del fake_answers["1"]
+    assert check(tmp_path) == []
+    fake_answers["2"] = False
+    with pytest.raises(UserError, match=r"1 of 1 nodes do not see \(worker\)"):
+        check(tmp_path)
+
+
 def test_a_node_that_does_not_answer_is_told_of(tmp_path: Path, fake_answers: dict[str, Any]) -> None:
     fake_answers["2"] = None
     assert [note.endswith("they did not answer: worker") for note in check(tmp_path)] == [True]

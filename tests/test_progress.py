@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 
 from pdray.console import Console
 from pdray.progress import Pace, Progress, clock, describe
@@ -51,6 +52,23 @@ def test_workers_are_counted(ray_local):
     with Progress(Console(io.StringIO(), err), "scores").counting("scoring", total=30) as counter:
         ray.get([ray.remote(lambda c: c.add(10)).remote(counter) for _ in range(3)])
     assert "scores     scoring: 30/30 rows" in err.getvalue().splitlines()[-1]
+
+
+def test_the_start_of_workers_is_timed_by_the_first_that_says_so(ray_local):
+    import ray
+
+    began = time.monotonic()
+    with Progress(Console(io.StringIO(), io.StringIO()), "alignment").counting("DPO", unit="steps") as counter:
+        assert counter.seconds_until_up(began) is None
+        say = ray.remote(lambda c: c.started())
+        ray.get(say.remote(counter))
+        while (found := counter.seconds_until_up(began)) is None and time.monotonic() < began + 30:
+            time.sleep(0.05)  # what a worker says is on its way
+        assert found is not None
+        assert 0 < found < time.monotonic() - began
+        ray.get(say.remote(counter))
+        time.sleep(0.2)
+        assert counter.seconds_until_up(began) == found
 
 
 def test_a_part_has_its_own_name_unit_and_rate():

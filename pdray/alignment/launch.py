@@ -13,7 +13,7 @@ from pdray.alignment.worker import TrainingJob, train_worker
 from pdray.config import AlignmentConfig
 from pdray.errors import reason, user_errors
 from pdray.progress import Progress
-from pdray.runtime import Need, find_places
+from pdray.runtime import Need, find_places, run_labels
 
 
 def fit(job: TrainingJob, note: Callable[[str], None]) -> None:
@@ -102,4 +102,5 @@ def _scaling(alignment: AlignmentConfig) -> Any:
         num_workers=(least, most) if least is not None and least < most else most,
         use_gpu=alignment.gpus_per_worker > 0,
         resources_per_worker=resources,
+        label_selector=run_labels() or None,
     )

@@ -160,6 +160,7 @@ STAGE = Stage(
         "engine",
         "zero_stage",
         "num_workers",
+        "worker_start_seconds",
         "train_pairs",
         "prompts_cut",
         "responses_cut",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,15 +57,17 @@ def train_policy(
         UserError: what a worker refused, or workers that fit nowhere.
         RuntimeError: more than ``max_failures`` attempts in a row came no further; the message holds the last reason.
     """
-    found = checkpoints.finished(folder)
+    found, start_seconds = checkpoints.finished(folder), None
     if found is None:
         check_resources(alignment, progress)
         pairs = prepare()
         with progress.counting(alignment.loss.upper(), unit="steps") as counter:
+            asked = time.monotonic()
             fit(TrainingJob(alignment, seed, pairs, reference, folder, counter), progress.note)
+            start_seconds = counter.seconds_until_up(asked)
     checkpoint = checkpoints.finished(folder)
     assert checkpoint is not None, "Ray Train returned without a finished checkpoint"
-    facts = checkpoints.read_mark(checkpoint) or {}
+    facts = (checkpoints.read_mark(checkpoint) or {}) | {"worker_start_seconds": start_seconds}
     if found:
         facts["resumed_from_step"] = facts["step"]
     history = checkpoints.read_history(checkpoint)

@@ -51,6 +51,10 @@ def train_worker(job: TrainingJob) -> None:
     Raises:
         UserError: something the user can mend.
     """
+    import ray.train
+
+    if ray.train.get_context().get_world_rank() == 0:  # no worker comes here before all of them have met
+        job.counter.started()
     prepare_worker(job.alignment)
     resume = agree_on_checkpoint(job.folder, job.alignment.zero_stage)
     trainer, facts = build_trainer(job, resume)

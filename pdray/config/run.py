@@ -7,23 +7,15 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from pdray.config.alignment import AlignmentConfig
+from pdray.config.cluster import ClusterConfig
 from pdray.config.corpus import CorpusConfig
 from pdray.config.crossfit import CrossfitConfig
 from pdray.config.evaluation import EvaluationConfig
 from pdray.config.logprobs import LogprobsConfig
 from pdray.config.proxies import ProxiesConfig
 from pdray.config.scores import ScoresConfig
-from pdray.config.section import HOW, Count, Name, Section, Share
+from pdray.config.section import HOW, Name, Section, Share
 from pdray.selection.strategies import BUILT_IN, names
-
-
-class ClusterConfig(Section):
-    """Which Ray to run on."""
-
-    address: str | None = Field(
-        None, description="null starts a local Ray (or joins $RAY_ADDRESS); 'auto' joins the running one"
-    )
-    num_cpus: Count | None = Field(None, description="CPUs of a local Ray; null means all of them")
 
 
 class SelectionConfig(Section):

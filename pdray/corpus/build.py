@@ -19,6 +19,7 @@ from pdray.corpus.summary import Summary, empty_summary, summarise
 from pdray.corpus.write import ShardTask, write_shards
 from pdray.errors import UserError, user_errors
 from pdray.progress import Counter, Progress
+from pdray.runtime import living, remote
 from pdray.runtime.blocks import held_blocks
 from pdray.shards import Outcome, ShardedFolder, error_text
 
@@ -95,7 +96,7 @@ def summarise_rows(checked: Checked, aspects: list[str]) -> Summary:
     """The summary of all rows; the driver holds that of one block at a time."""
     import ray
 
-    task = ray.remote(max_retries=RETRIES)(summarise)
+    task = remote(summarise, max_retries=RETRIES)
     whole = empty_summary(len(aspects))
     for part in [task.remote(block, aspects) for block in checked.blocks]:
         whole = whole.merged(ray.get(part))
@@ -104,9 +105,7 @@ def summarise_rows(checked: Checked, aspects: list[str]) -> Summary:
 
 def default_texts() -> int:
     """Texts of a shard: a few minutes of work for an engine of this cluster."""
-    import ray
-
-    return GPU_TEXTS if ray.cluster_resources().get("GPU") else CPU_TEXTS
+    return GPU_TEXTS if living("GPU") else CPU_TEXTS
 
 
 def write_missing(
@@ -179,9 +178,7 @@ def _heralds(shards: pa.Array, rules: RowRules) -> pa.Table:
 
 
 def _num_partitions(num_bytes: int) -> int:
-    import ray
-
     if num_bytes < SMALL_BYTES:
         return 1
-    workers = 2 * int(ray.cluster_resources().get("CPU", 1))
+    workers = 2 * int(living("CPU"))
     return int(max(workers, num_bytes // PARTITION_BYTES + 1))

@@ -16,6 +16,7 @@ from pdray.engines.engine import EngineOptions, Rewards, load_reference
 from pdray.errors import UserError, user_errors
 from pdray.hashing import hash64
 from pdray.responses import CutRule
+from pdray.runtime import remote
 from pdray.shards import ShardedFolder
 from pdray.storage import StoragePath, node_copy
 from pdray.texts import read_texts
@@ -54,7 +55,7 @@ def take_sample(corpus: ShardedFolder, rows: RowChooser | None, count: int) -> p
     """
     import ray
 
-    task = ray.remote(num_cpus=0.1)(_sample_shard)
+    task = remote(_sample_shard, num_cpus=0.1)
     order = np.argsort(hash64(map(str, range(corpus.num_shards)), SALT), kind="stable").tolist()
     parts: list[pa.Table] = []
     for start in range(0, len(order), SHARDS_AT_ONCE):
@@ -107,7 +108,7 @@ def reference_rewards(
     """
     import ray
 
-    task = ray.remote(max_calls=1, max_retries=2, **resources)(_reference)
+    task = remote(_reference, max_calls=1, max_retries=2, **resources)
     with user_errors():
         rewards: Rewards = ray.get(task.remote(sample, folders, digests, rule, max_unknown, options))
     return rewards

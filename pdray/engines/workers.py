@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from pdray.engines.actor import ShardScorer, Work
-from pdray.runtime import driver_node
+from pdray.runtime import driver_node, remote
 
 NO_PROGRESS_SECONDS = 24 * 3600.0  # without a finished shard: what was waited for will not come
 
@@ -24,7 +24,7 @@ class Prober:
         import ray
 
         if self._actor is None:
-            actor = ray.remote(max_restarts=0, max_task_retries=0, **self._resources)(ShardScorer)
+            actor = remote(ShardScorer, max_restarts=0, max_task_retries=0, **self._resources)
             self._actor = actor.remote(self._work, self._counter)
         try:
             ray.get(self._actor.probe.remote(shard, start, stop))

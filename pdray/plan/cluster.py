@@ -7,6 +7,7 @@ from typing import Any
 
 from pdray.errors import UserError
 from pdray.plan.hardware import GIB, GPUS, Gpu, Hardware
+from pdray.runtime.labels import Labels, as_words, has_labels
 from pdray.submission.api import ANSWER_SECONDS, check_cluster, headers, plain_address
 
 KIND = "accelerator_type:"  # begins the resource by which Ray tells the kind of a node's GPUs
@@ -15,14 +16,16 @@ SAME = {"A100": "A100-80", "A100-80G": "A100-80"}
 Resources = dict[str, float]
 
 
-def cluster_hardware(address: str) -> Hardware:
+def cluster_hardware(address: str, labels: Labels) -> Hardware:
     """Nodes, CPUs, memory and GPUs of the cluster at an address.
 
     Args:
         address: of the head's dashboard, for example ``http://127.0.0.1:8265``.
+        labels: that nodes have to have; others are not counted.
 
     Raises:
-        UserError: nothing answers there, it refuses the token, or its GPUs are of no kind that is known here.
+        UserError: nothing answers there, it refuses the token, no node has the labels, or its GPUs are of no kind that
+            is known here.
     """
     import requests
 
@@ -32,13 +35,17 @@ def cluster_hardware(address: str) -> Hardware:
     try:
         response = requests.get(f"{address}/api/v0/nodes", query, headers=words, timeout=ANSWER_SECONDS)
         response.raise_for_status()
-        nodes = [
-            one["resources_total"] for one in response.json()["data"]["result"]["result"] if one["state"] == "ALIVE"
-        ]
+        alive = [one for one in response.json()["data"]["result"]["result"] if one["state"] == "ALIVE"]
+        nodes = [one["resources_total"] for one in alive if has_labels(one.get("labels") or {}, labels)]
     except (requests.RequestException, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{address} does not list its nodes ({type(error).__name__}); say what it has with --on, as in 8xH100"
         ) from None
+    if labels and not nodes:
+        raise UserError(
+            f"cluster.labels is {as_words(labels)}, and none of {len(alive)} node(s) of {address} has that; say what "
+            "there will be with --on, as in 8xH100, or set cluster.labels to labels that there are"
+        )
     return hardware_of_nodes(nodes)
 
 

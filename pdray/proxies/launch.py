@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from pdray.config import ProxiesConfig
 from pdray.proxies.done import SCRATCH
 from pdray.proxies.training import TrainingJob, train_workers
-from pdray.runtime import Need, find_places
+from pdray.runtime import Need, find_places, run_labels
 
 Job = TypeVar("Job")
 Outcome = TypeVar("Outcome")
@@ -39,7 +39,10 @@ def fit(jobs: list[TrainingJob]) -> None:
         train_loop_config={"jobs": jobs},
         torch_config=torch_config(),
         scaling_config=ScalingConfig(
-            num_workers=proxies.num_workers, use_gpu=proxies.gpus_per_worker > 0, resources_per_worker=resources
+            num_workers=proxies.num_workers,
+            use_gpu=proxies.gpus_per_worker > 0,
+            resources_per_worker=resources,
+            label_selector=run_labels() or None,
         ),
         run_config=RunConfig(
             name=f"ray-{jobs[0].name}-{time.time_ns()}",  # Ray Train would restore a run of the same name

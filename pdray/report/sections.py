@@ -24,6 +24,7 @@ TRAINING_FACTS = {
     "responses_cut": "pairs with a cut response",
     "empty": "pairs without tokens",
     "num_workers": "workers",
+    "worker_start_seconds": "seconds until the workers were up",
     "zero_stage": "ZeRO stage",
     "seconds_per_step": "seconds a step",
     "eval_loss": "held-out loss",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pdray.runtime.labels import remote
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -18,7 +20,7 @@ def held_blocks(dataset: Any) -> tuple[list[Any], int]:
     import ray
 
     blocks = dataset.materialize().to_arrow_refs()
-    rows = ray.remote(max_retries=RETRIES)(_num_rows)
+    rows = remote(_num_rows, max_retries=RETRIES)
     counts = ray.get([rows.remote(block) for block in blocks])
     return [block for block, count in zip(blocks, counts, strict=True) if count], sum(counts)
 

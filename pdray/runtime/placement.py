@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pdray.errors import UserError
+from pdray.runtime.labels import as_words, has_labels, run_labels
 from pdray.runtime.session import living_nodes, may_grow
 
 Nodes = list[dict[str, float]]
@@ -59,13 +60,14 @@ def worker_places(nodes: Nodes, cpus: float, gpus: float) -> int:
     )
 
 
-def places_for(need: Need, nodes: Nodes, grows: bool) -> Places:
+def places_for(need: Need, nodes: Nodes, grows: bool, labels: str = "") -> Places:
     """Apply the policy to some nodes.
 
     Args:
         need: the workers.
         nodes: resources of each living node.
         grows: whether the cluster may get more nodes.
+        labels: that these nodes have and others lack, as ``pool=team-a``; none where they are the whole cluster.
 
     Raises:
         UserError: the need does not fit, and the cluster will never be larger.
@@ -74,9 +76,10 @@ def places_for(need: Need, nodes: Nodes, grows: bool) -> Places:
     if fitting >= need.count:
         return Places(fitting)
     cpus, gpus = (sum(node.get(name, 0) for node in nodes) for name in ("CPU", "GPU"))
+    of_labels = f" with {labels}" if labels else ""
     text = (
         f"the config asks for {need.count} {need.what}(s) of {need.cpus:g} CPUs and {need.gpus:g} GPUs each, but the "
-        f"Ray cluster ({len(nodes)} node(s), {cpus:g} CPUs, {gpus:g} GPUs) holds {fitting}"
+        f"Ray cluster{of_labels} ({len(nodes)} node(s), {cpus:g} CPUs, {gpus:g} GPUs) holds {fitting}"
     )
     if not grows:
         raise UserError(f"{text}; lower {need.cure}, or join a larger cluster")
@@ -92,10 +95,33 @@ def find_places(need: Need, note: Callable[[str], None]) -> int:
     Raises:
         UserError: see :func:`places_for`.
     """
-    places = places_for(need, living_nodes(), may_grow())
+    places = places_for(need, living_nodes(), may_grow(), as_words(run_labels()))
     if places.waiting is not None:
         note(places.waiting)
     return places.fitting
+
+
+def check_labels(note: Callable[[str], None]) -> None:
+    """Tell the user where no living node has the labels that the run keeps to. Needs a Ray session.
+
+    Raises:
+        UserError: none ever will.
+    """
+    wanted = run_labels()
+    if not wanted:
+        return
+    import ray
+
+    nodes = [node.get("Labels") or {} for node in ray.nodes() if node["Alive"]]
+    if any(has_labels(node, wanted) for node in nodes):
+        return
+    there = [sorted({node[name] for node in nodes if name in node}) for name in wanted]
+    values = [f"{name} is {', '.join(one) or 'on none'}" for name, one in zip(wanted, there, strict=True)]
+    text = f"cluster.labels is {as_words(wanted)}, and none of {len(nodes)} node(s) has that ({'; '.join(values)}); "
+    cure = f"start nodes with ray start --labels {as_words(wanted)}, or set cluster.labels to labels that there are"
+    if not may_grow():
+        raise UserError(text + cure)
+    note(f"{text}waiting for nodes that have it; {cure}")
 
 
 def node_cpus(nodes: Nodes) -> float:

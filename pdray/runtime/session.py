@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pdray.errors import UserError
 from pdray.garbage import collect_garbage_less_often
+from pdray.runtime.labels import has_labels, kept_to, run_labels
 from pdray.signals import handlers_kept
 
 if TYPE_CHECKING:
@@ -48,8 +49,9 @@ def ray_session(cluster: ClusterConfig) -> Iterator[None]:
     authentication stays as it is by default, on.
 
     Raises:
-        UserError: the cluster at ``cluster.address`` does not answer, a local Ray would listen on every interface, or
-            this process has a Ray already, which was not told to keep to the loopback interface and to private files.
+        UserError: the cluster at ``cluster.address`` does not answer, a local Ray would listen on every interface,
+            this process has a Ray already, which was not told to keep to the loopback interface and to private files,
+            or ``cluster.labels`` is set for a local Ray.
     """
     if "ray" in sys.modules and sys.modules["ray"].is_initialized():
         raise UserError(
@@ -58,6 +60,11 @@ def ray_session(cluster: ClusterConfig) -> Iterator[None]:
         )
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     address = cluster.address or os.environ.get("RAY_ADDRESS")
+    if cluster.labels and address is None:
+        raise UserError(
+            "cluster.labels keeps a run to some nodes of a Ray cluster, but cluster.address is null and the run would "
+            "start a Ray of its own; set cluster.address to that cluster, or leave cluster.labels out"
+        )
     with contextlib.ExitStack() as ending:
         where: dict[str, Any] = {"address": address, "runtime_env": {"env_vars": WORKER_ENV}}
         if address is None:
@@ -81,6 +88,7 @@ def ray_session(cluster: ClusterConfig) -> Iterator[None]:
                 "or set cluster.address to null for a local Ray"
             ) from None
         _state["started here"] = address is None
+        ending.enter_context(kept_to(cluster.labels))
         tune_ray_data()
         yield
 
@@ -98,7 +106,7 @@ def present_ray(cluster: ClusterConfig) -> Iterator[None]:
         return
     from ray.data import DataContext
 
-    with DataContext.current(DataContext.get_current().copy()):
+    with DataContext.current(DataContext.get_current().copy()), kept_to(cluster.labels):
         tune_ray_data()
         yield
 
@@ -170,23 +178,33 @@ def private_folder() -> Iterator[str]:
 
 def tune_ray_data() -> None:
     """Ray Data's own progress bars off (the stages draw theirs) and block counts that fit the cluster."""
-    import ray
     from ray.data import DataContext
 
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.enable_rich_progress_bars = False
     # The default of 200 blocks makes 200 tasks of a small corpus; large ones are split by block size anyway.
-    parallelism = max(8, 2 * int(ray.cluster_resources().get("CPU", 1)))
+    parallelism = max(8, 2 * int(living("CPU")))
     context.read_op_min_num_blocks = parallelism
     context.default_hash_shuffle_parallelism = parallelism
 
 
-def living_nodes() -> list[dict[str, float]]:
-    """Resources of each living node of the cluster, as ``{"CPU": 4.0, "GPU": 1.0}``."""
+def run_nodes() -> list[dict[str, Any]]:
+    """What Ray tells of each living node that the run keeps to: all nodes, where it has no labels."""
     import ray
 
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    labels = run_labels()
+    return [node for node in ray.nodes() if node["Alive"] and has_labels(node.get("Labels") or {}, labels)]
+
+
+def living_nodes() -> list[dict[str, float]]:
+    """Resources of each living node that the run keeps to, as ``{"CPU": 4.0, "GPU": 1.0}``."""
+    return [node["Resources"] for node in run_nodes()]
+
+
+def living(resource: str) -> float:
+    """How much of a resource, ``CPU`` or ``GPU``, these nodes have together."""
+    return sum(node.get(resource, 0.0) for node in living_nodes())
 
 
 def may_grow() -> bool:

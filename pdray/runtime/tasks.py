@@ -13,6 +13,8 @@ from pdray.errors import user_errors
 
 if TYPE_CHECKING:
     from pdray.progress import Counted, Progress
+from pdray.runtime.labels import remote
+from pdray.runtime.session import living
 from pdray.shards import Outcome, deadline, error_text
 from pdray.watchdog import TASK
 
@@ -72,9 +74,7 @@ def _named(shards: list[int]) -> str:
 
 def num_tasks() -> int:
     """Tasks that keep the cluster busy to the end without costing much themselves."""
-    import ray
-
-    return max(1, TASKS_PER_CPU * int(ray.cluster_resources().get("CPU", 1)))
+    return max(1, TASKS_PER_CPU * int(living("CPU")))
 
 
 def finished(
@@ -104,7 +104,7 @@ def finished(
     import ray
 
     options: dict[str, Any] = {"num_cpus": num_cpus, "num_gpus": num_gpus} | ({"max_calls": 1} if alone else {})
-    task = ray.remote(max_retries=RETRIES, retry_exceptions=[OSError], **options)(_call)
+    task = remote(_call, max_retries=RETRIES, retry_exceptions=[OSError], **options)
     running: dict[Any, tuple[Any, ...]] = {}
 
     def next_ready() -> tuple[tuple[Any, ...], Any]:

@@ -14,6 +14,7 @@ from pdray.engines.parity import Figures, compare, require_parity, take_sample
 from pdray.engines.pool import reference_of
 from pdray.engines.shards import PassResult, TextPass
 from pdray.errors import UserError
+from pdray.runtime import remote
 from pdray.schema import FEATURES, TEXTS
 from pdray.scoring.features import KnownRewards, WithFeatures
 from pdray.shards import Outcome, ShardedFolder, deadline, error_text, run_rounds
@@ -51,7 +52,7 @@ def _rewards_of(sample: pa.Table, known: KnownRewards) -> np.ndarray:
     import ray
 
     shards, rows = sample["shard"].to_numpy(), sample["row"].to_numpy()
-    task = ray.remote(num_cpus=0.1)(_rewards_at)
+    task = remote(_rewards_at, num_cpus=0.1)
     distinct = np.unique(shards).tolist()
     parts = ray.get([task.remote(known, shard, rows[shards == shard]) for shard in distinct])
     rewards = np.empty((len(rows), parts[0].shape[1]), np.float32)
@@ -75,7 +76,7 @@ def run_known(text_pass: TextPass, width: int, note: Callable[[str], None]) -> P
     """
     import ray
 
-    task = ray.remote(num_cpus=1, max_retries=TASK_RETRIES)(_write)
+    task = remote(_write, num_cpus=1, max_retries=TASK_RETRIES)
 
     def attempt(shards: Sequence[int]) -> Iterator[Outcome]:
         pending = [task.remote(text_pass, width, shard) for shard in shards]

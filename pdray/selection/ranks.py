@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from pdray.errors import user_errors
+from pdray.runtime import remote
 from pdray.runtime.tasks import RETRIES, finished, shard_groups
 from pdray.schema import RANKED
 from pdray.selection.cut import Cut, GroupCuts
@@ -52,11 +53,11 @@ def sorted_pairs(order: Ordering, cut: Cut | GroupCuts | None = None) -> list[So
     import ray
     from ray.data import from_arrow_refs
 
-    narrow = ray.remote(max_retries=RETRIES, retry_exceptions=[OSError])(_narrow)
+    narrow = remote(_narrow, max_retries=RETRIES, retry_exceptions=[OSError])
     with user_errors():
         dataset = from_arrow_refs([narrow.remote(order, cut, group) for group in shard_groups(order.num_shards)])
         refs = dataset.sort([KEY, TIE_BREAK]).materialize().to_arrow_refs()
-        ends = ray.get([ray.remote(max_retries=RETRIES)(_ends).remote(ref) for ref in refs])
+        ends = ray.get([remote(_ends, max_retries=RETRIES).remote(ref) for ref in refs])
     filled = sorted((first, last, rows, i) for i, (first, last, rows) in enumerate(ends) if rows)
     blocks, offset = [], 0
     for (_first, last, rows, i), following in zip(filled, [*filled[1:], None], strict=True):
@@ -71,7 +72,7 @@ def cut_by_position(blocks: list[SortedBlock], wanted: int) -> Cut:
     import ray
 
     block = next(block for block in blocks if block.offset < wanted <= block.offset + block.rows)
-    key, last_id = ray.get(ray.remote(max_retries=RETRIES)(_row).remote(block.ref, wanted - 1 - block.offset))
+    key, last_id = ray.get(remote(_row, max_retries=RETRIES).remote(block.ref, wanted - 1 - block.offset))
     return Cut(int(ordered_bits(np.array([key]))[0]), last_id)
 
 

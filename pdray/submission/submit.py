@@ -22,6 +22,9 @@ from pdray.submission import jobs
 from pdray.submission.api import CLIENT_ERRORS, connect, in_one_line, plain_address
 from pdray.submission.shipment import Shipment
 
+# A driver that reserves nothing is started on the head.
+RESERVES = {"entrypoint_num_cpus", "entrypoint_memory"}
+
 
 @dataclass(frozen=True)
 class Job:
@@ -95,6 +98,8 @@ def submit(
     submission_id = f"{jobs.PREFIX}{time.strftime('%Y%m%d-%H%M%S')}-{os.urandom(3).hex()}"
     with tempfile.TemporaryDirectory(prefix="pdray-") as scratch:
         words = (shipment or Shipment()).words(Path(scratch))
+        if run.cluster.labels and RESERVES & words.keys():
+            words["entrypoint_label_selector"] = run.cluster.labels
         client, address = connect(address)
         _submit_job(client, address, _write_resolved(run, submission_id), submission_id, words)
     return Job(submission_id, address)

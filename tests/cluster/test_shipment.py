@@ -100,13 +100,17 @@ def test_submitted_from_python(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, 
         "run": str(tmp_path / "run"),
         "corpus": {"path": str(tmp_path / "p.jsonl")},
         "proxies": {"base_model": str(tmp_path)},
+        "cluster": {"labels": {"pool": "team-a"}},
     }
     job = pdray.submit(config, "http://head:8265", ["seed=7"], pdray.Shipment(str(project), driver_cpus=1))
     (words,) = taken
     assert (job.name, job.address) == (words["submission_id"], "http://head:8265")
     assert words["runtime_env"]["working_dir"] == str(project) and words["entrypoint_num_cpus"] == 1
+    assert words["entrypoint_label_selector"] == {"pool": "team-a"}, "what it reserves is on the run's nodes"
     written = Path(words["entrypoint"].removeprefix("python -m pdray run "))
     assert written.parent == tmp_path / "run" / "submitted" and "seed: 7\n" in written.read_text()
+    pdray.submit(config, "http://head:8265")
+    assert "entrypoint_label_selector" not in taken[1], "a driver that reserves nothing starts on the head"
 
 
 def test_the_command_line_says_what_goes_along(monkeypatch: pytest.MonkeyPatch) -> None:

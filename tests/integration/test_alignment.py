@@ -312,6 +312,7 @@ def test_killed_driver_and_killed_worker_resume_with_the_workers_there_are(
     assert result.metrics["steps"] == STEPS
     assert [entry["step"] for entry in read_entries(folder) if "loss" in entry] == list(range(1, STEPS + 1))
     assert result.metrics["num_workers"] == 1
+    assert 1 < result.metrics["worker_start_seconds"] < 240, "processes that import torch start no sooner"
     assert read_losses(folder) == pytest.approx(read_losses(trained["zero2"]), abs=1e-4)
     assert result.metrics["first_loss"] == pytest.approx(math.log(2), abs=1e-6)
     assert (result.rows_in, result.rows_out, result.dropped) == (PAIRS, PAIRS, {})
@@ -322,6 +323,7 @@ def test_killed_driver_and_killed_worker_resume_with_the_workers_there_are(
     start = time.monotonic()
     again = stage.run(ctx)
     assert again.metrics["resumed_from_step"] == STEPS
+    assert again.metrics["worker_start_seconds"] is None
     assert time.monotonic() - start < 5, "a finished training was started again"
 
 

@@ -80,7 +80,17 @@ def test_living_nodes_are_asked_of_the_dashboard(dashboard: tuple[str, dict[str,
     listed = [("ALIVE", node("H100", 8)), ("ALIVE", node("H100", 8)), ("DEAD", node("H100", 8))]
     rows = [{"state": state, "resources_total": resources} for state, resources in listed]
     answers["/api/v0/nodes"] = {"data": {"result": {"result": rows}}}
-    assert cluster_hardware(address).gpus == 16
+    assert cluster_hardware(address, {}).gpus == 16
+
+
+def test_nodes_without_the_labels_of_the_run_are_not_counted(dashboard: tuple[str, dict[str, Any]]) -> None:
+    address, answers = dashboard
+    listed = [{"pool": "a"}, {"pool": "b"}, {}, None]
+    rows = [{"state": "ALIVE", "resources_total": node("H100", 8), "labels": labels} for labels in listed]
+    answers["/api/v0/nodes"] = {"data": {"result": {"result": rows}}}
+    assert cluster_hardware(address, {"pool": "a"}).gpus == 8
+    with pytest.raises(UserError, match=r"cluster.labels is pool=c, and none of 4 node\(s\) of http.* with --on"):
+        cluster_hardware(address, {"pool": "c"})
 
 
 def test_what_does_not_answer_so_is_one_sentence(
@@ -88,12 +98,12 @@ def test_what_does_not_answer_so_is_one_sentence(
 ) -> None:
     address, answers = dashboard
     with pytest.raises(UserError, match=r"does not list its nodes \(HTTPError\); say what it has with --on"):
-        cluster_hardware(address)
+        cluster_hardware(address, {})
     answers["/api/v0/nodes"] = {"data": None}
     with pytest.raises(UserError, match=r"does not list its nodes \(TypeError\)"):
-        cluster_hardware(address)
+        cluster_hardware(address, {})
     with pytest.raises(UserError, match="must be the head's jobs API"):
-        cluster_hardware("127.0.0.1:6379")
+        cluster_hardware("127.0.0.1:6379", {})
     monkeypatch.setenv("RAY_AUTH_TOKEN", "y")
     with pytest.raises(UserError, match="refuses the token"):
-        cluster_hardware(address)
+        cluster_hardware(address, {})
