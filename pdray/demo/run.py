@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from pdray.api import Run
-from pdray.demo.corpus import CONFLICT_SHARE, make_pairs
+from pdray.demo.world import CONFLICT_SHARE, make_pairs
 from pdray.storage import StoragePath
 from pdray.store import RunStore
 from pdray.summary import summarise
