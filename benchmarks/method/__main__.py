@@ -27,7 +27,6 @@ from benchmarks.method.lab import Lab, Setting, Size
 from benchmarks.method.report import rows_of, verdicts
 from benchmarks.method.shape import claims
 from pdray.demo import world
-from pdray.demo.dpo import quiet
 from pdray.hashing import digest
 
 # What most of the paper's lines are about comes first.
@@ -115,6 +114,18 @@ def config_of(size: Size) -> dict[str, Any]:
             "bayes_accuracy": round(world.bayes_accuracy(), 4),
         },
     }
+
+
+def quiet() -> None:
+    """One thread; warnings and progress bars off."""
+    import datasets
+    import torch
+    import transformers
+
+    torch.set_num_threads(1)
+    datasets.disable_progress_bars()
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
 
 
 if __name__ == "__main__":

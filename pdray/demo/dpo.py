@@ -134,15 +134,3 @@ def sample(policy: Path, prompts: list[str], seed: int) -> list[str]:
         )
     responses: list[str] = tokenizer.batch_decode(texts[:, ids.shape[1] :], skip_special_tokens=True)
     return responses
-
-
-def quiet() -> None:
-    """One thread; warnings and progress bars off."""
-    import datasets
-    import torch
-    import transformers
-
-    torch.set_num_threads(1)
-    datasets.disable_progress_bars()
-    transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
+from pdray.demo.models import build_models
+from pdray.demo.words import vocabulary
+from pdray.demo.world import make_pairs
 from pdray.responses import prompt_ids, text_ids
 
 IGNORED = -100  # a label that the loss leaves out
+PAIRS, SEED = 1600, 1000  # of another corpus than the demo's
+
+
+def make_models(inputs: Path) -> None:
+    """Write the demo's models: ``proxy-base``, and ``policy`` with its start, for DPO on noise would make noise.
+
+    Args:
+        inputs: folder of the demo's inputs.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        build_models(vocabulary(), inputs / "proxy-base", Path(scratch))
+        train_sft(Path(scratch), inputs / "policy", make_pairs(PAIRS, seed=SEED), epochs=4, learning_rate=3e-3, seed=0)
 
 
 def train_sft(
@@ -16,7 +32,7 @@ def train_sft(
     """Train a policy to say the chosen responses, by the next token's log-likelihood over the response.
 
     Args:
-        base: model folder with random weights; may be ``folder``.
+        base: model folder with random weights.
         folder: where the trained policy goes.
         pairs: with ``prompt`` and ``chosen``.
         epochs: passes over the pairs.
