@@ -41,6 +41,8 @@ def carried_out(work: Callable[[Job], Result], jobs: Sequence[Job], log: Path) -
                 yield done.next(LIMIT)
             except multiprocessing.TimeoutError:
                 raise RuntimeError(f"nothing was done for {LIMIT:.0f} s; {log} may say why") from None
+        pool.close()  # ended by force, they would leave semaphores, of which Python warns
+        pool.join()
 
 
 def _begin(log: str) -> None:

@@ -61,7 +61,7 @@ def train_sft(
     trainer = Trainer(
         model,
         TrainingArguments(
-            output_dir=str(folder / "trainer"),
+            output_dir=str(base / "trainer"),
             num_train_epochs=epochs,
             per_device_train_batch_size=32,
             learning_rate=learning_rate,
