@@ -89,7 +89,7 @@ class GpuMeter(threading.Thread):
 
 def make_pairs(form: Form) -> list[dict[str, str]]:
     """Pairs of the two aspects, each of several of the demo's joined."""
-    from pdray.demo.corpus import make_pairs as demo_pairs
+    from pdray.demo.world import make_pairs as demo_pairs
 
     made: list[dict[str, str]] = []
     single = demo_pairs(4 * form.pairs * form.joined // 2 + 400)

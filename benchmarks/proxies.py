@@ -32,8 +32,8 @@ from benchmarks.proxy_heads import auroc
 from pdray.config import ProxiesConfig
 from pdray.corpus.conflict import conflicts
 from pdray.corpus.rows import draw_pair
-from pdray.demo.corpus import make_pairs
 from pdray.demo.models import build_models
+from pdray.demo.world import make_pairs
 from pdray.engines.encode import ModelEncoder
 from pdray.engines.engine import EngineOptions, load_engine
 from pdray.hashing import hash64

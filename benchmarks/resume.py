@@ -28,7 +28,8 @@ import yaml
 
 from benchmarks.common import write_result
 from benchmarks.scoring_data import make_models
-from pdray.demo.corpus import ASPECTS, make_pairs
+from pdray.demo.words import ASPECTS
+from pdray.demo.world import make_pairs
 from pdray.shards import MARKERS
 from pdray.storage import StoragePath
 

@@ -47,7 +47,7 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
         name = args.data.name if args.data else "demo"
-        args.data = args.data or make_data(Path(scratch) / "demo.parquet", args.prompts)
+        args.data = args.data or make_data(Path(scratch) / "demo.parquet")
         models = make_models(args.model, Path(scratch) / "models", max(args.kappa))
         for kappa in args.kappa:
             for repetition in args.repetition:

@@ -24,6 +24,7 @@ from pdray.texts import text_tables
 ASPECTS = ["coherence", "consistency", "fluency", "relevance"]
 TEXTS_PER_PROMPT = 16
 TEXTS_PER_SHARD = 2048
+MOST_PROMPTS = 768  # of the demo, each with twice as many responses as are taken of it, on the mean
 FINGERPRINT = "benchmark"
 
 
@@ -36,12 +37,12 @@ def partners(count: int, repetition: int) -> list[tuple[int, int]]:
     return half + ring if repetition == 3 else list(combinations(range(count), 2))
 
 
-def make_data(path: Path, prompts: int) -> Path:
-    """Write the demo's responses, enough for so many prompts, as a file that :func:`make_corpus` reads."""
-    from pdray.demo.corpus import make_pairs
+def make_data(path: Path) -> Path:
+    """Write the demo's responses, enough for most of its prompts, as a file that :func:`make_corpus` reads."""
+    from pdray.demo.world import make_pairs
 
     columns = {"prompt": "prompt", "chosen": "response_a", "rejected": "response_b"}
-    pairs = [{name: pair[key] for key, name in columns.items()} for pair in make_pairs(40 * max(prompts, 36))]
+    pairs = [{name: pair[key] for key, name in columns.items()} for pair in make_pairs(TEXTS_PER_PROMPT * MOST_PROMPTS)]
     pq.write_table(pa.Table.from_pylist(pairs), path)
     return path
 

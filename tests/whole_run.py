@@ -51,8 +51,9 @@ class WholeRun:
 
 def write_small_config(folder: Path) -> Path:
     """The YAML of a whole small run: 120 pairs of two aspects, models built on the spot."""
-    from pdray.demo.corpus import ASPECTS, make_pairs
     from pdray.demo.models import build_models
+    from pdray.demo.words import ASPECTS
+    from pdray.demo.world import make_pairs
 
     pairs = [pair for pair in make_pairs(num_pairs=240) if pair["aspect"] in ASPECTS[:2]]
     corpus = folder / "corpus.jsonl"

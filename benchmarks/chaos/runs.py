@@ -15,8 +15,9 @@ from typing import Any
 
 import yaml
 
-from pdray.demo.corpus import ASPECTS, make_pairs
 from pdray.demo.models import build_models
+from pdray.demo.words import ASPECTS
+from pdray.demo.world import make_pairs
 from pdray.shards import MARKERS
 from pdray.storage import StoragePath
 

@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import write_result
-from benchmarks.method import world
 from benchmarks.method.lab import Lab, Setting, Size
 from benchmarks.method.report import rows_of, verdicts
 from benchmarks.method.shape import claims
+from pdray.demo import world
 from pdray.hashing import digest
 
 # What most of the paper's lines are about comes first.

@@ -13,14 +13,18 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common import load_average
-from benchmarks.method import evaluation, world
-from benchmarks.method.models import MAX_TOKENS, POLICY_SIZE, build_model, train_sft
+from benchmarks.method.evaluation import wins
+from benchmarks.method.models import POLICY_SIZE, build_model
 from benchmarks.method.selection import PairColumns, select
-from benchmarks.method.training import PAIRS_PER_STEP, Training, encode, swap, train, with_terms
+from benchmarks.method.training import swap, with_terms
 from benchmarks.proxies import World
 from benchmarks.proxy_heads import auroc
 from pdray.config import ProxiesConfig
 from pdray.corpus.conflict import conflicts
+from pdray.demo import world
+from pdray.demo.dpo import MAX_TOKENS, PAIRS_PER_STEP, Training, encode, log_probabilities, sample, train
+from pdray.demo.sft import train_sft
+from pdray.demo.words import ASPECTS, true_reward
 from pdray.evaluation.accuracy import implicit_margins, is_right
 from pdray.storage import StoragePath
 
@@ -29,7 +33,7 @@ DFPO, SFT = "dfpo", "sft"
 OF_PROXIES = ("pd", "pd_high", "pd_mid", DFPO)
 SFT_LEVEL = 0.2  # of the corpus whose chosen responses SFT learns
 OTHER_SEED = 1000  # more than a seed: another corpus, other draws
-SPANS = np.full(len(world.ASPECTS), world.RATINGS - 1.0)
+SPANS = np.full(len(ASPECTS), world.RATINGS - 1.0)
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,9 @@ class Lab:
     @cached_property
     def pairs(self) -> list[dict[str, Any]]:
         """The corpus."""
-        return world.make_pairs(self.size.pairs, self.level, self.seed)
+        pairs = world.make_pairs(self.size.pairs, self.level, self.seed)
+        # Random draws go by the id; these are the ids that the results were made with.
+        return [pair | {"pair_id": f"pair-{index:05}"} for index, pair in enumerate(pairs)]
 
     @cached_property
     def held_out(self) -> list[dict[str, Any]]:
@@ -110,7 +116,8 @@ class Lab:
             shutil.rmtree(unfinished, ignore_errors=True)
             base = build_model(unfinished / "base", POLICY_SIZE, self.seed)
             pairs = world.make_pairs(self.size.pairs, SFT_LEVEL, self.seed + OTHER_SEED)
-            train_sft(base, unfinished, pairs, self.size.sft_epochs, self.size.sft_rate, self.seed)
+            losses = train_sft(base, unfinished, pairs, self.size.sft_epochs, self.size.sft_rate, self.seed)
+            print("SFT loss", losses, flush=True)
             unfinished.rename(folder)
         return folder
 
@@ -122,12 +129,12 @@ class Lab:
     @cached_property
     def said(self) -> list[str]:
         """What the SFT policy says to the held-out prompts."""
-        return evaluation.sample(self.sft, self.prompts, self.seed)
+        return sample(self.sft, self.prompts, self.seed)
 
     @cached_property
     def reference(self) -> np.ndarray:
         """What the SFT policy gives to the held-out pairs, (n, 2) float32, nats."""
-        return evaluation.log_probabilities(self.sft, self.held_out)
+        return log_probabilities(self.sft, self.held_out)
 
     @property
     def prompts(self) -> list[str]:
@@ -156,18 +163,18 @@ class Lab:
         if strategy == SFT:
             right, said = (
                 np.full(len(self.held_out), 0.5),
-                evaluation.sample(self.sft, self.prompts, self.seed + OTHER_SEED),
+                sample(self.sft, self.prompts, self.seed + OTHER_SEED),
             )
         else:
             policy = self.folder / "policy"
             facts |= self._train(strategy, setting, policy)
-            right = is_right(implicit_margins(evaluation.log_probabilities(policy, self.held_out), self.reference))
-            said = evaluation.sample(policy, self.prompts, self.seed)
+            right = is_right(implicit_margins(log_probabilities(policy, self.held_out), self.reference))
+            said = sample(policy, self.prompts, self.seed)
             shutil.rmtree(policy)
         return facts | {
             "right": right.tolist(),
-            "won": evaluation.wins(said, self.said).tolist(),
-            "reward": float(np.mean([world.true_reward(text) for text in said])),
+            "won": wins(said, self.said).tolist(),
+            "reward": float(np.mean([true_reward(text) for text in said])),
             "words": float(np.mean([len(text.split()) for text in said])),
             "load_average": load_average(),
         }
@@ -203,12 +210,11 @@ class Lab:
 
     def _columns(self, margins: np.ndarray) -> PairColumns:
         ratings = [
-            [pair[f"score_chosen.{one}"] - pair[f"score_rejected.{one}"] for one in world.ASPECTS]
-            for pair in self.pairs
+            [pair[f"score_chosen.{one}"] - pair[f"score_rejected.{one}"] for one in ASPECTS] for pair in self.pairs
         ]
         return PairColumns(
             [pair["pair_id"] for pair in self.pairs],
-            np.array([world.ASPECTS.index(pair["aspect"]) for pair in self.pairs]),
+            np.array([ASPECTS.index(pair["aspect"]) for pair in self.pairs]),
             margins,
             np.array(ratings, np.float64),
             np.array([[len(pair[f"{side}_ids"]) for pair in self.encoded] for side in ("chosen", "rejected")]),

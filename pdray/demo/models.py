@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 SPECIAL_TOKENS = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
-MAX_TOKENS = 128
+POSITIONS = 128
 
 
 def build_models(texts: Iterable[str], proxy_base: Path, policy: Path, seed: int = 0) -> None:
@@ -24,8 +24,8 @@ def build_models(texts: Iterable[str], proxy_base: Path, policy: Path, seed: int
 
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=word_tokenizer(texts), **SPECIAL_TOKENS)
     set_seed(seed)
-    for folder, layers in ((proxy_base, 2), (policy, 4)):
-        config = small_llama(tokenizer, hidden_size=128, layers=layers, positions=MAX_TOKENS)
+    for folder, size in ((proxy_base, 128), (policy, 64)):
+        config = small_llama(tokenizer, size, layers=2, positions=POSITIONS)
         LlamaForCausalLM(config).to(torch.float32).save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 

@@ -1,18 +1,18 @@
-"""The world of benchmarks/method is what it says: seeded, its conflicts exact, its words a hint, its lengths fair."""
+"""The demo's world is what it says: seeded, its conflicts exact, its words a hint, its lengths fair."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from benchmarks.method import world
 from pdray.corpus.conflict import conflicts
+from pdray.demo import words, world
 
 
 def differences(pairs: list[dict]) -> tuple[np.ndarray, np.ndarray]:
     """True rating of chosen less that of rejected, (n, κ), and the aspect that labelled each pair."""
-    gaps = [[pair[f"score_chosen.{one}"] - pair[f"score_rejected.{one}"] for one in world.ASPECTS] for pair in pairs]
-    return np.array(gaps, float), np.array([world.ASPECTS.index(pair["aspect"]) for pair in pairs])
+    gaps = [[pair[f"score_chosen.{one}"] - pair[f"score_rejected.{one}"] for one in words.ASPECTS] for pair in pairs]
+    return np.array(gaps, float), np.array([words.ASPECTS.index(pair["aspect"]) for pair in pairs])
 
 
 def test_seeded() -> None:
@@ -27,6 +27,14 @@ def test_the_level_is_exact_in_the_papers_sense(level: float) -> None:
     gaps, own = differences(world.make_pairs(1000, level, 0))
     assert conflicts(gaps, own, np.full(4, 4.0)).sum() == round(level * 1000)
     assert (np.bincount(own) == 250).all()
+
+
+def test_ids_and_sizes_are_those_that_the_demo_tells() -> None:
+    pairs = world.make_pairs()
+    assert len(pairs) == world.NUM_PAIRS == 2400
+    assert (pairs[0]["pair_id"], pairs[-1]["pair_id"]) == ("demo-00000", "demo-02399")
+    gaps, own = differences(pairs)
+    assert conflicts(gaps, own, np.full(4, 4.0)).mean() == world.CONFLICT_SHARE
 
 
 def test_annotators_slip_by_bradley_terry() -> None:
@@ -44,11 +52,11 @@ def test_words_hint_as_often_as_stated() -> None:
     pairs = world.make_pairs(3000, 0.2, 0)
     shown = {
         (aspect, side): np.array([stands_for(pair[side], aspect) for pair in pairs])
-        for aspect in world.ASPECTS
+        for aspect in words.ASPECTS
         for side in ("chosen", "rejected")
     }
     gaps, _ = differences(pairs)
-    for number, aspect in enumerate(world.ASPECTS):
+    for number, aspect in enumerate(words.ASPECTS):
         told = np.sign(shown[aspect, "chosen"] - shown[aspect, "rejected"])
         differ = gaps[:, number] != 0
         found = np.mean((told[differ] * np.sign(gaps[differ, number]) + 1) / 2)
@@ -72,28 +80,28 @@ def test_length_follows_the_label_a_little_and_not_at_all_among_the_held_out() -
 def test_held_out_pairs_have_prompts_of_their_own_and_the_better_response_first() -> None:
     pairs = world.make_held_out(700, 0)
     assert len({pair["prompt"] for pair in pairs}) == 700
-    gaps = [world.true_reward(pair["chosen"]) - world.true_reward(pair["rejected"]) for pair in pairs]
+    gaps = [words.true_reward(pair["chosen"]) - words.true_reward(pair["rejected"]) for pair in pairs]
     assert np.mean(gaps) > 0.4
 
 
 def test_the_true_reward_of_a_text() -> None:
     said = " the advice is superb . it sounds lying . the task was met . its facts are mixed . many people ask this ."
-    assert world.true_reward(said) == pytest.approx((5 + 1 + 4 + 3) / 4)
-    assert world.true_reward("") == 1.0
-    assert world.true_reward("superb useless") == pytest.approx((3 + 1 + 1 + 1) / 4)
+    assert words.true_reward(said) == pytest.approx((5 + 1 + 4 + 3) / 4)
+    assert words.true_reward("") == 1.0
+    assert words.true_reward("superb useless") == pytest.approx((3 + 1 + 1 + 1) / 4)
 
 
 def test_every_word_stands_for_one_rating_of_one_aspect_and_is_known() -> None:
-    words = [word for ratings in world.RATING_OF.values() for word in ratings]
-    assert len(words) == len(set(words)) == 80
+    rated = [word for ratings in words.RATING_OF.values() for word in ratings]
+    assert len(rated) == len(set(rated)) == 80
     pair = world.make_pairs(1, 0.0, 0)[0]
     texts = [pair[name] for name in ("prompt", "chosen", "rejected")]
-    assert {word for text in texts for word in text.split()} | set(words) <= set(world.vocabulary())
+    assert {word for text in texts for word in text.split()} | set(rated) <= set(words.vocabulary())
 
 
 def stands_for(text: str, aspect: str) -> int:
     """The rating that the text's word for an aspect stands for."""
-    (rating,) = [world.RATING_OF[aspect][word] for word in text.split() if word in world.RATING_OF[aspect]]
+    (rating,) = [words.RATING_OF[aspect][word] for word in text.split() if word in words.RATING_OF[aspect]]
     return rating
 
 

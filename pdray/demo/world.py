@@ -1,4 +1,4 @@
-"""A preference corpus whose true rewards are known, and hard: words only hint at ratings, and annotators slip.
+"""The demo's corpus: its true rewards are known, and it is hard, for words only hint at ratings and annotators slip.
 
 A response has a true rating from 1 to 5 on each of four aspects and a sentence about each. The word in it stands for
 the true rating with probability :data:`CLARITY`, else for any rating, so that the best possible reader of words tells
@@ -6,9 +6,9 @@ the better of two responses in :func:`bayes_accuracy` of the cases (83%). A pair
 ratings differ; its annotator takes the better one with the probability of Bradley-Terry, σ(:data:`CARE` × difference),
 which about 9% of the labels get wrong. In a conflict the other aspects' ratings favour the rejected response in sum
 (the paper's sense, :func:`pdray.corpus.conflict.conflicts`), in every other pair the chosen one; the number of
-conflicts is exact. Chosen responses are padded a little more often (10 points of probability, in the demo 30). Prompts
-name one of 12 topics, a reader and a manner; which response is better never depends on them, but no two held-out pairs
-have the same prompt.
+conflicts is exact. Chosen responses are padded a little more often (10 points of probability), so that length predicts
+the label without meaning anything. Prompts name one of 12 topics, a reader and a manner; which response is better never
+depends on them, but no two held-out pairs have the same prompt.
 
 Held-out pairs are labelled by the mean of all true ratings and padded without bias. Nothing is trained on them.
 
@@ -22,79 +22,37 @@ from __future__ import annotations
 
 import math
 import random
-from itertools import product
 from typing import Any
 
 import numpy as np
 
+from pdray.demo.words import ASPECTS, FILLERS, LENGTHS, READERS, SENTENCES, TOPICS, WORDS, every_prompt, prompt_of
+
+NUM_PAIRS = 2400
+CONFLICT_SHARE = 0.25
 RATINGS = 5
 CLARITY = 0.7  # of the words that stand for the true rating; the others stand for any of the five alike
 CARE = 1.5  # log-odds of the right label, per point of difference
 PADDING_ODDS = {"chosen": 0.55, "rejected": 0.45}  # of each filler
 FAIR_ODDS = 0.5
 
-# For each aspect a sentence, and for the ratings from 1 to 5 the words that stand for them.
-SENTENCES = {
-    "helpfulness": "the advice is {} .",
-    "honesty": "it sounds {} .",
-    "instruction_following": "the task was {} .",
-    "truthfulness": "its facts are {} .",
-}
-WORDS = {
-    "helpfulness": (
-        "useless pointless hopeless futile",
-        "thin vague meagre sketchy",
-        "usable passable bearable adequate",
-        "practical handy fitting helpful",
-        "superb invaluable brilliant splendid",
-    ),
-    "honesty": (
-        "deceptive boastful crooked lying",
-        "evasive slippery coy shifty",
-        "guarded neutral reserved cautious",
-        "open frank direct fair",
-        "candid upright sincere truthful",
-    ),
-    "instruction_following": (
-        "ignored refused dropped botched",
-        "misread skipped bent delayed",
-        "attempted started touched halved",
-        "followed met handled served",
-        "nailed mastered completed perfected",
-    ),
-    "truthfulness": (
-        "invented false absurd bogus",
-        "doubtful shaky dated loose",
-        "mixed uneven partial plausible",
-        "sound right solid sourced",
-        "exact verified proven precise",
-    ),
-}
-ASPECTS = tuple(sorted(WORDS))
-FILLERS = ("there is more to say .", "many people ask this .", "let us think it over .", "the subject is wide .")
-TOPICS = ("bread", "chess", "gardens", "taxes", "rivers", "music", "bikes", "stars", "maps", "tea", "clocks", "birds")
-READERS = ("children", "beginners", "experts", "teachers", "friends", "students", "parents", "neighbours")
-LENGTHS = ("briefly", "fully", "plainly", "gently", "quickly", "carefully", "again", "today")
-RATING_OF = {
-    aspect: {word: rating for rating, bank in enumerate(banks, 1) for word in bank.split()}
-    for aspect, banks in WORDS.items()
-}
 
-
-def make_pairs(num_pairs: int, level: float, seed: int) -> list[dict[str, Any]]:
+def make_pairs(
+    num_pairs: int = NUM_PAIRS, conflict_share: float = CONFLICT_SHARE, seed: int = 0
+) -> list[dict[str, Any]]:
     """The corpus.
 
     Args:
         num_pairs: how many pairs; the aspects label them in turn.
-        level: share of conflicts; their number is rounded to the nearest whole.
-        seed: the same level and seed give the same corpus.
+        conflict_share: share of planted conflicts; their number is rounded to the nearest whole.
+        seed: the same share and seed give the same corpus.
 
     Returns:
-        ``pair_id``, ``prompt``, ``chosen``, ``rejected``, ``aspect``, and ``score_chosen.<aspect>`` and
+        ``pair_id``, ``prompt``, ``chosen``, ``rejected``, ``aspect``, ``source``, and ``score_chosen.<aspect>`` and
         ``score_rejected.<aspect>``, the true ratings.
     """
-    rng = random.Random(f"pairs {level} {seed}")
-    planted = [index < round(level * num_pairs) for index in range(num_pairs)]
+    rng = random.Random(f"pairs {conflict_share} {seed}")  # noqa: S311 - a seeded world
+    planted = [index < round(conflict_share * num_pairs) for index in range(num_pairs)]
     rng.shuffle(planted)
     return [_pair(rng, index, conflict) for index, conflict in enumerate(planted)]
 
@@ -109,19 +67,8 @@ def make_held_out(num_pairs: int, seed: int) -> list[dict[str, Any]]:
     Returns:
         ``prompt``, ``chosen``, ``rejected``.
     """
-    rng = random.Random(f"held out {seed}")
-    prompts = [_prompt(*words) for words in product(TOPICS, READERS, LENGTHS)]
-    return [_held_out_pair(rng, prompt) for prompt in rng.sample(prompts, num_pairs)]
-
-
-def true_reward(response: str) -> float:
-    """Mean over the aspects of the rating that a response's words stand for, in [1, 5].
-
-    An aspect of which it says nothing rates 1; one of which it speaks twice, the mean.
-    """
-    words = response.split()
-    found = [[ratings[word] for word in words if word in ratings] for ratings in RATING_OF.values()]
-    return float(np.mean([np.mean(one) if one else 1.0 for one in found]))
+    rng = random.Random(f"held out {seed}")  # noqa: S311 - a seeded world
+    return [_held_out_pair(rng, prompt) for prompt in rng.sample(every_prompt(), num_pairs)]
 
 
 def bayes_accuracy() -> float:
@@ -130,13 +77,6 @@ def bayes_accuracy() -> float:
     joint = np.einsum("aw,bv->abwv", likelihood, likelihood) / RATINGS**2
     better, worse = (np.einsum("ab,abwv->wv", side, joint) for side in (np.tri(RATINGS, k=-1), np.tri(RATINGS, k=-1).T))
     return float(np.maximum(better, worse).sum() / (better + worse).sum())
-
-
-def vocabulary() -> list[str]:
-    """Every word of the world, sorted."""
-    texts = [*SENTENCES.values(), *FILLERS, *(bank for banks in WORDS.values() for bank in banks)]
-    texts += [_prompt(*words) for words in product(TOPICS, READERS, LENGTHS)]
-    return sorted({word for text in texts for word in text.split()} - {"{}"})
 
 
 def _pair(rng: random.Random, index: int, conflict: bool) -> dict[str, Any]:
@@ -149,13 +89,14 @@ def _pair(rng: random.Random, index: int, conflict: bool) -> dict[str, Any]:
         labelled = rng.random() < 1 / (1 + math.exp(-CARE * own))
         if own and labelled and (others < 0 if conflict else others > 0):
             break
-    prompt = _prompt(rng.choice(TOPICS), rng.choice(READERS), rng.choice(LENGTHS))
+    prompt = prompt_of(rng.choice(TOPICS), rng.choice(READERS), rng.choice(LENGTHS))
     return {
-        "pair_id": f"pair-{index:05}",
+        "pair_id": f"demo-{index:05}",
         "prompt": prompt,
         "chosen": _response(rng, chosen, PADDING_ODDS["chosen"]),
         "rejected": _response(rng, rejected, PADDING_ODDS["rejected"]),
         "aspect": aspect,
+        "source": "pdray demo",
         **{f"score_chosen.{name}": rating for name, rating in chosen.items()},
         **{f"score_rejected.{name}": rating for name, rating in rejected.items()},
     }
@@ -172,10 +113,6 @@ def _held_out_pair(rng: random.Random, prompt: str) -> dict[str, Any]:
 
 def _ratings(rng: random.Random) -> dict[str, int]:
     return {name: rng.randint(1, RATINGS) for name in ASPECTS}
-
-
-def _prompt(topic: str, reader: str, length: str) -> str:
-    return f"explain {topic} to {reader} {length} ?"
 
 
 def _response(rng: random.Random, ratings: dict[str, int], padding_odds: float) -> str:
