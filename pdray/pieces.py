@@ -5,7 +5,7 @@ Tables and data sets go through the passes of the selection stage, a block stand
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -62,7 +62,8 @@ def preference_divergence(margins: Any, own: Any = None, gamma: float = 0.9, wei
         and again when it is consumed.
 
     Raises:
-        UserError: shapes or columns that do not fit, or a gamma outside (0, 1].
+        UserError: shapes or columns that do not fit, a gamma outside (0, 1], or weights that are not one number of 0 or
+            more for each aspect.
     """
     if not 0 < gamma <= 1:
         raise UserError(f"gamma is {gamma:g}, but has to be a quantile, above 0 and at most 1")
@@ -73,12 +74,15 @@ def preference_divergence(margins: Any, own: Any = None, gamma: float = 0.9, wei
         raise UserError(f"margins of shape {values.shape} and own of shape {labels.shape}; (n, κ) and (n,) are needed")
     if len(labels) and not 0 <= labels.min() <= labels.max() < values.shape[1]:
         raise UserError(f"own holds {labels.min()} to {labels.max()}, but there are {values.shape[1]} aspects, from 0")
+    each = None if weights is None else _weights(weights)
+    if each is not None and len(each) != values.shape[1]:
+        raise UserError(f"weights holds {len(each)} numbers for {values.shape[1]} aspects; one for each is needed")
     scaled = []
     for aspect in range(values.shape[1]):
         sizes = np.sort(np.abs(values[(labels != aspect) & np.isfinite(values[:, aspect]), aspect]))
         quantile = float(sizes[equations.quantile_rank(gamma, len(sizes)) - 1]) if len(sizes) else float("nan")
         scaled.append(equations.scale_margins(values[:, aspect], quantile))
-    return equations.preference_divergence(np.stack(scaled, axis=1), labels, weights)
+    return equations.preference_divergence(np.stack(scaled, axis=1), labels, each)
 
 
 @overload
@@ -127,7 +131,7 @@ def _of_pairs(pairs: Any, own: Any, gamma: float, weights: Any) -> Any:
         raise UserError(f"the pairs have a column {PD} already; drop it, and it is made anew")
     if others := sorted(set(weights or {}) - set(aspects)):
         raise UserError(f"weights names {others[0]}, but there are margins of {', '.join(aspects)} only")
-    each = [float(weights.get(aspect, 1.0)) for aspect in aspects] if weights else None
+    each = _weights(weights.get(aspect, 1.0) for aspect in aspects) if weights else None
     blocks, _, run = _blocks(pairs, [ASPECT, *columns])
     quantiles = absolute_quantiles(BlockMargins(blocks, aspects), gamma, run)
     if isinstance(pairs, pa.Table):
@@ -153,6 +157,13 @@ def _kept(pairs: Any, pair_ids: Any, budget: float) -> Any:
     if isinstance(pairs, pa.Table):
         return kept_of(pairs, cut)
     return pairs.map_batches(kept_of, batch_format="pyarrow", fn_kwargs={"cut": cut})
+
+
+def _weights(numbers: Iterable[float]) -> list[float]:
+    found = [float(number) for number in numbers]
+    if wrong := [number for number in found if not 0 <= number < np.inf]:
+        raise UserError(f"weights holds {wrong[0]:g}, but has to hold numbers of 0 or more")
+    return found
 
 
 def _is_dataset(pairs: Any) -> bool:

@@ -7,13 +7,17 @@ rest, among them ``OTEL_EXPORTER_OTLP_HEADERS``, which nothing here reads or rep
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from pdray.errors import reason
+
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 FLUSH_MILLISECONDS = 10_000
+HEADERS_LOGGER = "opentelemetry.util.re"  # which warns of a header that it cannot read, and quotes it
 
 Attribute = str | int | float
 _tracers: list[Any] = []
@@ -62,9 +66,19 @@ def _provider(note: Callable[[str], None]) -> Any:
         note(f"no traces: {ENDPOINTS[0]} is set, but OpenTelemetry is not installed; pip install 'pdray[otel]'")
         return None
     service = {} if os.environ.get("OTEL_SERVICE_NAME") else {"service.name": "pdray"}
-    provider = TracerProvider(resource=Resource.create(service), shutdown_on_exit=False)
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    logging.getLogger(HEADERS_LOGGER).addFilter(_without_values)
+    try:
+        provider = TracerProvider(resource=Resource.create(service), shutdown_on_exit=False)
+        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    except (ValueError, RuntimeError) as error:
+        note(f"no traces: OpenTelemetry refuses its settings ({reason(error)}); correct the OTEL_ variables")
+        return None
     return provider
+
+
+def _without_values(record: logging.LogRecord) -> bool:
+    record.args = ("(not shown)",)
+    return True
 
 
 @contextlib.contextmanager

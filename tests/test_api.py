@@ -36,6 +36,13 @@ def test_nan_is_never_selected_and_ties_go_by_id() -> None:
     kept = pdray.select(np.array([np.nan, 0.0, 0.0, 0.0]), ["a", "z", "é", "b"], 1.0)
     assert kept.tolist() == [False, True, True, True]
     assert pdray.select(np.array([0.0, 0.0, 0.0]), ["z", "é", "b"], 0.7).tolist() == [True, False, True]
+    assert pdray.select(np.array([-np.inf, 0.0]), ["a", "b"], 1.0).tolist() == [False, True]
+    assert pdray.select(np.array([np.nan, 0.0, 0.0, 0.0]), ["a", "b", "c", "d"], 0.5).sum() == 2  # of all four
+
+
+def test_an_aspect_of_weight_zero_does_not_count() -> None:
+    found = pdray.preference_divergence(np.array([[1.0, -1.0], [1.0, np.nan]]), np.array([0, 1]), weights=[0, 1])
+    assert found.tolist() == [1.0, 0.0]
 
 
 def test_shapes_that_do_not_fit_are_refused() -> None:
@@ -43,8 +50,17 @@ def test_shapes_that_do_not_fit_are_refused() -> None:
         pdray.preference_divergence(np.zeros(3), np.zeros(3, int))
     with pytest.raises(UserError, match="own holds 0 to 2, but there are 2 aspects, from 0"):
         pdray.preference_divergence(np.zeros((2, 2)), np.array([0, 2]))
+    with pytest.raises(UserError, match="own holds -1 to 1, but there are 2 aspects, from 0"):
+        pdray.preference_divergence(np.zeros((2, 2)), np.array([-1, 1]))
     with pytest.raises(UserError, match=r"divergence of shape \(2,\) for 1 ids"):
         pdray.select(np.zeros(2), ["a"], 0.5)
+    wrong = {(1.0,): "1 numbers for 2 aspects", (1.0, -1.0): "-1, but has to", (1.0, np.nan): "nan, but has to"}
+    for weights, words in wrong.items():
+        with pytest.raises(UserError, match=f"weights holds {words}"):
+            pdray.preference_divergence(np.zeros((2, 2)), np.array([0, 1]), weights=weights)
+    for gamma in (0.0, 1.5, np.nan):
+        with pytest.raises(UserError, match=f"gamma is {gamma:g}, but has to be a quantile"):
+            pdray.preference_divergence(np.zeros((2, 2)), np.array([0, 1]), gamma)
 
 
 def test_a_run_is_planned_from_a_file_a_mapping_or_a_config(small_run_config: Path) -> None:

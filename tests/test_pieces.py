@@ -42,7 +42,9 @@ def test_a_table_gets_the_divergence_of_the_stage(columns: Callable[[Case], pa.T
     found = pdray.preference_divergence(columns(case))
     assert found.column_names == [*columns(case).column_names, "pd"]
     np.testing.assert_array_equal(found["pd"].to_numpy(), divergence(case))
-    weights = {"a": 0.5, "c": 2.0}
+    whole = pdray.preference_divergence(columns(case), gamma=1.0)
+    np.testing.assert_array_equal(whole["pd"].to_numpy(), divergence(case, 1.0))
+    weights = {"a": 0.5, "b": 0.0, "c": 2.0}
     weighted = pdray.preference_divergence(columns(case), gamma=0.5, weights=weights)
     np.testing.assert_array_equal(weighted["pd"].to_numpy(), divergence(case, 0.5, weights))
 
@@ -53,6 +55,20 @@ def test_a_table_keeps_the_pairs_of_the_stage_in_its_order() -> None:
     wanted = {pair_id for _, pair_id, _ in by_hand(case)}
     assert kept["pair_id"].to_pylist() == [pair_id for pair_id in case.ids if pair_id in wanted]
     assert "reward_chosen.a" in kept.column_names
+
+
+@pytest.mark.parametrize("columns", [scored, with_margins])
+def test_a_table_and_an_array_agree_to_the_last_digit(columns: Callable[[Case], pa.Table]) -> None:
+    case = without_lengths(rows=200)
+    case.rewards = np.random.default_rng(0).normal(size=case.rewards.shape).astype(np.float32)
+    found = pdray.preference_divergence(columns(case), gamma=0.8)["pd"].to_numpy()
+    margins = case.rewards[:, 0].astype(float) - case.rewards[:, 1]
+    np.testing.assert_array_equal(found, pdray.preference_divergence(margins, case.own, 0.8))
+
+
+def test_both_zeros_are_one_and_their_ties_go_by_id() -> None:
+    pairs = pa.table({"pair_id": ["b", "a"], "pd": [-0.0, 0.0]})
+    assert pdray.select(pairs, budget=0.5)["pair_id"].to_pylist() == ["a"]
 
 
 def test_ids_may_be_numbers_and_there_may_be_fewer_finite_pairs_than_asked_for() -> None:
@@ -90,14 +106,20 @@ def test_what_does_not_fit_a_table_is_refused() -> None:
     pairs = with_margins(without_lengths(rows=9))
     with pytest.raises(UserError, match="own is for arrays; the labels of a table or a data set are its column aspect"):
         pdray.preference_divergence(pairs, np.zeros(9))  # type: ignore[call-overload]
+    without = scored(without_lengths(rows=90)).drop_columns("reward_rejected.c")
+    with pytest.raises(UserError, match="a pair has the aspect 'c', but there are margins of a, b only"):
+        pdray.preference_divergence(without)
     with pytest.raises(UserError, match="weights names d, but there are margins of a, b, c only"):
         pdray.preference_divergence(pairs, weights={"d": 1.0})
+    with pytest.raises(UserError, match="weights holds inf, but has to hold numbers of 0 or more"):
+        pdray.preference_divergence(pairs, weights={"a": float("inf")})
     with pytest.raises(UserError, match="the pairs have no column pd; they have pair_id, aspect"):
         pdray.select(pairs, budget=0.5)
     with pytest.raises(UserError, match="pair_ids is for arrays"):
         pdray.select(pairs, ["a"], 0.5)  # type: ignore[call-overload]
-    with pytest.raises(UserError, match="budget is 30, but has to be a share"):
-        pdray.select(pairs, budget=30)
+    for budget in (0, 30):
+        with pytest.raises(UserError, match=f"budget is {budget}, but has to be a share"):
+            pdray.select(pairs, budget=budget)
     twice = pa.table({"pair_id": ["a", "a", "b"], "pd": [0.0, 0.0, 0.0]})
     with pytest.raises(UserError, match="2 pairs would be kept in place of 1, because a pair_id stands there twice"):
         pdray.select(twice, budget=0.34)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +116,7 @@ def test_each_round_reads_with_the_policy_of_the_one_before(tmp_path: Path, capf
         assert {name: one["status"] for name, one in found.items()} == dict.fromkeys(found, "complete")
         assert weight(str(next(folder.glob("alignment-*/policy")))) == number
         assert (folder / "shared").resolve() == tmp_path / "run" / "shared"
+        assert json.loads((folder / "run.json").read_bytes())["config"]["rounds"] == 1
     whole = summarise(str(tmp_path / "run"))
     assert whole["rounds"] == ["rounds/01", "rounds/02", "rounds/03"]
     last = f"pdray show {tmp_path}/run/rounds/03 tells the last"
@@ -140,12 +143,31 @@ def test_a_run_that_was_killed_goes_on_in_its_round(tmp_path: Path) -> None:
 
 
 def test_the_last_stage_is_that_of_the_last_round(tmp_path: Path) -> None:
+    rounds.run(config(tmp_path), until="corpus")
+    assert done == ["corpus"]
     rounds.run(config(tmp_path), until="scores")
     assert done == ["corpus", "proxies", "scores"]
     rounds.run(config(tmp_path, rounds=2), until="logprobs")
     assert done[3:] == ["logprobs", "alignment", "logprobs"]
     once = rounds.run(config(tmp_path, rounds=1, run=str(tmp_path / "plain")))
     assert all(step.manifest for step in once) and not (tmp_path / "plain" / "rounds").exists()
+
+
+def test_a_run_and_what_its_stages_counted_are_traced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Any] = []
+
+    @contextlib.contextmanager
+    def traced(note: Any, name: str, **attributes: Any) -> Iterator[None]:
+        told.append((name, attributes))
+        yield
+
+    monkeypatch.setattr(rounds, "traced", traced)
+    monkeypatch.setattr("pdray.tracing.tell", lambda **attributes: told.append(attributes))
+    rounds.run(config(tmp_path, rounds=1), until="proxies")
+    assert told == [
+        ("run", {"run": str(tmp_path / "run"), "rounds": 1}),
+        *[{"rows_in": 1, "rows_out": 1, "quarantined": 0}] * 2,
+    ]
 
 
 def test_what_cannot_be_repeated_is_refused_before_anything_runs(tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
+from threading import enumerate as enumerate_threads
+from typing import Any
 
 import pytest
 
@@ -29,17 +31,23 @@ class Collector:
     bodies: list[bytes] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
 
-    def spans(self) -> dict[str, tuple[str | None, dict[str, object], bool]]:
-        """Name -> name of the span around it, attributes, whether it failed."""
+    def services(self) -> set[str]:
+        """What the spans are said to be of."""
+        return {
+            pair.value.string_value
+            for resource in self._resources()
+            for pair in resource.resource.attributes
+            if pair.key == "service.name"
+        }
+
+    def _resources(self) -> list[Any]:
         from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-        found = [
-            one
-            for body in self.bodies
-            for resource in ExportTraceServiceRequest.FromString(body).resource_spans
-            for scope in resource.scope_spans
-            for one in scope.spans
-        ]
+        return [one for body in self.bodies for one in ExportTraceServiceRequest.FromString(body).resource_spans]
+
+    def spans(self) -> dict[str, tuple[str | None, dict[str, object], bool]]:
+        """Name -> name of the span around it, attributes, whether it failed."""
+        found = [one for resource in self._resources() for scope in resource.scope_spans for one in scope.spans]
         names = {one.span_id: one.name for one in found}
         return {
             one.name: (
@@ -103,9 +111,27 @@ def test_what_ends_a_run_marks_its_spans(collector: Collector) -> None:
 
 def test_a_second_run_of_a_process_is_traced_too(collector: Collector) -> None:
     for _ in range(2):
-        with traced(pytest.fail, "run"):
+        with traced(pytest.fail, "run"), traced(pytest.fail, "a run in it"):
             pass
     assert len(collector.bodies) == 2
+    assert {name: around for name, (around, *_) in collector.spans().items()} == {"run": None, "a run in it": "run"}
+    assert not [thread for thread in enumerate_threads() if thread.name.startswith("Otel")]
+
+
+def test_the_variables_of_the_library_say_where_to_by_what_and_of_whom(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OTEL_EXPORTER_OTLP_ENDPOINT")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", f"{collector.url}/v1/traces")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/protobuf")
+    with traced(pytest.fail, "run"):
+        pass
+    assert collector.services() == {"pdray"}
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "mine")
+    with traced(pytest.fail, "run"):
+        pass
+    assert collector.services() == {"pdray", "mine"}
 
 
 @pytest.mark.parametrize("status", [401, 400])
@@ -121,18 +147,35 @@ def test_a_collector_that_refuses_fails_no_run_and_its_key_is_not_logged(
     assert MARK not in caplog.text
 
 
+def test_a_header_that_cannot_be_read_is_not_quoted(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", f"Authorization: Bearer {MARK}")
+    with traced(pytest.fail, "run"):
+        pass
+    assert len(collector.bodies) == 1
+    assert "Header format invalid" in caplog.text
+    assert MARK not in caplog.text
+
+
 def test_what_hinders_is_told_and_the_run_goes_on(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
     with monkeypatch.context() as patch:
         patch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
         with traced(told.append, "run"), span("stage scores"):
             tell(rows_out=1)
+    with monkeypatch.context() as patch:
+        patch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "1")
+        with traced(told.append, "run"):
+            pass
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
     with traced(told.append, "run"):
         pass
     assert told == [
         "no traces: the protocol grpc is asked for, but pdray sends http/protobuf; "
         "set OTEL_EXPORTER_OTLP_PROTOCOL to it",
+        "no traces: OpenTelemetry refuses its settings (ValueError: max_export_batch_size must be less than or equal "
+        "to max_queue_size.); correct the OTEL_ variables",
         "no traces: OTEL_EXPORTER_OTLP_ENDPOINT is set, but OpenTelemetry is not installed; pip install 'pdray[otel]'",
     ]
     assert collector.bodies == []

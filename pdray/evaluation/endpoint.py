@@ -120,7 +120,7 @@ class Endpoint:
                     text, reason, final = await self._once(question(prompt, first, second))
             except TimeoutError:
                 return Reply(None, "no answer in time")
-            if (verdict := verdict_of(text)) is not None and not reason:
+            if (verdict := verdict_of(text)) is not None:
                 return Reply(verdict)
             reason = reason or f"no verdict but {self._shown(text)[-QUOTED:]!r}"
             if final:

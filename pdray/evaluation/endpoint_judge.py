@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,10 +57,10 @@ def ask_all(
     Raises:
         UserError: the key is refused, there is no such model, or more questions than that stay without a verdict.
     """
-    asker = _Asker(name, judge, shared_parts(ctx.run, "verdicts"), int(max_failed * 2 * len(comparisons)))
+    asker = _Asker(name, judge, shared_parts(ctx.run, "verdicts"), max_failed)
     with ctx.progress.counting_here(f"verdicts of {name}", 2 * len(comparisons), "questions") as counter:
         try:
-            return asyncio.run(asker.all(comparisons, counter))
+            return _awaited(asker.all(comparisons, counter))
         except ExceptionGroup as group:
             mendable, _ = group.split(UserError)
             if mendable is None:
@@ -66,16 +68,27 @@ def ask_all(
             raise mendable.exceptions[0] from None
 
 
+def _awaited(coroutine: Coroutine[Any, Any, Verdicts]) -> Verdicts:
+    """What it returns, also where an event loop runs already, as in a notebook."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(coroutine)
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, coroutine).result()
+
+
 class _Asker:
-    def __init__(self, name: str, judge: EndpointConfig, store: Parts, most: int) -> None:
-        self._name, self._judge, self._store, self._most = name, judge, store, most
-        self._found = Verdicts()
+    def __init__(self, name: str, judge: EndpointConfig, store: Parts, max_failed: float) -> None:
+        self._name, self._judge, self._store, self._max_failed = name, judge, store, max_failed
+        self._found, self._questions = Verdicts(), 0
         self._slots = asyncio.Semaphore(judge.concurrency)
         # No more parts than keep the slots busy, so that those under way are few.
         self._parts = asyncio.Semaphore(2 + judge.concurrency // (2 * COMPARISONS_PER_PART))
 
     async def all(self, comparisons: list[Comparison], counter: Any) -> Verdicts:
         endpoint = Endpoint(self._name, self._judge)
+        self._questions = 2 * len(comparisons)
         starts = range(0, len(comparisons), COMPARISONS_PER_PART)
         try:
             async with asyncio.TaskGroup() as group:
@@ -116,7 +129,7 @@ class _Asker:
         self._found.asked += 1
         if reply.verdict is None:
             self._found.reasons[reply.reason] += 1
-            if self._found.reasons.total() > self._most:
+            if self._found.reasons.total() / self._questions > self._max_failed:
                 raise UserError(
                     f"evaluation.endpoints.{self._name} has left {self._found.reasons.total()} questions without a "
                     f"verdict, more than evaluation.max_failed accepts ({reply.reason}); mend the server or the "

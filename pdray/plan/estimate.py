@@ -152,7 +152,7 @@ def estimate(config: RunConfig, on: str | None = None, price: float | None = Non
     """
     if on is not None and address is not None:
         raise UserError("--on and --address both name hardware; leave one of the two out")
-    hardware = cluster_hardware(address, config.cluster.labels) if address else _named(on, config)
+    hardware = _named(on, config) if address is None else cluster_hardware(address, config.cluster.labels)
     if price is not None and not 0 <= price < float("inf"):
         raise UserError(f"--price is {price:g}, but has to be dollars of a GPU-hour, 0 or more")
     one, steps = plan_rounds(config)

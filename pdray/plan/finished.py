@@ -101,7 +101,7 @@ def _day(view: RunView) -> str:
     return max(days, default="")
 
 
-def _same(identity: Any, finished: _Finished, model: Model) -> bool:
+def _same(identity: Any, model: Model) -> bool:
     """Whether a manifest speaks of a model of the planned run, by content."""
     from pdray.identity import model_identity
 
@@ -114,7 +114,7 @@ def _proxy(finished: _Finished) -> Model | None:
     identities = list(manifest.get("config", {}).get("models", {}).values())
     models = list(finished.known.proxies.values())
     if len(models) == len(identities) and all(
-        _same(identity, finished, model) for identity, model in zip(identities, models, strict=True)
+        _same(identity, model) for identity, model in zip(identities, models, strict=True)
     ):
         return models[0]
     return None
@@ -190,7 +190,7 @@ def _alignment(finished: _Finished) -> Iterator[tuple[str, Rate]]:
     lengths = finished.known.policy_pairs
     if model is None or manifest is None or alignment is None or lengths is None:
         return
-    if not _same(manifest["config"]["policy_files"], finished, model):
+    if not _same(manifest["config"]["policy_files"], model):
         return
     metrics, on_gpu = manifest["metrics"], alignment.gpus_per_worker > 0
     workers, batch = metrics["num_workers"], alignment.batch_size
@@ -213,7 +213,7 @@ def _evaluation(finished: _Finished) -> Iterator[tuple[str, Rate]]:
     aligned, lengths = finished.view["alignment"].manifest, finished.known.held_out
     if model is None or manifest is None or section is None or lengths is None or not aligned:
         return
-    if not _same(aligned["config"]["policy_files"], finished, model):
+    if not _same(aligned["config"]["policy_files"], model):
         return
     if section.generation is not None or manifest["metrics"].get("computed") != manifest["rows_out"]:
         return  # its seconds are not those of its pairs

@@ -14,7 +14,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Fault:
-    """A status and a body as they are, after some seconds."""
+    """A status and a body as they are, after some seconds; with the status 0 the connection is closed instead."""
 
     status: int = 200
     body: str = ""
@@ -61,6 +61,9 @@ def stand_in(answer: Answering) -> Iterator[StandIn]:
             said = answer(question, before)
             fault = said if isinstance(said, Fault) else Fault(body=completion(said))
             time.sleep(fault.seconds)
+            if not fault.status:
+                self.close_connection = True
+                return
             data = fault.body.encode()
             self.send_response(fault.status)
             self.send_header("Content-Type", "application/json")

@@ -12,6 +12,7 @@ def test_margins_are_differences_of_log_ratios() -> None:
     policy = np.array([[-1.0, -4.0], [-2.0, -2.0]], np.float32)
     reference = np.array([[-2.0, -3.0], [-2.0, -2.0]], np.float32)
     assert implicit_margins(policy, reference).tolist() == [2.0, 0.0]
+    assert implicit_margins(policy, reference).dtype == np.float64
 
 
 def test_a_tie_is_half_right_and_the_unknown_stays_unknown() -> None:
@@ -39,6 +40,12 @@ def test_the_mean_is_of_the_pairs_and_the_draws_are_seeded() -> None:
     assert (found.mean, found.pairs) == (0.75, 4)
     assert found == estimate(values, prompts, 3)
     assert (found.low, found.high) == (0.0, 1.0)
+
+
+def test_a_prompt_of_many_pairs_weighs_as_many() -> None:
+    prompts = np.concatenate([np.repeat(np.arange(20), 9), np.arange(20, 40)])
+    found = estimate((prompts < 20).astype(float), prompts, 0)
+    assert 0.8 < found.low < found.mean == 0.9 < found.high < 0.96
 
 
 def test_one_prompt_alone_has_no_spread() -> None:

@@ -79,9 +79,13 @@ def test_every_path_that_leads_nowhere_is_named_at_once(tmp_path: Path) -> None:
 
 def test_a_dry_run_looks_at_models_and_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("JUDGE_KEY", raising=False)
+    old, asked = tmp_path / "old", tmp_path / "asked.jsonl"
+    old.mkdir()
+    (old / "config.json").write_text(json.dumps({"model_type": "llama", "max_position_embeddings": 64}))
+    asked.write_text('{"prompt": ""}\n')
     settings = config_of(
         tmp_path,
-        generation={"max_tokens": 200, "prompt_tokens": 100},
+        generation={"max_tokens": 200, "prompt_tokens": 100, "baseline": str(old), "prompts": str(asked)},
         reward_models={"rm": {"path": str(tmp_path / "rm")}},
         endpoints={"gpt": GPT | {"key_variable": "JUDGE_KEY"}},
     )
@@ -94,3 +98,22 @@ def test_a_dry_run_looks_at_models_and_keys(tmp_path: Path, monkeypatch: pytest.
     assert "evaluation.reward_models.rm.max_tokens is 2048, but" in told
     assert "evaluation.reward_models.rm.path is" in told  # a folder without weights
     assert "key_variable is JUDGE_KEY, which is not set here" in told
+    assert "asked.jsonl holds no prompt with a text" in told
+    assert f"but {old} reads at most 64 tokens" in told
+    assert f"evaluation.generation.baseline is {old}" in told  # as without weights
+
+
+def test_the_last_label_of_a_judge_must_be_there_and_proxies_bring_their_own_check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = {"rm": {"path": str(tmp_path / "rm"), "max_tokens": 64}}
+    config = build_config(config_of(tmp_path, generation=GENERATION | {"prompt_tokens": 64}, reward_models=judge))
+    labels: list[int] = []
+    monkeypatch.setattr("pdray.evaluation.stage.check_model_folder", lambda *words, label: labels.append(label))
+    check(config, Upstream())
+    monkeypatch.setattr("pdray.evaluation.stage.num_labels", lambda config: 4)
+    check(config, Upstream())
+    assert labels == [0, 3]
+    monkeypatch.setattr("pdray.evaluation.stage.is_apart", lambda folder: True)
+    check(config, Upstream())
+    assert labels == [0, 3]

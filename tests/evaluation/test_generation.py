@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +18,7 @@ from pdray.config import AlignmentConfig, EvaluationConfig, GenerationConfig
 from pdray.engines.engine import EngineOptions
 from pdray.engines.vllm_generation import Answer, Decoding, encoded_prompts
 from pdray.errors import UserError
+from pdray.evaluation import generation
 from pdray.evaluation.baseline import baseline_folder
 from pdray.evaluation.generation import Work, answer_parts
 from pdray.evaluation.parts import Parts, key_of
@@ -42,6 +45,11 @@ def test_more_prompts_keep_the_first_ones() -> None:
     assert prompts(pairs)[:10] == prompts(pairs, max_prompts=10)
     assert prompts(pairs)[:10] != prompts(pairs, seed=1)[:10]
     assert prompts(pairs.take(list(reversed(range(50))))) == prompts(pairs)
+
+
+def test_a_prompt_that_stands_twice_is_of_the_set_it_stands_in_first(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"prompt": ["x", "x"], "set": ["koala", "vicuna"]}), tmp_path / "p.parquet")
+    assert prompts(prompts=str(tmp_path / "p.parquet")) == [{"prompt": "x", "set": "koala"}]
 
 
 def test_a_file_brings_sets_and_messages(tmp_path: Path) -> None:
@@ -93,6 +101,26 @@ def test_parts_are_whole_or_not_there(tmp_path: Path) -> None:
     assert not file.exists()
 
 
+def test_storage_that_does_not_answer_loses_no_part() -> None:
+    deleted: list[str] = []
+
+    class Away:
+        def __truediv__(self, name: str) -> Away:
+            return self
+
+        def read_table(self) -> None:
+            raise OSError("no answer")
+
+        read_bytes = read_table
+
+        def delete(self) -> None:
+            deleted.append("k")
+
+    with pytest.raises(OSError, match="no answer"):
+        Parts(Away()).read("k")  # type: ignore[arg-type]
+    assert deleted == []
+
+
 def test_every_value_decides_a_key() -> None:
     keys = {key_of("a", "b"), key_of("ab"), key_of("a", ["b"]), key_of("b", "a"), key_of({"a": 1}), key_of({"a": 2})}
     assert len(keys) == 6
@@ -105,23 +133,23 @@ class Echo:
 
     loaded: list[str] = field(default_factory=list)
     read: list[str] = field(default_factory=list)
+    counted: list[int] = field(default_factory=list)
     broken: str = ""
 
     def load(self, folder: str, options: EngineOptions, decoding: Decoding) -> Echo:
         self.loaded.append(folder)
+        self.options, self.decoding = options, decoding
         return self
 
     def answers(self, prompts: list[Any]) -> list[Answer]:
         if self.broken in prompts:
             raise MemoryError
         self.read += prompts
-        return [Answer(f"{prompt}!", 2, False) for prompt in prompts]
+        return [Answer(f"{prompt}!", 2, prompt == "b") for prompt in prompts]
 
 
 def work(root: Path, echo: Echo) -> Work:
-    import contextlib
-
-    counter = SimpleNamespace(add=lambda count: None, working=lambda label: contextlib.nullcontext())
+    counter = SimpleNamespace(add=echo.counted.append, working=lambda label: contextlib.nullcontext())
     options = EngineOptions("vllm", "float32", 32)
     return Work(Parts(StoragePath(str(root))), options, Decoding(8, 24, 0, 0), echo.load, counter)
 
@@ -133,13 +161,56 @@ def test_a_task_that_was_lost_goes_on_with_its_next_part(tmp_path: Path) -> None
         answer_parts("policy", parts, work(tmp_path, broken))
     again = Echo()
     answer_parts("policy", parts, work(tmp_path, again))
-    assert (broken.read, again.read, again.loaded) == (["a", "b", "c"], ["d"], ["policy"])
+    assert (broken.read, again.read) == (["a", "b", "c"], ["d"])
+    assert broken.loaded == again.loaded == ["policy"]
+    assert again.counted == [2, 1, 1]
     nothing = Echo()
     answer_parts("policy", parts, work(tmp_path, nothing))
     assert nothing.loaded == []
     table = Parts(StoragePath(str(tmp_path))).read("k1")
     assert table is not None
     assert table["text"].to_pylist() == ["a!", "b!"]
+    assert table["cut"].to_pylist() == [False, True]
+
+
+def test_answers_are_made_once_for_what_decides_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    groups: list[int] = []
+
+    def run_tasks(function: Any, jobs: list[Any], *limits: Any, **resources: Any) -> Iterator[tuple[int, None]]:
+        groups.append(len(jobs))
+        yield from enumerate(function(*job) for job in jobs)
+
+    monkeypatch.setattr(generation, "PROMPTS_PER_PART", 2)
+    for name, stand_in in (("run_tasks", run_tasks), ("find_places", lambda *words: 2), ("living_nodes", list)):
+        monkeypatch.setattr(generation, name, stand_in)
+    monkeypatch.setattr(generation, "node_cpus", lambda nodes: 2.0)
+    counter = work(tmp_path, Echo()).counter
+    progress = SimpleNamespace(note=None, counting=lambda *words, **more: contextlib.nullcontext(counter))
+    for name in ("new", "old"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(name)
+
+    def made(seed: int = 0, asked: list[str] = list("abcde"), **settings: Any) -> tuple[Echo, Any]:  # noqa: B006
+        section = GenerationConfig.model_validate({"max_tokens": 8, "prompt_tokens": 24} | settings)
+        config = SimpleNamespace(seed=seed, evaluation=SimpleNamespace(generation=section))
+        ctx: Any = SimpleNamespace(config=config, run=StoragePath(str(tmp_path)), progress=progress)
+        echo = Echo()
+        return echo, generation.generate(ctx, {name: str(tmp_path / name) for name in ("new", "old")}, asked, echo.load)
+
+    echo, found = made()
+    assert list(found) == ["new", "old"]
+    assert [one.text for one in found["new"]] == [one.text for one in found["old"]] == ["a!", "b!", "c!", "d!", "e!"]
+    assert [one.cut for one in found["old"]] == [False, True, False, False, False]
+    assert sorted(echo.read) == sorted("abcde" * 2)
+    assert groups == [4]  # two engines of each policy share its three parts
+    assert (echo.options.max_tokens, echo.decoding) == (32, Decoding(8, 24, 0, 0))
+    assert made()[0].read == []
+    for changed in ({"seed": 1}, {"temperature": 0.5}, {"engine_args": {"max_num_seqs": 3}}, {"prompt_tokens": 23}):
+        assert len(made(**changed)[0].read) == 10, changed
+    assert made(seed=1, temperature=0.5)[0].decoding == Decoding(8, 24, 0.5, 1)
+    assert sorted(made(asked=list("abxy"))[0].read) == sorted("xy" * 2)
+    (tmp_path / "new" / "config.json").write_text("trained further")
+    assert sorted(made()[0].read) == list("abcde")
 
 
 def test_the_baseline_is_the_start_a_folder_or_a_run(tmp_path: Path) -> None:
@@ -152,5 +223,8 @@ def test_the_baseline_is_the_start_a_folder_or_a_run(tmp_path: Path) -> None:
     folder = tmp_path / "alignment-00000001"
     folder.mkdir()
     manifest = {"fingerprint": "f", "rows_out": 1, "quarantined": 0, "seconds": 1.0, "metrics": {}}
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"output": {"of another version": 1}}))
+    with pytest.raises(UserError, match="a run without a finished alignment; let it finish"):
+        baseline_folder(GenerationConfig(baseline=str(tmp_path)), alignment)
     (folder / "manifest.json").write_text(json.dumps(manifest | {"output": {"policy": "alignment-00000001/policy"}}))
     assert baseline_folder(GenerationConfig(baseline=str(tmp_path)), alignment) == str(folder / "policy")

@@ -69,6 +69,12 @@ def test_where_length_says_nothing_the_rate_is_the_raw_one() -> None:
         assert length_controlled(values, longer, 0).mean == pytest.approx(values.mean(), abs=1e-9)
 
 
+def test_its_interval_is_then_that_of_the_raw_rate() -> None:
+    values, _ = drawn(effect=0.0, advantage=0.3, count=300)
+    raw, controlled = win_rate(values, 4), length_controlled(values, np.zeros(300), 4)
+    assert (controlled.low, controlled.high) == (pytest.approx(raw.low, abs=1e-9), pytest.approx(raw.high, abs=1e-9))
+
+
 def test_it_takes_out_what_length_brought() -> None:
     values, longer = drawn(effect=1.5, advantage=0.0)
     raw, controlled = win_rate(values, 0), length_controlled(values, longer, 0)
@@ -77,10 +83,11 @@ def test_it_takes_out_what_length_brought() -> None:
     assert controlled.low < controlled.mean < controlled.high
 
 
-def test_the_fit_is_that_of_another_optimiser() -> None:
+@pytest.mark.parametrize("count", [12, 800])
+def test_the_fit_is_that_of_another_optimiser(count: int) -> None:
     from scipy.optimize import minimize
 
-    values, longer = drawn(effect=1.0, advantage=0.4)
+    values, longer = drawn(1.0, 0.4, count)
     x = np.tanh(longer / longer.std(ddof=1))
 
     def loss(parameters: np.ndarray) -> float:
@@ -98,6 +105,14 @@ def test_length_that_decides_everything_and_wins_without_a_loss_stay_finite() ->
     assert np.isfinite([found.low, found.high]).all()
     assert length_controlled(np.ones(4), longer[:4], 0).mean == 1.0
     assert length_controlled(np.array([0.5]), np.array([3.0]), 0).mean == pytest.approx(0.5)
+
+
+def test_a_fit_of_few_losses_does_not_leap_to_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One percent of 20,000 answers loses, the shortest; whole steps of Newton's method end at a rate of 1."""
+    monkeypatch.setattr("pdray.evaluation.winrate.RESAMPLES", 1)
+    longer = np.round(np.random.default_rng(0).standard_t(1.2, 20_000) * 100)
+    found = length_controlled((longer >= np.quantile(longer, 0.01)).astype(float), longer, 0)
+    assert 0.999 < found.mean < 0.9999
 
 
 def test_the_average_win_score_weighs_sets_alike() -> None:

@@ -34,6 +34,8 @@ def test_nodes_with_gpus_are_what_a_plan_is_made_for() -> None:
     assert plain.name == "Ray cluster, 2 nodes"
     found = hardware_of_nodes([node("A100", 8)])
     assert found.gpu is not None and found.gpu.name == "A100-80"
+    found = hardware_of_nodes([node("L40S", 1), node("H100", 8), node("L40S", 1)])
+    assert (found.name, found.gpus) == ("H100", 8)  # the kind of most GPUs, and not of most nodes
 
 
 @pytest.mark.parametrize(
@@ -52,13 +54,14 @@ def test_what_no_plan_can_be_made_for(nodes: list[dict[str, float]], words: str)
 @pytest.fixture
 def dashboard(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, dict[str, Any]]]:
     """Its address, and what it answers by path."""
-    answers: dict[str, Any] = {"/api/version": {}}
+    answers: dict[str, Any] = {"/api/version": {}, "asked": []}
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", "x")
 
     class Dashboard(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            path = self.path.partition("?")[0]
+            path, _, query = self.path.partition("?")
+            answers["asked"].append(query)
             known = self.headers["Authorization"] == "Bearer x"
             self.send_response(401 if not known else 200 if path in answers else 404)
             self.end_headers()
@@ -81,6 +84,8 @@ def test_living_nodes_are_asked_of_the_dashboard(dashboard: tuple[str, dict[str,
     rows = [{"state": state, "resources_total": resources} for state, resources in listed]
     answers["/api/v0/nodes"] = {"data": {"result": {"result": rows}}}
     assert cluster_hardware(address, {}).gpus == 16
+    # Without the first Ray tells no resources, without the second a hundred nodes.
+    assert answers["asked"][-1] == "detail=true&limit=10000"
 
 
 def test_nodes_without_the_labels_of_the_run_are_not_counted(dashboard: tuple[str, dict[str, Any]]) -> None:
@@ -101,6 +106,9 @@ def test_what_does_not_answer_so_is_one_sentence(
         cluster_hardware(address, {})
     answers["/api/v0/nodes"] = {"data": None}
     with pytest.raises(UserError, match=r"does not list its nodes \(TypeError\)"):
+        cluster_hardware(address, {})
+    answers["/api/v0/nodes"] = {"data": {"result": {"result": [{"state": "ALIVE"}]}}}
+    with pytest.raises(UserError, match=r"does not list its nodes \(KeyError\)"):
         cluster_hardware(address, {})
     with pytest.raises(UserError, match="must be the head's jobs API"):
         cluster_hardware("127.0.0.1:6379", {})

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 
 from benchmarks import sweep
+from pdray.plan import flops
 from pdray.plan.cost import Cost
 from pdray.plan.flops import Lengths
+from pdray.plan.generation import DECODING
 from pdray.plan.hardware import GIB, GPUS, Hardware, parse_hardware, this_machine
 from pdray.plan.passes import pass_cost, reading
-from pdray.plan.rates import UTILISATION, Rate
+from pdray.plan.rates import START, UTILISATION, Rate
 from pdray.plan.stages import kept_pairs, stage_costs
 from pdray.plan.training import alignment_cost
 from tests.plan.cases import config_of, facts_of, known_of
@@ -203,6 +205,36 @@ def test_answers_cost_by_their_number_and_length_and_engines() -> None:
     assert cost(max_prompts=5000).work == cost(max_prompts=2000).work  # there are no more held-out prompts
     assert "10,000 answers" in cost(max_prompts=5000, prompts="/nowhere/prompts.jsonl").work
     assert cost(gpus=8).problems[0].startswith("the config asks for 1 generation task(s) of 1 CPUs and 8 GPUs each")
+
+
+def test_answers_by_hand() -> None:
+    def known(held_out: int = 2000, **generation: Any) -> Any:
+        evaluation = {"pairs": "/nowhere/held.jsonl", "gpus": 1, **generation}
+        lengths = Lengths(np.array([500]))
+        return known_of(config_of(evaluation=evaluation), "4xH100", held_out=lengths, num_held_out=held_out)
+
+    def added(**generation: Any) -> tuple[Cost, float]:
+        cost, without = (stage_costs(known(**one))["evaluation"] for one in ({"generation": generation}, {}))
+        assert cost.seconds is not None and without.seconds is not None
+        return cost, cost.seconds - without.seconds
+
+    shape = known().policy.shape
+    for tokens, read in ((1024, 500), (100, 100)):
+        cost, seconds = added(gpus=1, prompt_tokens=tokens)
+        work = flops.forward(shape, 2 * 1000, Lengths(np.array([read + 512])), True) / DECODING
+        rate = GPUS["H100"].bf16_tflops * 1e12 * UTILISATION["logprobs"]
+        assert seconds == pytest.approx(2 * START["logprobs"][1] + work / rate / 4)
+        assert cost.gpus == 4
+        assert cost.disk_bytes == 2000 * 40 + 2000 * 4 * 512
+    few = stage_costs(known(held_out=100, generation={"gpus": 1}))["evaluation"]
+    assert few.gpus == 2  # a hundred prompts are two parts
+
+
+def test_rounds_take_their_times_and_their_disk_and_the_same_memory() -> None:
+    one = Cost(10, 3, gpus=2, host_bytes=4, disk_bytes=5, work="x")
+    three = Cost(30, 9, gpus=2, host_bytes=4, disk_bytes=15, work="3 × x")
+    assert (one.times(1), one.times(3)) == (one, three)
+    assert replace(one, seconds=None).times(3).seconds is None
 
 
 def test_cross_fitted_trainings_cost_one_for_each_fold_of_each_repeat() -> None:

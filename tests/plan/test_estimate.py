@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ import pdray
 from pdray.cli import main
 from pdray.hashing import digest
 from pdray.identity import model_identity
-from pdray.plan.hardware import this_machine
+from pdray.plan.hardware import parse_hardware, this_machine
 from pdray.plan.rates import Rate, rate_key, read_rates, write_rates
+from pdray.rounds import plan_rounds, round_config
 from tests.tiny import tiny_bert, tiny_llama_lm
 from tests.whole_run import write_yaml
 
@@ -97,6 +99,44 @@ def test_stages_of_rounds_are_counted_for_all_of_them(config: Path) -> None:
     assert any("what each round has is told for all 3 that are to come" in line for line in lines)
 
 
+def test_what_is_done_of_the_rounds_is_not_planned_again(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = pdray.Run(config, ["selection.strategy=pd_potential", "rounds=3"])
+    _, steps = plan_rounds(run.config)
+    done, damaged = ("proxies", "scores", "logprobs"), ("selection",)
+    second = [
+        replace(
+            step,
+            manifest={"seconds": 7} if step.stage.name in done else None,
+            damage="a file is gone" if step.stage.name in damaged else None,
+        )
+        for step in steps
+    ]
+    monkeypatch.setattr("pdray.plan.estimate.plan_rounds", lambda config: (round_config(config, 2, None), second))
+    plan = run.estimate("8xH100")
+    assert {stage.name: (stage.status, stage.spent, stage.times) for stage in plan.stages} == {
+        "corpus": ("to run", None, 1),
+        "proxies": ("done", 7, 1),
+        "scores": ("done", 7, 1),
+        "logprobs": ("to run", 7, 1),
+        "selection": ("damaged", None, 2),
+        "alignment": ("to run", None, 2),
+        "evaluation": ("to run", None, 2),
+    }
+    assert [stage.cost is None for stage in plan.stages] == [stage.status == "done" for stage in plan.stages]
+    assert any("what each round has is told for all 2 that are to come" in note for note in plan.notes)
+
+
+def test_a_cluster_that_is_asked_is_not_this_machine(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pdray.plan.estimate.cluster_hardware", lambda address, labels: parse_hardware("8xH100"))
+    monkeypatch.setattr("pdray.plan.told._free_bytes", lambda run: 0)
+    run = pdray.Run(config, ["cluster.address=ray://head:10001"])
+    plan = run.estimate(address="http://head:8265")
+    assert plan.hardware.gpus == 8
+    told = ("cluster.address names a cluster that a plan does not join", "but its disk has 0 free")
+    assert [any(words in note for note in plan.notes) for words in told] == [False, False]
+    assert [any(words in note for note in run.estimate().notes) for words in told] == [True, True]
+
+
 def test_the_same_as_json_and_from_python(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     override = "alignment.gpus_per_worker=1"
     assert main(["plan", str(config), "--on", "2xL40S", "--json", "--set", override]) == 0
@@ -108,6 +148,7 @@ def test_the_same_as_json_and_from_python(config: Path, capsys: pytest.CaptureFi
     stages = {stage["name"]: stage for stage in found["stages"]}
     assert stages["alignment"]["gpu_hours"] > 0 == stages["scores"]["gpu_hours"]
     assert found["gpu_hours"] == pytest.approx(stages["alignment"]["gpu_hours"], abs=0.001)
+    assert found["seconds"] == pytest.approx(sum(stage["seconds"] for stage in stages.values()), abs=0.1)
     assert found["price"] == 1.2
     assert found["tokens"]["proxies.base_model"]["longest_as_read"] <= 64
 
@@ -124,6 +165,7 @@ def test_the_same_as_json_and_from_python(config: Path, capsys: pytest.CaptureFi
             ["--on", "8xH100", "--address", "http://x"],
             "--on and --address both name hardware; leave one of the two out",
         ),
+        (["--address", ""], "--address is '' but must be the head's jobs API"),
         (["--address", "x:6379"], "--address is 'x:6379' but must be the head's jobs API"),
         (["--price", "nan"], "--price is nan, but has to be"),
         (["--set", "corpus.path=gone.jsonl"], "corpus.path matches no file"),
@@ -158,10 +200,14 @@ def test_more_workers_than_gpus_is_told_and_not_counted(config: Path) -> None:
 
 def test_a_disk_that_is_too_small_is_told(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not [note for note in pdray.Run(config).estimate().notes if "its disk has" in note]
+    run = pdray.Run(config)
+    needed = sum(stage.cost.disk_bytes for stage in run.estimate().stages if stage.cost)
+    for free, told in ((needed - 1, True), (needed + 1, False)):
+        monkeypatch.setattr("pdray.plan.told._free_bytes", lambda run, free=free: free)
+        notes = run.estimate(price=0).notes
+        assert any("but its disk has 0 free; set run to another one" in note for note in notes) is told
     monkeypatch.setattr("pdray.plan.told._free_bytes", lambda run: 0)
-    notes = pdray.Run(config).estimate().notes
-    assert [note for note in notes if "but its disk has 0 free; set run to another one" in note]
-    assert not [note for note in pdray.Run(config).estimate("8xH100").notes if "its disk has" in note]
+    assert not [note for note in run.estimate("8xH100").notes if "its disk has" in note]
 
 
 def test_measured_rates_are_used_and_named(config: Path) -> None:

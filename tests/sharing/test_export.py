@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -13,6 +16,7 @@ import yaml
 
 from pdray.cli import main
 from pdray.errors import UserError
+from pdray.report.tables import PairColumns, PairTables
 from pdray.sharing import files
 from pdray.sharing.export import export
 from tests.report.cases import edit_manifest, folder_of
@@ -39,6 +43,8 @@ def test_every_kept_pair_with_its_divergence_and_source(tmp_path: Path) -> None:
     assert table["source"].to_pylist() == [made.source[row] for row in kept]
     assert table["chosen"].to_pylist() == [text_of(row, {}, False)[1] for row in kept]
     assert done.pairs == {"train": 18}
+    assert done.folder == tmp_path / "out"
+    assert done.sources == Counter(made.source[row] for row in kept)
     assert (tmp_path / "out").stat().st_mode & 0o777 == 0o755
     assert {path.name for path in tmp_path.iterdir()} == {"run", "out"}
 
@@ -78,13 +84,70 @@ def test_a_prompt_is_in_one_split_whatever_the_shards(tmp_path: Path, test: floa
 
 def test_json_lines_in_files_of_a_bounded_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "MOST_BYTES", 200)
-    made = finished_run(tmp_path / "run", texts={0: ("été\n", "a", "b")})
+    first = int(finished_run(tmp_path / "draw").divergence.argmin())
+    made = finished_run(tmp_path / "run", texts={first: ("été\n", "a", "b")})
     export(made.run.uri, tmp_path / "out", "jsonl")
     paths = sorted((tmp_path / "out" / "data").iterdir())
     assert [path.name for path in paths] == [f"train-{number:05d}.jsonl" for number in range(3)]
-    rows = [json.loads(line) for path in paths for line in path.read_text("utf-8").splitlines()]
+    lines = [line for path in paths for line in path.read_text("utf-8").splitlines()]
+    assert sum('"été\\n"' in line for line in lines) == 1
+    rows = [json.loads(line) for line in lines]
     assert [row["pair_id"] for row in rows] == [made.ids[row] for row in range(60) if made.kept[row]]
     assert front(tmp_path / "out")[0]["configs"][0]["data_files"] == [{"split": "train", "path": "data/train-*.jsonl"}]
+
+
+@pytest.mark.parametrize("form", [files.ParquetFiles, files.JsonLines])
+def test_a_file_ends_when_it_is_large_enough_and_the_next_one_begins_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: type[files.SplitFiles]
+) -> None:
+    table = pa.table({"n": [1, 2]})
+    monkeypatch.setattr(files, "MOST_BYTES", 3 * table.nbytes)
+    out = form(tmp_path / "data", "train")
+    for _ in range(7):
+        out.write(table)
+    out.close()
+    found = sorted((tmp_path / "data").iterdir())
+    assert [path.name for path in found] == [f"train-{number:05d}.{form.suffix}" for number in range(3)]
+    if form is files.ParquetFiles:
+        assert [pq.read_metadata(path).num_rows for path in found] == [6, 6, 2]
+    else:
+        assert [len(path.read_text().splitlines()) for path in found] == [6, 6, 2]
+
+
+def test_another_seed_sets_other_prompts_aside(tmp_path: Path) -> None:
+    made = finished_run(tmp_path / "run", pairs=400)
+    aside = []
+    for seed in (0, 1):
+        state = json.loads((made.run / "run.json").read_bytes())
+        state["config"]["seed"] = seed
+        (made.run / "run.json").write_bytes(json.dumps(state).encode())
+        export(made.run.uri, tmp_path / str(seed), test=0.3)
+        aside.append(set(read(tmp_path / str(seed), "test")["prompt"].to_pylist()))
+    assert aside[0] != aside[1]
+
+
+def test_the_pairs_to_read_are_those_that_agree_most(tmp_path: Path) -> None:
+    made = finished_run(tmp_path / "run")
+    most = sorted((row for row in range(60) if made.kept[row]), key=lambda row: (made.divergence[row], made.ids[row]))
+    done = export(made.run.uri, tmp_path / "out")
+    assert [sample.pair_id for sample in done.samples] == [made.ids[row] for row in most[:3]]
+
+
+def test_a_divergence_or_source_that_no_pair_has_is_null(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, whole = finished_run(tmp_path / "run"), PairTables.read
+
+    def without(tables: PairTables, shard: int) -> PairColumns:
+        found = whole(tables, shard)
+        nothing = np.full(len(found.ids), np.nan)
+        return replace(found, divergence=nothing, source=pa.chunked_array([pa.nulls(len(nothing), pa.string())]))
+
+    monkeypatch.setattr(PairTables, "read", without)
+    done = export(made.run.uri, tmp_path / "out")
+    table = read(tmp_path / "out")
+    assert (table["pd"].null_count, table["source"].null_count, done.sources) == (18, 18, Counter())
+    assert "The corpus does not say where its pairs come from." in front(tmp_path / "out")[1]
+    first = [made.ids[row] for row in range(60) if made.kept[row]][:3]
+    assert [(sample.pair_id, sample.pd) for sample in done.samples] == [(pair_id, None) for pair_id in first]
 
 
 def test_the_card_tells_what_was_done_and_nothing_of_the_machine(tmp_path: Path) -> None:
@@ -92,6 +155,10 @@ def test_the_card_tells_what_was_done_and_nothing_of_the_machine(tmp_path: Path)
     hostile = ("```\n# not a heading", "<script>alert(1)</script>" + "x" * 2000, "````")
     made = finished_run(tmp_path / "run", texts={first: hostile})
     edit_manifest(made.run, "selection", lambda value: value["metrics"].update(share_by_aspect={"helpful": 0.25}))
+    state = json.loads((made.run / "run.json").read_bytes())
+    state["config"]["proxies"]["base_model"] = str(tmp_path / "models" / "llama")
+    state["config"]["evaluation"] = {"max_pairs": 5}
+    (made.run / "run.json").write_bytes(json.dumps(state).encode())
     (tmp_path / "out").mkdir()
     export(made.run.uri, tmp_path / "out", license="cc-by-4.0")
     head, text = front(tmp_path / "out")
@@ -103,7 +170,14 @@ def test_the_card_tells_what_was_done_and_nothing_of_the_machine(tmp_path: Path)
     assert "`````text\n[prompt]\n```\n# not a heading" in text, "a fence that no text closes"
     assert "x" * 600 in text and "x" * 1000 not in text
     assert "longer one in 55.0% of the kept pairs" in text
-    assert "Keep 30% of the pairs by the strategy pd" in text and "Train the policy" not in text
+    assert "Keep 30% of the pairs by the strategy pd" in text and "start from `llama`" in text
+    assert "Train the policy" not in text and "Judge the policy" not in text
+
+
+def test_a_size_is_below_its_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pdray.sharing.card.SIZES", ((18, "n<18"), (19, "n<19")))
+    export(finished_run(tmp_path / "run").run.uri, tmp_path / "out")
+    assert front(tmp_path / "out")[0]["size_categories"] == ["n<19"]
 
 
 @pytest.mark.parametrize(
@@ -115,8 +189,9 @@ def test_the_licence_is_the_one_beside_the_corpus(tmp_path: Path, licenses: dict
     if licenses:
         (tmp_path / "corpus" / "manifest.yaml").write_text(yaml.safe_dump({"licenses": licenses}))
     state = json.loads((made.run / "run.json").read_bytes())
-    state["config"]["corpus"]["path"] = [str(tmp_path / "corpus" / "pairs-00000.parquet")]
+    state["config"]["corpus"]["path"] = [str(tmp_path / "corpus" / ("" if licenses else "pairs-00000.parquet"))]
     (made.run / "run.json").write_bytes(json.dumps(state).encode())
+    (tmp_path / "manifest.yaml").write_text("licenses: {of-another-set: 1}")  # in the folder above
     assert export(made.run.uri, tmp_path / "out").license == told
     assert front(tmp_path / "out")[0]["license"] == told
 
@@ -141,6 +216,10 @@ def test_a_source_for_every_pair_is_not_listed(tmp_path: Path, monkeypatch: pyte
     made = finished_run(tmp_path / "run")
     assert export(made.run.uri, tmp_path / "out").sources is None
     assert "They come from thousands of sources" in front(tmp_path / "out")[1]
+    monkeypatch.setattr("pdray.sharing.export.COUNTED_SOURCES", 100)
+    monkeypatch.setattr("pdray.sharing.card.MOST_SOURCES", 1)
+    sources = export(made.run.uri, tmp_path / "some").sources
+    assert sources is not None and f"\nand {len(sources) - 1} more.\n" in front(tmp_path / "some")[1]
 
 
 def test_names_are_no_markup(tmp_path: Path) -> None:
