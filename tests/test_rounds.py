@@ -123,6 +123,7 @@ def test_each_round_reads_with_the_policy_of_the_one_before(tmp_path: Path, capf
     assert last in table(whole) and "rounds" not in summarise(str(folders[0]))
     assert all(step.manifest for step in rounds.run(config(tmp_path)))
     assert len(done) == 9, "all of it was there"
+    assert Path(rounds.plan_rounds(config(tmp_path))[0].run).name == "03"
 
 
 def test_a_run_that_was_killed_goes_on_in_its_round(tmp_path: Path) -> None:
