@@ -100,7 +100,8 @@ def whole_run(root: Path) -> WholeRun:
             settings = yaml.safe_load(config.read_text())
             settings["cluster"] = {"num_cpus": 2}
             settings["corpus"]["texts_per_shard"] = 100
-            settings["proxies"] |= {"train": "head", "reading": "together"}
+            # Of the pairs that no head is fitted to, the texts are left for the engine to score.
+            settings["proxies"] |= {"train": "head", "reading": "together", "share": 0.8}
             settings["scores"] |= {"engine": "vllm", "cpu_cache_gib": 0.25}
             done.write_text(json.dumps(asdict(_watched(write_yaml(config, settings)))))
         return WholeRun(**json.loads(done.read_text()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -47,6 +48,7 @@ def carried_out(work: Callable[[Job], Result], jobs: Sequence[Job], log: Path) -
 
 def _begin(log: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears of Ctrl-C, and ends the pool
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # through every ``finally``: scratch folders go
     with open(log, "ab") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
