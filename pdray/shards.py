@@ -20,7 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -59,7 +59,7 @@ class Marker:
     inputs: str
     files: dict[str, dict[str, int]]
     ids_sum: int
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any]
 
     def rows(self, table: str) -> int:
         """Of one of its tables; 0 where it has none of that name."""

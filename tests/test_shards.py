@@ -157,6 +157,14 @@ def test_a_marker_of_rubbish_is_none(local: ShardedFolder, text: str) -> None:
     assert local.read_marker(1) is None
 
 
+@pytest.mark.parametrize("part", ["shard", "inputs", "files", "ids_sum", "facts"])
+def test_a_marker_that_lacks_a_part_is_none(local: ShardedFolder, part: str) -> None:
+    path = local.marker_path(1)
+    written = path.read_json()
+    path.write_json({name: value for name, value in written.items() if name != part})
+    assert sorted(local.done()) == [0, 2]
+
+
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
 def test_a_marker_that_is_no_file_is_none_and_never_waits(local: ShardedFolder, make: Callable[[Path], None]) -> None:
     path = local.marker_path(1).local
