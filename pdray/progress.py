@@ -34,6 +34,7 @@ class Counted:
         self.total: int | None = None
         self.part: Part | None = None
         self.begun: dict[str, tuple[str, float]] | None = None
+        self.asked: float | None = None
         self.up: float | None = None
 
     def add(self, count: int) -> None:
@@ -51,13 +52,17 @@ class Counted:
         busy = None if begun is None else len({label if who == TASK else who for label, (who, _) in begun.items()})
         return self.done, self.total, self.part, busy
 
+    def ask(self) -> None:
+        """Workers are asked for now."""
+        self.asked = time.monotonic()
+
     def started(self) -> None:
-        """The workers are up; the first time counts, by this machine's clock."""
+        """The workers are up; the first time counts."""
         self.up = self.up or time.monotonic()
 
-    def up_since(self) -> float | None:
-        """When they were up, in seconds of a monotonic clock; None where they never were."""
-        return self.up
+    def start_seconds(self) -> float | None:
+        """From asking for workers until they were up, by the clock of this process; None where they never were."""
+        return None if self.asked is None or self.up is None else round(self.up - self.asked, 3)
 
     def begin(self, label: str, who: str) -> None:
         """Somebody is at a shard now; whoever was at it before has been lost."""
@@ -91,16 +96,19 @@ class Counter:
         """The workers are up."""
         self._actor.started.remote()
 
-    def seconds_until_up(self, since: float) -> float | None:
-        """How long it took until the workers were up; None where they never were. For the driver, which it lets wait.
+    def ask(self) -> None:
+        """Workers are asked for now."""
+        self._actor.ask.remote()
 
-        Args:
-            since: seconds on the driver's monotonic clock, which is also that of the counting actor beside it.
-        """
+    def start_seconds(self) -> float | None:
+        """From asking for workers until they were up, None where that is not known; the driver waits for it."""
         import ray
 
-        up: float | None = ray.get(self._actor.up_since.remote(), timeout=ANSWER_SECONDS)
-        return None if up is None else round(up - since, 3)
+        try:
+            seconds: float | None = ray.get(self._actor.start_seconds.remote(), timeout=ANSWER_SECONDS)
+        except ray.exceptions.RayError:
+            return None  # a figure must not fail what it is of
+        return seconds
 
     @contextlib.contextmanager
     def working(self, label: str) -> Iterator[None]:

@@ -59,16 +59,18 @@ def test_the_start_of_workers_is_timed_by_the_first_that_says_so(ray_local):
 
     began = time.monotonic()
     with Progress(Console(io.StringIO(), io.StringIO()), "alignment").counting("DPO", unit="steps") as counter:
-        assert counter.seconds_until_up(began) is None
+        counter.ask()
+        assert counter.start_seconds() is None
         say = ray.remote(lambda c: c.started())
         ray.get(say.remote(counter))
-        while (found := counter.seconds_until_up(began)) is None and time.monotonic() < began + 30:
+        while (found := counter.start_seconds()) is None and time.monotonic() < began + 30:
             time.sleep(0.05)  # what a worker says is on its way
         assert found is not None
         assert 0 < found < time.monotonic() - began
         ray.get(say.remote(counter))
         time.sleep(0.2)
-        assert counter.seconds_until_up(began) == found
+        assert counter.start_seconds() == found
+    assert counter.start_seconds() is None, "an actor that is gone fails no training"
 
 
 def test_a_part_has_its_own_name_unit_and_rate():

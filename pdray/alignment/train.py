@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,9 +61,9 @@ def train_policy(
         check_resources(alignment, progress)
         pairs = prepare()
         with progress.counting(alignment.loss.upper(), unit="steps") as counter:
-            asked = time.monotonic()
+            counter.ask()
             fit(TrainingJob(alignment, seed, pairs, reference, folder, counter), progress.note)
-            start_seconds = counter.seconds_until_up(asked)
+            start_seconds = counter.start_seconds()
     checkpoint = checkpoints.finished(folder)
     assert checkpoint is not None, "Ray Train returned without a finished checkpoint"
     facts = (checkpoints.read_mark(checkpoint) or {}) | {"worker_start_seconds": start_seconds}

@@ -67,9 +67,7 @@ def compare(root: Path, stages: Mapping[str, StageOutput], alignment: AlignmentC
     """
     of = [Path(stages[name].folder).name for name in ("corpus", "selection", "alignment")]
     path = StoragePath(str(root / "comparison.json"))
-    found: dict[str, Any] = path.read_json() if path.exists() else {}
-    if found.get("of") != of:
-        found = {"of": of, "pairs": {}, "conflicts": {}, "rewards": {}}
+    found = _read(path, of) or {"of": of, "pairs": {}, "conflicts": {}, "rewards": {}}
     table = stages["corpus"].table("pairs", ["pair_id", "conflict"])
     conflict = dict(zip(*(table[name].to_pylist() for name in ("pair_id", "conflict")), strict=True))
     kept = set(stages["selection"].table("kept", ["pair_id"])["pair_id"].to_pylist())
@@ -84,6 +82,18 @@ def compare(root: Path, stages: Mapping[str, StageOutput], alignment: AlignmentC
         path.write_json(found)
         print(f"comparison {done}/{len(missing)} policies trained and asked", file=sys.stderr, flush=True)
     return found
+
+
+def _read(path: StoragePath, of: list[str]) -> dict[str, Any] | None:
+    """What was compared before; None where that is of another run, or nothing whole."""
+    try:
+        found = path.read_json()
+    except (OSError, ValueError):
+        return None
+    whole = isinstance(found, dict) and all(
+        isinstance(found.get(name), dict) for name in ("pairs", "conflicts", "rewards")
+    )
+    return found if whole and found.get("of") == of else None
 
 
 def jobs(ids: list[str], kept: set[str], inputs: Path, alignment: AlignmentConfig) -> list[Job]:

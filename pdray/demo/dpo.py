@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from pdray.models.loading import WEIGHTS, load_tokenizer_files
 from pdray.responses import CutRule
 
 MAX_TOKENS = 64
@@ -51,13 +52,11 @@ def log_probabilities(policy: Path, pairs: list[dict[str, Any]]) -> np.ndarray:
 
 def encode(policy: Path, pairs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The pairs as the trainer reads them, with the untouched policy's log-probabilities."""
-    from transformers import AutoTokenizer
-
     from pdray.alignment.encode import PairEncoder
     from pdray.alignment.trainer import REFERENCE_COLUMNS
 
     texts = [[pair[name] for pair in pairs] for name in ("prompt", "chosen", "rejected")]
-    encoded = PairEncoder(AutoTokenizer.from_pretrained(policy), RULE).encode(*texts)
+    encoded = PairEncoder(load_tokenizer_files(str(policy)), RULE).encode(*texts)
     return [
         {
             "prompt_ids": one.prompt,
@@ -82,12 +81,12 @@ def train(policy: Path, pairs: list[dict[str, Any]], training: Training, folder:
         the loss of every tenth step, nats.
     """
     from datasets import Dataset
-    from transformers import AutoTokenizer, PrinterCallback
+    from transformers import PrinterCallback
     from trl import DPOConfig
 
     from pdray.alignment.trainer import TRAINERS
 
-    tokenizer = AutoTokenizer.from_pretrained(policy)
+    tokenizer = load_tokenizer_files(str(policy))
     trainer = TRAINERS[training.loss](
         model=str(policy),
         args=DPOConfig(
@@ -108,6 +107,8 @@ def train(policy: Path, pairs: list[dict[str, Any]], training: Training, folder:
             save_strategy="no",
             report_to="none",
             disable_tqdm=True,
+            trust_remote_code=False,
+            model_init_kwargs={**WEIGHTS, "dtype": "float32"},
         ),
         processing_class=tokenizer,
         train_dataset=Dataset.from_list(pairs),
@@ -122,10 +123,10 @@ def train(policy: Path, pairs: list[dict[str, Any]], training: Training, folder:
 def sample(policy: Path, prompts: list[str], seed: int) -> list[str]:
     """A response of the policy to each prompt, drawn at temperature 1; the prompts have equally many tokens."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
+    from transformers import AutoModelForCausalLM, set_seed
 
-    tokenizer = AutoTokenizer.from_pretrained(policy)
-    model = AutoModelForCausalLM.from_pretrained(policy).eval()
+    tokenizer = load_tokenizer_files(str(policy))
+    model = AutoModelForCausalLM.from_pretrained(policy, **WEIGHTS).eval()
     ids = torch.tensor(tokenizer(prompts)["input_ids"])
     set_seed(seed)
     with torch.inference_mode():

@@ -9,6 +9,7 @@ from typing import Any
 from pdray.demo.models import build_models
 from pdray.demo.words import vocabulary
 from pdray.demo.world import make_pairs
+from pdray.models.loading import WEIGHTS, load_tokenizer_files
 from pdray.responses import prompt_ids, text_ids
 
 IGNORED = -100  # a label that the loss leaves out
@@ -45,19 +46,18 @@ def train_sft(
     from datasets import Dataset
     from transformers import (
         AutoModelForCausalLM,
-        AutoTokenizer,
         DataCollatorForSeq2Seq,
         PrinterCallback,
         Trainer,
         TrainingArguments,
     )
 
-    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer = load_tokenizer_files(str(base))
     prompts = [pair["prompt"] for pair in pairs]
     texts = text_ids(tokenizer, prompts, [pair["chosen"] for pair in pairs])
     starts = [len(ids) for ids in prompt_ids(tokenizer, prompts)]
     labels = [[IGNORED] * start + ids[start:] for start, ids in zip(starts, texts, strict=True)]
-    model = AutoModelForCausalLM.from_pretrained(base)
+    model = AutoModelForCausalLM.from_pretrained(base, **WEIGHTS)
     trainer = Trainer(
         model,
         TrainingArguments(

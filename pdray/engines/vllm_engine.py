@@ -96,7 +96,7 @@ def load_llm(model_path: str, options: EngineOptions, arguments: dict[str, Any])
         "kv_cache_memory_bytes": None if options.num_gpus else options.cpu_cache_bytes,
     }
     if not options.num_gpus:
-        # Compiling takes 20 to 40 s on every start and gains 5% on a CPU, where there are no graphs to record.
+        # Compiling takes 20 to 40 s on every start and gains little on a CPU, where there are no graphs to record.
         common["enforce_eager"] = True
     if options.num_gpus > 1:
         # Left alone, vLLM asks Ray for GPUs of its own beside those that this actor holds.

@@ -45,13 +45,18 @@ def kept_to(labels: Labels) -> Iterator[None]:
     Needs a Ray session. Ray Train is told where it is started; see :func:`run_labels`.
 
     Raises:
-        UserError: a release of Ray whose shuffles are not known here.
+        UserError: a release of Ray whose shuffles are not known here, or Ray's shuffle through files is on.
     """
     if not labels:
         yield
         return
     from ray.data import DataContext
 
+    if DataContext.get_current().use_disk_based_hash_shuffle:
+        raise UserError(
+            "cluster.labels is set, and RAY_DATA_ENABLE_DISK_SHUFFLE with it, whose tasks go to any node of the "
+            "cluster; unset one of the two"
+        )
     options, shuffles, before = DataContext.get_current().execution_options, _shuffle_tasks(), _state["labels"]
     _state["labels"] = labels
     options.label_selector = dict(labels)

@@ -104,6 +104,15 @@ def test_another_selection_is_another_comparison(
     assert len(carried_out) == 4 + 2 * 12
 
 
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"of": ["corpus-1", "selection-1", "alignment-1"]}'])
+def test_a_damaged_comparison_is_made_again(
+    tmp_path: Path, stages: dict[str, Any], carried_out: list[str], text: str
+) -> None:
+    carried_out += ["before"] * 4
+    (tmp_path / "comparison.json").write_text(text)
+    assert len(comparison.compare(tmp_path, stages, ALIGNMENT)["rewards"]) == 12
+
+
 def test_inputs_of_an_older_demo_are_refused_with_the_cure(tmp_path: Path) -> None:
     inputs = tmp_path / "inputs"
     for model in ("proxy-base", "policy"):

@@ -121,6 +121,17 @@ def test_a_ray_whose_shuffles_are_not_known_is_refused(monkeypatch: pytest.Monke
         labels.kept_to(TEAM_A).__enter__()
 
 
+def test_rays_shuffle_through_files_is_refused_whose_tasks_would_go_anywhere() -> None:
+    from ray.data import DataContext
+
+    with DataContext.current(DataContext.get_current().copy()):
+        DataContext.get_current().use_disk_based_hash_shuffle = True
+        with labels.kept_to({}):
+            pass
+        with pytest.raises(UserError, match=r"RAY_DATA_ENABLE_DISK_SHUFFLE with it, .* unset one of the two"):
+            labels.kept_to(TEAM_A).__enter__()
+
+
 def test_workers_of_trainings_have_the_selector(kept: None) -> None:
     from pdray.alignment.launch import _scaling
     from tests.dpo_case import alignment
