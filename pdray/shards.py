@@ -4,9 +4,9 @@
       <table>/shard-00017.parquet     one or several tables, each with the digest of its inputs in its footer
       shards/shard-00017.json         the marker, written last
 
-A shard is done when its marker stands and every file that it names is there with its bytes, its rows and the digest of
-its inputs. Anything else is not there: it is done again, and writing it twice writes the same bytes. This module
-lists, verifies, counts attempts and reports; what runs the attempts is Ray's.
+A shard is done when its marker stands as it was written and every file that it names is there with its bytes, its
+rows and the digest of its inputs. Anything else is not there: it is done again, and writing it twice writes the same
+bytes. This module lists, verifies, counts attempts and reports; what runs the attempts is Ray's.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import hashlib
+import json
 import re
 import sys
 import threading
@@ -64,17 +65,6 @@ class Marker:
     def rows(self, table: str) -> int:
         """Of one of its tables; 0 where it has none of that name."""
         return sum(stated["rows"] for name, stated in self.files.items() if name.startswith(f"{table}/"))
-
-    @property
-    def is_sound(self) -> bool:
-        """Whether the parts are of their types and there is at least one file: JSON may hold anything."""
-        return (
-            isinstance(self.files, dict)
-            and len(self.files) > 0
-            and all(isinstance(one, dict) and {"bytes", "rows"} <= one.keys() for one in self.files.values())
-            and isinstance(self.ids_sum, int)
-            and isinstance(self.facts, dict)
-        )
 
 
 @dataclass(frozen=True)
@@ -135,7 +125,8 @@ class ShardedFolder:
                 path.write_bytes(content)
                 files[f"{name}/{path.name}"] = {"bytes": len(content), "rows": len(objects)}
         marker = Marker(shard, inputs, files, ids_sum % 2**64, facts)
-        self.marker_path(shard).write_json(asdict(marker))
+        content = json.loads(json.dumps(asdict(marker)))
+        self.marker_path(shard).write_json(content | {"digest": _digest(content)})
         return marker
 
     def read(self, name: str, shard: int, columns: list[str] | None = None) -> pa.Table:
@@ -179,16 +170,20 @@ class ShardedFolder:
             raise UserError(f"{path} is damaged ({error}); run again, and this shard is made anew") from None
 
     def read_marker(self, shard: int) -> Marker | None:
-        """The marker of a shard, None where it is absent, damaged or of other inputs.
+        """The marker of a shard, None where it is absent, of other inputs, or not as it was written.
 
         Raises:
             OSError: the storage does not answer; taking that for an absent shard would do its work again.
         """
         try:
-            marker = Marker(**self.marker_path(shard).read_json())
-        except (FileNotFoundError, ValueError, TypeError):
+            content = self.marker_path(shard).read_json()
+        except (FileNotFoundError, ValueError):
             return None
-        return marker if marker.is_sound and (marker.shard, marker.inputs) == (shard, self.inputs(shard)) else None
+        # JSON may hold anything; what has its digest was written here.
+        if not isinstance(content, dict) or content.pop("digest", None) != _digest(content):
+            return None
+        marker = Marker(**content)
+        return marker if (marker.shard, marker.inputs) == (shard, self.inputs(shard)) else None
 
     def done(self) -> dict[int, Marker]:
         """Every shard that is whole, verified by size, and tables by rows and by the digest in the footer.
@@ -233,6 +228,10 @@ class ShardedFolder:
             marker = markers[shard]
             hasher.update(repr((shard, marker.inputs, sorted(marker.files.items(), key=str), marker.ids_sum)).encode())
         return hasher.hexdigest()
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _is_damaged(path: StoragePath) -> bool:

@@ -157,12 +157,31 @@ def test_a_marker_of_rubbish_is_none(local: ShardedFolder, text: str) -> None:
     assert local.read_marker(1) is None
 
 
-@pytest.mark.parametrize("part", ["shard", "inputs", "files", "ids_sum", "facts"])
+@pytest.mark.parametrize("part", ["shard", "inputs", "files", "ids_sum", "facts", "digest"])
 def test_a_marker_that_lacks_a_part_is_none(local: ShardedFolder, part: str) -> None:
     path = local.marker_path(1)
     written = path.read_json()
     path.write_json({name: value for name, value in written.items() if name != part})
     assert sorted(local.done()) == [0, 2]
+
+
+@pytest.mark.parametrize(("fact", "value"), [("texts", None), ("texts", 7), ("more", 1)])
+def test_a_marker_whose_counts_a_hand_has_changed_is_none(local: ShardedFolder, fact: str, value: int | None) -> None:
+    local.write(1, {"texts": pa.table({"text": ["a"]})}, 1, {"texts": 1, "seconds": 0.1})
+    assert sorted(local.done()) == [0, 1, 2]
+    path = local.marker_path(1)
+    content = path.read_json()
+    facts = content["facts"] | {fact: value}
+    path.write_json(content | {"facts": {name: one for name, one in facts.items() if one is not None}})
+    assert sorted(local.done()) == [0, 2]
+
+
+def test_counts_come_back_as_json_has_them(local: ShardedFolder) -> None:
+    facts = {"failed": [(1, "long")], "rows": {3: 0.1}, "none": None}
+    local.write(1, {"texts": pa.table({"text": ["a"]})}, 1, facts)
+    marker = local.read_marker(1)
+    assert marker is not None
+    assert marker.facts == {"failed": [[1, "long"]], "rows": {"3": 0.1}, "none": None}
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
