@@ -12,7 +12,7 @@ from pdray.errors import EXIT_OK, UserError
 EPILOG = """\
 examples:
   pdray plan run.yaml                                     on this machine: rows, tokens, time, memory, disk
-  pdray plan run.yaml --on 8xH100                         on one node of eight; also H200, A100-80, L40S
+  pdray plan run.yaml --on 8xH100                         on one node of eight; also H200, A100-80, A100-40, L40S
   pdray plan run.yaml --address http://HEAD:8265          on the Ray cluster that answers there, which is not joined
   pdray plan run.yaml --on 64xH100 --price 2.5            at your price of a GPU-hour, in dollars
   pdray plan run.yaml --calibrate                         measure this machine first, by finished runs or a small one

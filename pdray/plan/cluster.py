@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 from pdray.errors import UserError
@@ -11,7 +12,7 @@ from pdray.runtime.labels import Labels, as_words, has_labels
 from pdray.submission.api import ANSWER_SECONDS, check_cluster, headers, plain_address
 
 KIND = "accelerator_type:"  # begins the resource by which Ray tells the kind of a node's GPUs
-SAME = {"A100": "A100-80", "A100-80G": "A100-80"}
+SAME = {"A100": "A100-40", "A100-40G": "A100-40", "A100-80G": "A100-80"}
 
 Resources = dict[str, float]
 
@@ -74,7 +75,21 @@ def hardware_of_nodes(nodes: list[Resources]) -> Hardware:
             f"the GPUs of the cluster are of the kind {kind}, of which nothing is known here; name the nearest with "
             f"--on: {', '.join(GPUS)}"
         )
-    return _hardware(gpu.name, gpu, [node for node in used if _kind(node) == kind])
+    found = _hardware(gpu.name, gpu, [node for node in used if _kind(node) == kind])
+    return replace(found, note="; ".join(_unsure(kind) + _left_out(counts, kind)))
+
+
+def _unsure(kind: str) -> list[str]:
+    if kind != "A100":
+        return []
+    return [
+        "Ray calls A100s of 40 and of 80 GB alike, and the smaller are planned for; for 80 GB say --on, as in 8xA100-80"
+    ]
+
+
+def _left_out(counts: Counter[str], kind: str) -> list[str]:
+    others = ", ".join(f"{count}x{other}" for other, count in sorted(counts.items()) if other != kind)
+    return [f"the cluster has GPUs of other kinds, which are not counted: {others}"] if others else []
 
 
 def _kind(node: Resources) -> str:

@@ -43,6 +43,7 @@ class Known:
         logprobs: models by setting.
         logprob_texts: lengths of what they read.
         crossfit_pairs, crossfit_texts: lengths of pairs and texts as the cross-fitted trainings read them.
+        judges: reward models that compare answers, by name.
         held_out: lengths of the pairs of the evaluation, and how many they are.
         measured: rates that were measured on such hardware.
         rate_key: names the measured rate of a kind of work, a model folder, a dtype, and whether on GPUs.
@@ -58,6 +59,7 @@ class Known:
     logprob_texts: Lengths | None = None
     crossfit_pairs: Lengths | None = None
     crossfit_texts: Lengths | None = None
+    judges: dict[str, Model] = field(default_factory=dict)
     held_out: Lengths | None = None
     num_held_out: int = 0
     measured: Measured = field(default_factory=dict)

@@ -204,7 +204,7 @@ def gather(config: RunConfig, steps: list[Step], hardware: Hardware) -> Known:
             lengths[folder] = text_lengths(pairs, folder, config.scores)
         return Model(folder, read_model(f"{name} is {folder}", folder), lengths[folder])
 
-    def policy(name: str, folder: str) -> Model:
+    def model(name: str, folder: str) -> Model:
         return Model(folder, read_model(f"{name} is {folder}", folder))
 
     alignment, logprobs, evaluation = config.alignment, config.logprobs, config.evaluation
@@ -221,14 +221,17 @@ def gather(config: RunConfig, steps: list[Step], hardware: Hardware) -> Known:
         corpus=corpus,
         hardware=hardware,
         proxies={name: reward_model(name, folder) for name, folder in config.proxies.folders.items()},
-        policy=policy("alignment.policy", alignment.policy) if alignment else None,
+        policy=model("alignment.policy", alignment.policy) if alignment else None,
         policy_pairs=pair_lengths(pairs, alignment).longest if alignment else None,
-        logprobs={n: policy(f"logprobs.{n}", folder) for n, folder in logprobs.folders.items()} if logprobs else {},
+        logprobs={n: model(f"logprobs.{n}", folder) for n, folder in logprobs.folders.items()} if logprobs else {},
         logprob_texts=response_lengths(pairs, logprobs.policy, logprobs_rule(logprobs)) if logprobs else None,
         crossfit_pairs=pair_lengths(pairs, training).longest if training else None,
         crossfit_texts=response_lengths(pairs, training.policy, cut_rule(training.max_tokens, training.prompt_tokens))
         if training
         else None,
+        judges={n: model(f"evaluation.reward_models.{n}.path", one.path) for n, one in evaluation.reward_models.items()}
+        if evaluation
+        else {},
         held_out=held_out,
         num_held_out=num_held_out,
         measured=read_rates(hardware),

@@ -1,4 +1,4 @@
-"""What the answers of the evaluation will cost. Pure functions of what is known."""
+"""What the answers of the evaluation and their comparison will cost. Pure functions of what is known."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from pdray.config import GenerationConfig
+from pdray.evaluation.reward_judge import TEXTS_PER_TASK, token_rule
 from pdray.plan import flops
 from pdray.plan.cost import Cost, Known
 from pdray.plan.flops import Lengths
@@ -27,7 +29,7 @@ def with_generation(known: Known, cost: Cost) -> Cost:
     The baseline counts as another policy of the same size.
     """
     evaluation, model = known.config.evaluation, known.policy
-    assert evaluation is not None and model is not None and known.held_out is not None
+    assert evaluation is not None and model is not None
     generation = evaluation.generation
     if generation is None or cost.seconds is None:
         return cost
@@ -37,10 +39,9 @@ def with_generation(known: Known, cost: Cost) -> Cost:
     places, sentence = fitting(need, hardware)
     if sentence:
         return impossible(sentence)
-    most = generation.max_prompts
-    answers = POLICIES * (most if generation.prompts else min(most, known.num_held_out))
+    answers = num_answers(known, generation)
     engines = min(places, math.ceil(answers / POLICIES / PROMPTS_PER_PART))
-    length = min(generation.prompt_tokens, int(known.held_out.mean)) + generation.max_tokens
+    length = _prompt(known, generation.prompt_tokens) + generation.max_tokens
     operations = flops.forward(model.shape, answers, Lengths(np.array([length])), True) / DECODING
     rate = known.rate("logprobs", model, generation.resolved_dtype, on_gpu)
     size = generation.gpus if on_gpu else cpus
@@ -56,3 +57,47 @@ def with_generation(known: Known, cost: Cost) -> Cost:
         host_bytes=max(cost.host_bytes, math.ceil(engines / hardware.nodes) * (PROCESS + weights)),
         disk_bytes=cost.disk_bytes + answers * 4 * generation.max_tokens,
     )
+
+
+def with_reward_models(known: Known, cost: Cost) -> Cost:
+    """The cost of the evaluation with that of its reward models, which read every answer, one model after the other."""
+    evaluation, hardware = known.config.evaluation, known.hardware
+    assert evaluation is not None
+    if evaluation.generation is None or cost.seconds is None:
+        return cost
+    on_gpu, answers = evaluation.gpus > 0, num_answers(known, evaluation.generation)
+    places, _ = fitting(Need("evaluation task", 1, evaluation.gpus, 1, "evaluation.gpus"), hardware)
+    tasks = POLICIES * math.ceil(answers / POLICIES / TEXTS_PER_TASK)
+    at_once = min(tasks, places)
+    for name, judge in evaluation.reward_models.items():
+        model, rule = known.judges[name], token_rule(judge)
+        rate = known.rate("evaluation", model, judge.dtype, on_gpu)
+        length = min(judge.max_tokens, _prompt(known, rule.prompt_tokens) + evaluation.generation.max_tokens)
+        operations = flops.forward(model.shape, answers, Lengths(np.array([length])), False)
+        weights = model.shape.parameters(False) * WIDTHS[judge.dtype]
+        waves = math.ceil(tasks / places)
+        cost = replace(
+            cost,
+            seconds=(cost.seconds or 0)
+            + rate.start
+            + waves * operations / tasks / (rate.tflops * 1e12 * (evaluation.gpus or 1)),
+            gpus=max(cost.gpus, at_once * evaluation.gpus),
+            cpus=max(cost.cpus, at_once),
+            work=f"{cost.work}; {answers:,} rewards by {name}",
+            gpu_bytes=max(cost.gpu_bytes, weights if on_gpu else 0),
+            host_bytes=max(cost.host_bytes, math.ceil(at_once / hardware.nodes) * (PROCESS + weights)),
+            disk_bytes=cost.disk_bytes + answers * 8,
+        )
+    return cost
+
+
+def num_answers(known: Known, generation: GenerationConfig) -> int:
+    """Of both policies together."""
+    most = generation.max_prompts
+    return POLICIES * (most if generation.prompts else min(most, known.num_held_out))
+
+
+def _prompt(known: Known, most: int) -> int:
+    """Tokens of a prompt, taken to be as long as a held-out text of the policy is."""
+    assert known.held_out is not None
+    return min(most, int(known.held_out.mean))

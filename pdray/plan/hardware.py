@@ -50,6 +50,7 @@ GPUS = {
         Gpu("H100", 989, 67, 80, 3350, 450, 3.0),
         Gpu("H200", 989, 67, 141, 4800, 450, 3.5),
         Gpu("A100-80", 312, 19.5, 80, 2039, 300, 1.8),
+        Gpu("A100-40", 312, 19.5, 40, 1555, 300, 1.3),
         Gpu("L40S", 362, 91.6, 48, 864, 32, 1.2),
     )
 }
@@ -67,6 +68,7 @@ class Hardware:
         cpus: of all nodes together.
         host_gib: memory of each node.
         here: whether it is this machine.
+        note: what is worth telling of how it was found, in a sentence.
     """
 
     name: str
@@ -76,6 +78,7 @@ class Hardware:
     cpus: float
     host_gib: float
     here: bool = False
+    note: str = ""
 
     @property
     def resources(self) -> list[dict[str, float]]:

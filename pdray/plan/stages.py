@@ -8,7 +8,7 @@ from dataclasses import replace
 from pdray.plan import flops
 from pdray.plan.cost import Cost, Known
 from pdray.plan.distinct import expected_met
-from pdray.plan.generation import with_generation
+from pdray.plan.generation import with_generation, with_reward_models
 from pdray.plan.memory import PROCESS
 from pdray.plan.passes import Reading, pass_cost, reading, reading_apart
 from pdray.plan.places import fitting, impossible
@@ -183,7 +183,7 @@ def selection(known: Known) -> Cost:
 
 
 def evaluation(known: Known) -> Cost:
-    """Policy and reference over both responses of the held-out pairs, in float32, 512 pairs a task; and answers."""
+    """Policy and reference over both responses of the held-out pairs, in float32, 512 pairs a task; and the answers."""
     section, model, lengths = known.config.evaluation, known.policy, known.held_out
     assert section is not None and model is not None and lengths is not None
     on_gpu, hardware = section.gpus > 0, known.hardware
@@ -207,4 +207,4 @@ def evaluation(known: Known) -> Cost:
         disk_bytes=known.num_held_out * 40,
         measured=rate.measured,
     )
-    return with_generation(known, cost)
+    return with_reward_models(known, with_generation(known, cost))

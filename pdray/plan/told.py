@@ -54,7 +54,7 @@ def notes_on(config: RunConfig, here: bool, stages: list[StagePlan], hardware: H
         stages: of the plan.
         hardware: that it is planned for.
     """
-    notes = []
+    notes = [hardware.note] if hardware.note else []
     if here and config.cluster.address is not None:
         notes.append(
             "cluster.address names a cluster that a plan does not join; ask its dashboard with --address, as in "

@@ -32,10 +32,22 @@ def test_nodes_with_gpus_are_what_a_plan_is_made_for() -> None:
     plain = hardware_of_nodes([HEAD, cpus, cpus])
     assert (plain.gpu, plain.gpus, plain.nodes, plain.cpus, plain.host_gib) == (None, 0, 2, 128.0, 256.0)
     assert plain.name == "Ray cluster, 2 nodes"
-    found = hardware_of_nodes([node("A100", 8)])
-    assert found.gpu is not None and found.gpu.name == "A100-80"
     found = hardware_of_nodes([node("L40S", 1), node("H100", 8), node("L40S", 1)])
     assert (found.name, found.gpus) == ("H100", 8)  # the kind of most GPUs, and not of most nodes
+    assert found.note == "the cluster has GPUs of other kinds, which are not counted: 2xL40S"
+    assert hardware_of_nodes([node("H100", 8)]).note == ""
+
+
+@pytest.mark.parametrize(("kind", "name", "gib"), [("A100-40G", "A100-40", 40), ("A100-80G", "A100-80", 80)])
+def test_an_a100_of_either_size(kind: str, name: str, gib: float) -> None:
+    found = hardware_of_nodes([node(kind, 8)])
+    assert found.gpu is not None and (found.gpu.name, found.gpu.gib, found.note) == (name, gib, "")
+
+
+def test_an_a100_of_unknown_size_is_the_smaller_and_that_is_said() -> None:
+    found = hardware_of_nodes([node("A100", 8)])
+    assert found.gpu is not None and (found.gpu.name, found.gpu.gib) == ("A100-40", 40)
+    assert "Ray calls A100s of 40 and of 80 GB alike" in found.note and "--on, as in 8xA100-80" in found.note
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks import sweep
 from pdray.plan import flops
-from pdray.plan.cost import Cost
+from pdray.plan.cost import Cost, Model
 from pdray.plan.flops import Lengths
 from pdray.plan.generation import DECODING
 from pdray.plan.hardware import GIB, GPUS, Hardware, parse_hardware, this_machine
@@ -19,7 +19,7 @@ from pdray.plan.passes import pass_cost, reading
 from pdray.plan.rates import START, UTILISATION, Rate
 from pdray.plan.stages import kept_pairs, stage_costs
 from pdray.plan.training import alignment_cost
-from tests.plan.cases import config_of, facts_of, known_of
+from tests.plan.cases import config_of, facts_of, known_of, llama_1b
 
 
 def test_the_alignment_by_hand() -> None:
@@ -228,6 +228,36 @@ def test_answers_by_hand() -> None:
         assert cost.disk_bytes == 2000 * 40 + 2000 * 4 * 512
     few = stage_costs(known(held_out=100, generation={"gpus": 1}))["evaluation"]
     assert few.gpus == 2  # a hundred prompts are two parts
+
+
+def test_rewards_of_the_answers_by_hand() -> None:
+    def cost(on: str = "4xH100", held_out: int = 2000, gpus: float = 1, **judges: Any) -> Cost:
+        generation = {"gpus": 1, "max_tokens": 512, "max_prompts": 1000}
+        evaluation = {"pairs": "/nowhere/held.jsonl", "gpus": gpus, "generation": generation, "reward_models": judges}
+        models = {name: Model(f"/nowhere/{name}", llama_1b()) for name in judges}
+        lengths = Lengths(np.array([500]))
+        known = known_of(config_of(evaluation=evaluation), on, held_out=lengths, num_held_out=held_out, judges=models)
+        return stage_costs(known)["evaluation"]
+
+    def added(tokens: int, **more: Any) -> float:
+        judge = {"path": "/nowhere/a", "dtype": "bfloat16", "max_tokens": tokens}
+        with_judge, without = cost(a=judge, **more), cost(**more)
+        assert with_judge.seconds is not None and without.seconds is not None
+        assert "2,000 rewards by a" in with_judge.work and "rewards" not in without.work
+        assert with_judge.disk_bytes == without.disk_bytes + 2000 * 8
+        return with_judge.seconds - without.seconds
+
+    rate = GPUS["H100"].bf16_tflops * 1e12 * UTILISATION["evaluation"]
+    for tokens, read in ((2048, 500 + 512), (800, 400 + 400), (1200, 500 + 512)):
+        work = flops.forward(llama_1b(), 2000, Lengths(np.array([read])), False)
+        assert added(tokens) == pytest.approx(START["evaluation"][1] + work / rate / 4)  # two waves of four of 8 tasks
+    one = added(2048, on="1xH100")
+    assert one - START["evaluation"][1] == pytest.approx(4 * (added(2048) - START["evaluation"][1]))
+    judge = {"path": "/nowhere/a", "dtype": "float32"}
+    both, first = cost(a=judge, b=judge), cost(a=judge)
+    assert both.seconds is not None and first.seconds is not None and both.seconds > first.seconds
+    assert both.gpu_bytes == first.gpu_bytes >= 4 * 1.2e9
+    assert cost(a=judge, gpus=0).seconds is not None
 
 
 def test_rounds_take_their_times_and_their_disk_and_the_same_memory() -> None:

@@ -66,6 +66,18 @@ def test_the_table_fits_and_tells_everything(config: Path, capsys: pytest.Captur
     assert not (config.parent / "run").exists()
 
 
+def test_rewards_of_answers_are_planned(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny_bert(config.parent / "judge", num_labels=1)
+    changes = [
+        "evaluation.generation={max_tokens: 8, prompt_tokens: 32}",
+        f"evaluation.reward_models={{rm: {{path: {config.parent}/judge, max_tokens: 64}}}}",
+    ]
+    words = [part for change in changes for part in ("--set", change)]
+    assert main(["plan", str(config), "--on", "8xH100", "--json", *words]) == 0
+    stages = {stage["name"]: stage for stage in json.loads(capsys.readouterr().out)["stages"]}
+    assert stages["evaluation"]["work"].endswith("400 answers of up to 8 tokens; 400 rewards by rm")
+
+
 def test_cross_fitted_trainings_are_planned(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = ["crossfit.max_tokens=64", "crossfit.engine=transformers", "selection.strategy=selective"]
     changes = [part for setting in settings for part in ("--set", setting)]

@@ -25,7 +25,7 @@ def test_nodes_of_eight() -> None:
         ("H100", "as in 8xH100"),
         ("8x", "as in 8xH100"),
         ("-8xH100", "as in 8xH100"),
-        ("8xV100", "names the GPU 'V100', of which nothing is known here; take H100, H200, A100-80, L40S"),
+        ("8xV100", "names the GPU 'V100', of which nothing is known here; take H100, H200, A100-80, A100-40, L40S"),
         ("0xH100", "asks for 0 GPUs; give a number from 1 to 100,000"),
         ("9" * 5000 + "xH100", "as in 8xH100"),
         ("8xH100\n8xH100", "as in 8xH100"),
