@@ -117,6 +117,7 @@ CHAOS: list[Column] = [
     ("attempts", figure("attempts")),
     ("kept ids", lambda row: {True: "identical", False: "DIFFERENT", None: "–"}[row.get("ids_equal")]),
     ("orphans", figure("orphans")),
+    ("on", figure("date")),
 ]
 SCALE: list[Column] = [
     ("pairs", figure("pairs", 0)),

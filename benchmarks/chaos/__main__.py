@@ -6,7 +6,8 @@
 
 Every case is a small real run with one fault; where the run did not survive it, the same command runs again. Compared
 are ids and bytes of the kept shards with those of a run that nobody disturbed. ``again`` counts shards that had a
-marker when the fault came and were written once more. The exit code is 1 where a case did not hold.
+marker when the fault came and were written once more. Rows of other cases that ``--out`` has from before stay there,
+each with its date. The exit code is 1 where a case did not hold.
 
 All of it happens in namespaces of its own (network, mounts, processes), which Linux gives without root. The clock
 needs libfaketime.
@@ -19,6 +20,7 @@ import contextlib
 import json
 import sys
 import tempfile
+import time
 import traceback
 from pathlib import Path
 from typing import Any
@@ -67,13 +69,20 @@ def main() -> int:
 
 
 def run_cases(lab: Lab, cases: dict[str, Case], out: Path) -> list[dict[str, Any]]:
-    """The rows of all cases; the result file is there after each."""
+    """The rows of these cases; the result file is there after each."""
     rows = []
     for name, case in cases.items():
-        rows.append(attempt(lab, name, case))
+        rows.append(attempt(lab, name, case) | {"date": time.strftime("%Y-%m-%d")})
         print(json.dumps(rows[-1]), flush=True)
-        write_result(out, "chaos", {"pairs": lab.pairs, "limit": lab.limit}, rows)
+        write_result(out, "chaos", {"pairs": lab.pairs, "limit": lab.limit}, with_others(out, rows))
     return rows
+
+
+def with_others(out: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """These rows among those of other cases that a result file has, in the order in which the cases are listed."""
+    before = json.loads(out.read_text(encoding="utf-8"))["rows"] if out.exists() else []
+    found = {row["case"]: row for row in [*before, *rows]}
+    return [found[name] for name in kill_cases() | fault_cases() if name in found]
 
 
 def attempt(lab: Lab, name: str, case: Case) -> dict[str, Any]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks.chaos.__main__ import attempt, holds
+from benchmarks.chaos.__main__ import attempt, holds, run_cases
 from benchmarks.chaos.faults import fault_cases
 from benchmarks.chaos.kills import kill_cases
 from benchmarks.chaos.lab import Case, Lab
@@ -44,6 +45,22 @@ def test_a_case_that_fails_becomes_a_row_and_does_not_stop_the_others(tmp_path: 
     somebody_else.kill()
     somebody_else.wait()
     assert (row["failed"], row["held"], row["stage"]) == ("AssertionError: the run hangs", False, "scores")
+
+
+def test_rows_of_other_cases_stay_in_the_result_file(tmp_path: Path) -> None:
+    def run(*names: str, shards: int) -> list[tuple[str, int]]:
+        cases = {name: Case("x", "scores", lambda lab: GOOD | {"shards": shards}) for name in names}
+        run_cases(Lab(tmp_path, None, 10, 1.0), cases, tmp_path / "out.json")
+        rows = json.loads((tmp_path / "out.json").read_text())["rows"]
+        assert all(len(row["date"]) == len("2000-01-01") for row in rows)
+        return [(row["case"], row["shards"]) for row in rows]
+
+    assert run("twice-jobs", "node-scores", shards=1) == [("node-scores", 1), ("twice-jobs", 1)]
+    assert run("node-scores", "driver-corpus", shards=2) == [
+        ("driver-corpus", 2),
+        ("node-scores", 2),
+        ("twice-jobs", 1),
+    ]
 
 
 def test_driver_worker_and_node_are_killed_in_every_stage() -> None:
