@@ -1,4 +1,4 @@
-"""Progress of long stages: workers count in a Ray actor, the driver draws the line."""
+"""Progress of long stages: workers count in a process beside the driver, the driver draws the line."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pdray import metrics, tracing
 from pdray.background import repeated
 from pdray.console import Console, clock
 from pdray.live import StepState
-from pdray.runtime import driver_node
+from pdray.runtime.beside import Kept, kept_beside
 from pdray.watchdog import TASK, UnderWay, Watchdog
 
 POLL_SECONDS = 0.5
 SETTLE_SECONDS = 1.0
-ANSWER_SECONDS = 10.0  # of the counting actor, which is beside the driver
+ANSWER_SECONDS = 10.0  # of the process beside the driver that counts
 
 
 # Name and unit.
@@ -81,31 +81,31 @@ class Counted:
 class Counter:
     """The workers' end: picklable, and never waits there."""
 
-    def __init__(self, actor: Any) -> None:
-        self._actor = actor
+    def __init__(self, counted: Kept) -> None:
+        self._counted = counted
 
     def add(self, count: int) -> None:
         """So many more rows or steps are done."""
-        self._actor.add.remote(count)
+        self._counted.tell("add", count)
 
     def set(self, done: int, total: int, part: Part | None = None) -> None:
         """So many are done, of so many, in a part of the step that has its own name and unit."""
-        self._actor.set.remote(done, total, part)
+        self._counted.tell("set", done, total, part)
 
     def started(self) -> None:
         """The workers are up."""
-        self._actor.started.remote()
+        self._counted.tell("started")
 
     def ask(self) -> None:
         """Workers are asked for now."""
-        self._actor.ask.remote()
+        self._counted.tell("ask")
 
     def start_seconds(self) -> float | None:
         """From asking for workers until they were up, None where that is not known; the driver waits for it."""
         import ray
 
         try:
-            seconds: float | None = ray.get(self._actor.start_seconds.remote(), timeout=ANSWER_SECONDS)
+            seconds: float | None = self._counted.ask("start_seconds", timeout=ANSWER_SECONDS)
         except ray.exceptions.RayError:
             return None  # a figure must not fail what it is of
         return seconds
@@ -113,11 +113,11 @@ class Counter:
     @contextlib.contextmanager
     def working(self, label: str) -> Iterator[None]:
         """This process is at a shard while the block runs; the watchdog names it when nothing goes on."""
-        self._actor.begin.remote(label, f"process {os.getpid()} on {os.uname().nodename}")
+        self._counted.tell("begin", label, f"process {os.getpid()} on {os.uname().nodename}")
         try:
             yield
         finally:
-            self._actor.end.remote(label)
+            self._counted.tell("end", label)
 
 
 class Progress:
@@ -150,30 +150,27 @@ class Progress:
         """
         import ray
 
-        actor = ray.remote(num_cpus=0, scheduling_strategy=driver_node())(Counted).remote()
+        with kept_beside(Counted) as counted:
 
-        def ask(method: Any) -> Any:
-            try:
-                return ray.get(method.remote(), timeout=ANSWER_SECONDS)
-            except ray.exceptions.RayError:
-                return None  # a line that cannot be drawn must not hide why the stage failed, nor fail it
+            def ask(method: str) -> Any:
+                try:
+                    return counted.ask(method, timeout=ANSWER_SECONDS)
+                except ray.exceptions.RayError:
+                    return None  # a line that cannot be drawn must not hide why the stage failed, nor fail it
 
-        def settle() -> None:
-            """Counts that workers sent last may still be on their way."""
-            end = time.monotonic() + SETTLE_SECONDS
-            while total and (found := ask(actor.get)) and found[0] < total and time.monotonic() < end:
-                time.sleep(SETTLE_SECONDS / 20)
+            def settle() -> None:
+                """Counts that workers sent last may still be on their way."""
+                end = time.monotonic() + SETTLE_SECONDS
+                while total and (found := ask("get")) and found[0] < total and time.monotonic() < end:
+                    time.sleep(SETTLE_SECONDS / 20)
 
-        try:
-            with self._drawing(what, total, unit, lambda: ask(actor.get), lambda: ask(actor.under_way)):
-                yield Counter(actor)
+            with self._drawing(what, total, unit, lambda: ask("get"), lambda: ask("under_way")):
+                yield Counter(counted)
                 settle()
-        finally:
-            ray.kill(actor)
 
     @contextlib.contextmanager
     def counting_here(self, what: str, total: int | None = None, unit: str = "rows") -> Iterator[Counted]:
-        """The same for a step that the driver itself counts: no actor has to start, which takes a second."""
+        """The same for a step that the driver itself counts."""
         counted = Counted()
         with self._drawing(what, total, unit, counted.get, counted.under_way):
             yield counted

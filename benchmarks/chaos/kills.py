@@ -13,7 +13,7 @@ from benchmarks.chaos.runs import READY, STAGES, VLLM, Driver, markers, stage_fo
 
 WORKERS = {"proxies": "ShardScorer", "scores": "ShardScorer", "alignment": "RayTrainWorker"}
 # Progress, rolls and the controllers of Ray Train: they compute nothing of a stage.
-HELPERS = ("Counted", "_Roll", "Controller", "StateManager", "LocationTracker", "JobSupervisor")
+HELPERS = ("Beside", "Controller", "StateManager", "LocationTracker", "JobSupervisor")
 
 
 def kill_cases() -> dict[str, Case]:

@@ -22,6 +22,7 @@ from pdray.engines.failures import as_matrix, score_around
 from pdray.engines.parity import compare, require_parity
 from pdray.engines.shards import PARITY, TextPass
 from pdray.errors import UserError
+from pdray.runtime.beside import Kept
 from pdray.shards import deadline, error_text
 from pdray.storage import node_copy
 from pdray.texts import read_texts
@@ -100,14 +101,14 @@ class ShardScorer:
     Args:
         work: see :class:`Work`.
         counter: the user's progress, in texts.
-        roll: actor handle of a list that every worker enters, or None.
+        roll: a :class:`~pdray.engines.workers.Roll` that every worker enters, or None.
     """
 
-    def __init__(self, work: Work, counter: Any, roll: Any = None) -> None:
+    def __init__(self, work: Work, counter: Any, roll: Kept | None = None) -> None:
         if roll is not None:
             import ray
 
-            ray.get(roll.enter.remote(ray.get_runtime_context().current_actor))
+            roll.ask("enter", ray.get_runtime_context().current_actor)
             bound_exit(EXIT_SECONDS)
         self._work = work
         self._counter = counter

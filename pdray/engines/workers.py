@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from pdray.engines.actor import ShardScorer, Work
-from pdray.runtime import driver_node, remote
+from pdray.runtime import remote
+from pdray.runtime.beside import Kept, kept_beside
 
 NO_PROGRESS_SECONDS = 24 * 3600.0  # without a finished shard: what was waited for will not come
 
@@ -43,33 +44,36 @@ class Prober:
             ray.kill(self._actor)
 
 
-class _Roll:
+class Roll:
+    """A list of workers."""
+
     def __init__(self) -> None:
         self.handles: list[Any] = []
 
     def enter(self, handle: Any) -> None:
+        """Another worker has started."""
         self.handles.append(handle)
 
     def all(self) -> list[Any]:
+        """All that have."""
         return self.handles
 
 
 @contextmanager
-def all_ended() -> Iterator[Any]:
-    """A list that workers enter; those on it are gone when the block ends.
+def all_ended() -> Iterator[Kept]:
+    """A :class:`Roll` that workers enter; those on it are gone when the block ends.
 
     Ray Data only lets go of its actors. One that is being restarted in that moment stays, and keeps CPUs and GPUs from
     the next round.
     """
     import ray
 
-    roll = ray.remote(num_cpus=0, scheduling_strategy=driver_node())(_Roll).remote()
-    try:
-        yield roll
-    finally:
-        for handle in ray.get(roll.all.remote()):
-            ray.kill(handle)
-        ray.kill(roll)
+    with kept_beside(Roll) as roll:
+        try:
+            yield roll
+        finally:
+            for handle in roll.ask("all"):
+                ray.kill(handle)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pdray.errors import UserError
 from pdray.garbage import collect_garbage_less_often
+from pdray.runtime.beside import end_beside
 from pdray.runtime.labels import has_labels, kept_to, run_labels
 from pdray.signals import handlers_kept
 
@@ -87,6 +88,7 @@ def ray_session(cluster: ClusterConfig) -> Iterator[None]:
                 f"no Ray cluster answers at cluster.address {address!r} ({error}); start one with cluster/local.sh up, "
                 "or set cluster.address to null for a local Ray"
             ) from None
+        ending.callback(end_beside)  # its handle must not outlive this connection
         _state["started here"] = address is None
         ending.enter_context(kept_to(cluster.labels))
         tune_ray_data()
@@ -108,7 +110,10 @@ def present_ray(cluster: ClusterConfig) -> Iterator[None]:
 
     with DataContext.current(DataContext.get_current().copy()), kept_to(cluster.labels):
         tune_ray_data()
-        yield
+        try:
+            yield
+        finally:
+            end_beside()
 
 
 def init_ray(where: dict[str, Any]) -> None:

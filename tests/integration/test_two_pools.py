@@ -21,13 +21,12 @@ ROOT = Path(__file__).parents[2]
 # What asks for no CPU stays where the driver is: pdray's counters, and the books of Ray Data and Ray Train.
 BOOKS = {
     "ActorLocationTracker",
-    "Counted",
+    "Beside",
     "DatasetManager",
     "PlacementGroupCleaner",
     "SynchronizationActor",
     "TrainController",
     "_AutoscalingCoordinatorActor",
-    "_Roll",
     "_StatsActor",
 }
 
