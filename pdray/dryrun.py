@@ -6,6 +6,7 @@ import yaml
 
 from pdray.config import ConfigError, RunConfig, load_config
 from pdray.errors import UserError, check_together
+from pdray.models.torch_builds import check_torch_builds
 from pdray.pipeline import check_all, load_stages, up_to
 from pdray.rounds import plan_rounds
 from pdray.stages import Upstream
@@ -46,7 +47,7 @@ def dry_run(path: str, overrides: list[str], until: str | None = None) -> str:
         steps = up_to(steps, until)
     except UserError as error:
         raise _with_more(error, config, set(type(config).model_fields)) from None
-    check_all(of_round, steps)
+    check_together([lambda: check_all(of_round, steps), check_torch_builds])
     states = [f"{step.stage.name:<10} {'done' if step.manifest else 'to run':<7} {step.folder}" for step in steps]
     resolved = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     return "\n".join([resolved, *states])
