@@ -62,7 +62,7 @@ def _with_more(error: UserError, config: RunConfig, sections: set[str]) -> UserE
     stages = [stage for stage in load_stages(config) if sections.issuperset(READS.get(stage.name, ()))]
     checks = [check for stage in stages if (check := stage.check) is not None]
     try:
-        check_together([told, *(lambda check=check: check(config, Upstream()) for check in checks)])
+        check_together([told, *(lambda check=check: check(config, Upstream()) for check in checks), check_torch_builds])
     except UserError as whole:
         return whole
     raise AssertionError("one of them refuses")

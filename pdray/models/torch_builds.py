@@ -37,7 +37,7 @@ def check_torch_builds() -> None:
     doubtful = [name for name, version in found.items() if version and _label(version) != _label(torch)]
     broken = _failing(doubtful) if doubtful else []
     if broken:
-        named = " and ".join(f"{name} {found[name]}" for name in broken)
+        named = ", ".join(f"{name} {found[name]}" for name in broken)
         cure = shlex.join([sys.executable, "-m", "pip", "uninstall", "--yes", *broken])
         raise UserError(
             f"{named} cannot be imported beside torch {torch}, for which they were not built, and Transformers loads "

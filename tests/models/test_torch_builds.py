@@ -45,7 +45,7 @@ def test_those_that_do_not_import_are_named_with_the_cure(install: Install) -> N
     with pytest.raises(UserError) as refused:
         check_torch_builds()
     told = str(refused.value)
-    assert told.startswith("torchvision 0.28.0 and torchcodec 1 cannot be imported beside torch 2.13.0+cpu, ")
+    assert told.startswith("torchvision 0.28.0, torchcodec 1 cannot be imported beside torch 2.13.0+cpu, ")
     cure = shlex.split(told.rpartition(": ")[2])
     assert cure == [sys.executable, "-m", "pip", "uninstall", "--yes", "torchvision", "torchcodec"]
 
@@ -74,3 +74,6 @@ def test_nothing_is_begun_with_them(
         with pytest.raises(UserError, match=r"torchvision 0\.28\.0 cannot be imported beside torch"):
             begin()
     assert not (tmp_path / "demo").exists()
+    with pytest.raises(UserError) as refused:
+        dry_run(str(small_run_config), ["proxies.base_model=none"])
+    assert [sentence.split()[0] for sentence in refused.value.sentences] == ["proxies.base_model", "torchvision"]
