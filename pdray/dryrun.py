@@ -6,6 +6,7 @@ import yaml
 
 from pdray.config import ConfigError, RunConfig, load_config
 from pdray.errors import UserError, check_together
+from pdray.models.torch_builds import check_torch_builds
 from pdray.pipeline import check_all, load_stages, up_to
 from pdray.rounds import plan_rounds
 from pdray.stages import Upstream
@@ -46,7 +47,7 @@ def dry_run(path: str, overrides: list[str], until: str | None = None) -> str:
         steps = up_to(steps, until)
     except UserError as error:
         raise _with_more(error, config, set(type(config).model_fields)) from None
-    check_all(of_round, steps)
+    check_together([lambda: check_all(of_round, steps), check_torch_builds])
     states = [f"{step.stage.name:<10} {'done' if step.manifest else 'to run':<7} {step.folder}" for step in steps]
     resolved = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     return "\n".join([resolved, *states])
@@ -61,7 +62,7 @@ def _with_more(error: UserError, config: RunConfig, sections: set[str]) -> UserE
     stages = [stage for stage in load_stages(config) if sections.issuperset(READS.get(stage.name, ()))]
     checks = [check for stage in stages if (check := stage.check) is not None]
     try:
-        check_together([told, *(lambda check=check: check(config, Upstream()) for check in checks)])
+        check_together([told, *(lambda check=check: check(config, Upstream()) for check in checks), check_torch_builds])
     except UserError as whole:
         return whole
     raise AssertionError("one of them refuses")

@@ -82,6 +82,7 @@ def reason(error: BaseException) -> str:
 
 
 TRACEBACKS = ("Traceback (most recent call last)", "\x1b[36mray::", "ray::")
+QUOTED = ("RemoteTraceback", "_RemoteTraceback")  # of a pool's process, whose error stands before it
 
 
 def _causes(error: BaseException) -> list[BaseException]:
@@ -92,7 +93,7 @@ def _causes(error: BaseException) -> list[BaseException]:
         chain.append(current)
         failures = list((getattr(current, "worker_failures", None) or {}).values())
         below = [getattr(current, name, None) for name in ("cause", "controller_failure")] + failures
-        below.append(current.__cause__)
+        below.append(None if type(current.__cause__).__name__ in QUOTED else current.__cause__)
         current = next((one for one in below if isinstance(one, BaseException)), None)
     return chain
 

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from pdray.aspects import UNIFIED
 from pdray.config import RunConfig, build_config
 from pdray.errors import UserError, check_together
+from pdray.models.torch_builds import check_torch_builds
 from pdray.outputs import StageOutput
 from pdray.schema import PAIRS, TEXTS, CorpusOutput, ProxiesOutput
 from pdray.scoring.models import model_folder
@@ -75,6 +76,7 @@ def score_pairs(
         config, models = _checked(Path(folder), proxies, scores)
         if is_table and len(pairs) == 0:
             return _appended(pairs, _no_rewards(_aspects(models)))
+        check_torch_builds()
         return _scored(config, models, pairs)
 
 

@@ -17,6 +17,7 @@ from pdray.config import RunConfig
 from pdray.console import Console, logs_to_file
 from pdray.errors import UserError, check_together, reason
 from pdray.models.folder import is_whole
+from pdray.models.torch_builds import check_torch_builds
 from pdray.schema import Output, check_types, model_folders, to_json
 from pdray.shards import ShardedFolder
 from pdray.stages import Stage, StageContext, StageResult, Upstream
@@ -151,6 +152,7 @@ def run_pipeline(config: RunConfig, until: str | None = None, wait: float = 0.0)
         if not waiting:
             Console().say(f"nothing to do: {', '.join(step.stage.name for step in steps)} are complete in {config.run}")
             return whole
+        check_torch_builds()
         with _logs(store) as console:
             try:
                 _run_steps(config, steps, console)

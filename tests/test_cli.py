@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -68,6 +69,12 @@ def test_the_first_cause_is_told() -> None:
     error = RuntimeError("Ray's wrapping\nlast line")
     error.__cause__ = OSError("disk gone\nhint")
     assert reason(error) == "OSError: disk gone"
+
+
+def test_what_went_wrong_in_a_pool_is_told_without_its_traceback() -> None:
+    with multiprocessing.get_context("spawn").Pool(1) as pool, pytest.raises(ValueError) as failure:
+        pool.apply(int, ("none",))
+    assert reason(failure.value) == "ValueError: invalid literal for int() with base 10: 'none'"
 
 
 def test_every_selection_is_shown_and_the_current_one_marked(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import pdray
 from pdray.cli import build_parser
 from pdray.config import RunConfig, section_of
 
@@ -98,6 +99,12 @@ def test_every_page_that_the_code_names_is_there() -> None:
     for path in SOURCES:
         for page in re.findall(r"[\w/-]+/[\w-]+\.md\b", path.read_text(encoding="utf-8")):
             assert (ROOT / page).is_file(), f"{path} names {page}"
+
+
+def test_every_public_name_stands_in_the_reference() -> None:
+    reference = (ROOT / "docs" / "api-python.md").read_text(encoding="utf-8")
+    entries = set(re.findall(r"^\.\. auto(?:class|function):: pdray\.(\w+)$", reference, re.MULTILINE))
+    assert entries == set(pdray.__all__)
 
 
 def beginnings() -> set[str]:

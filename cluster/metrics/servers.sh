@@ -12,7 +12,7 @@ check_metrics() {
     ! has_grafana || ! listening "$grafana_port" || die "port $grafana_port is in use; choose another with --grafana-port"
 }
 
-has_grafana() { command -v grafana-server > /dev/null; }
+has_grafana() { command -v grafana > /dev/null; }
 
 start_metrics() {
     : > "$state/servers"
@@ -23,10 +23,12 @@ start_metrics() {
     ! has_grafana || start_grafana
 }
 
-# Whoever may reach it on this machine reads the dashboards; nobody is an administrator.
+# Whoever may reach it on this machine reads the dashboards; nobody is an administrator. The program itself is started, as
+# `grafana server`, which is the only one since Grafana 13: what a package puts on PATH reads the package's settings first,
+# and not everybody may.
 start_grafana() {
     local provisioning=$state/grafana/provisioning home=/usr/share/grafana
-    [ -d "$home" ] || home=$(dirname "$(dirname "$(readlink -f "$(command -v grafana-server)")")")
+    [ -x "$home/bin/grafana" ] || home=$(dirname "$(dirname "$(readlink -f "$(command -v grafana)")")")
     mkdir -p "$provisioning/datasources" "$provisioning/dashboards"
     cat > "$provisioning/datasources/prometheus.yml" << EOF
 apiVersion: 1
@@ -40,7 +42,7 @@ EOF
         GF_PATHS_DATA=$state/grafana GF_PATHS_LOGS=$state/grafana/log GF_PATHS_PROVISIONING=$provisioning \
         GF_AUTH_ANONYMOUS_ENABLED=true GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION=true \
         GF_ANALYTICS_REPORTING_ENABLED=false GF_ANALYTICS_CHECK_FOR_UPDATES=false \
-        start_server grafana "$grafana_port" grafana-server --homepath "$home"
+        start_server grafana "$grafana_port" "$home/bin/grafana" server --homepath "$home"
 }
 
 start_server() {
@@ -62,7 +64,7 @@ report_metrics() {
     if has_grafana; then
         echo "Grafana:    http://127.0.0.1:$grafana_port/d/pdray"
     else
-        echo "Grafana is not here (no grafana-server on PATH; Debian does not have it): its own package adds it, or any" \
+        echo "Grafana is not here (no grafana on PATH; Debian does not have it): its own package adds it, or any" \
             "Grafana imports $repo/cluster/metrics/pdray.json"
     fi
 }

