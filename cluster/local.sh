@@ -275,8 +275,7 @@ stop() {
     done
     kill_now "$all $(members)"
     remove_session
-    rm -f "$state"/*.pid "$state/token" "$state/session" "$state/workers" "$state/servers"
-    rm -f "$state"/*.pid "$state/token" "$state/session" "$state/workers" "$state/network"
+    rm -f "$state"/*.pid "$state/token" "$state/session" "$state/workers" "$state/servers" "$state/network"
 }
 
 down() {

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pdray.errors import UserError
+from pdray.models.place import on_this_node
 
 MAX_CACHED = 20_000
 HASH_THREADS = 8
@@ -49,7 +50,8 @@ def file_identity(path: str | Path) -> str:
 
 def model_identity(folder: str | Path) -> list[list[str]]:
     """Name and sha256 of every file in a model folder, sorted; its own folders, such as checkpoints, do not count."""
-    return _named(Path(folder), sorted(path for path in Path(folder).iterdir() if path.is_file()))
+    root = Path(on_this_node(str(folder)))
+    return _named(root, sorted(path for path in root.iterdir() if path.is_file()))
 
 
 def folder_identity(folder: str | Path) -> list[list[str]]:

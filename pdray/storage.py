@@ -8,6 +8,7 @@ environment of the process, never from the path.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -365,8 +366,25 @@ def node_copy(folder: StoragePath, digest: str) -> Path:
     if found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode):
         raise UserError(f"{root} belongs to another user; remove it or set TMPDIR")
     target = root / digest[:32]
-    if target.is_dir():
-        return target
+    if not target.is_dir():
+        with _alone(root):  # each worker of a training asks for it at once
+            if not target.is_dir():
+                _copy_to_node(folder, root, target)
+    return target
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One process of this node at a time; the kernel lets go of what a process that ends has held."""
+    handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _copy_to_node(folder: StoragePath, root: Path, target: Path) -> None:
     partial = Path(tempfile.mkdtemp(dir=root))
     try:
         with told(folder.uri), in_need_of_room(root):
@@ -376,9 +394,6 @@ def node_copy(folder: StoragePath, digest: str) -> Path:
                 source_filesystem=folder.filesystem,
                 destination_filesystem=pafs.LocalFileSystem(),
             )
-        with contextlib.suppress(OSError):  # another worker of this node was first
-            os.replace(partial, target)
+        os.replace(partial, target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    assert target.is_dir(), f"{target} was neither made nor found"
-    return target

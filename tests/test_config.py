@@ -87,6 +87,7 @@ def test_alignment_may_be_left_out(settings):
         ("proxies={models: {path: x, labels: {a: 0, b: 0}}}", ["proxies.models.labels", "the same label"]),
         ("proxies={models: {path: x, labels: {a: 0, b: -1}}}", ["proxies.models.labels.b is -1"]),
         ("proxies={models: {path: nowhere, labels: {a: 0, b: 1}}}", ["proxies.models.path is", "no config.json"]),
+        ("proxies.base_model=hf://org/model", ["proxies.base_model is hf://org/model", "on a hub", "download it"]),
         ("proxies={base_model: x, train: head, lora: {r: 8}}", ["lora is set, but heads", "set train to all"]),
         ("proxies={models: {path: x}}", ["a model for at least two"]),
     ],
@@ -96,6 +97,14 @@ def test_a_wrong_value_is_named_with_its_cure(settings, override, words):
         build_config(settings, [override])
     assert all(word in str(caught.value) for word in words), str(caught.value)
     assert caught.value.exit_code == 2
+
+
+def test_models_may_be_on_object_storage(settings):
+    """What lies there is looked at before the first stage, not when the file is read."""
+    uris = [f"s3://bucket/{name}?region=eu-1" for name in ("base", "policy")]
+    config = build_config(settings, [f"proxies.base_model={uris[0]}", f"alignment.policy={uris[1]}"])
+    assert config.alignment is not None
+    assert [config.proxies.base_model, config.alignment.policy] == uris
 
 
 def test_zero_3_needs_its_weights_gathered(settings):

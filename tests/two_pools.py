@@ -24,7 +24,8 @@ def main() -> None:
     keep_on_loopback()
     from ray.cluster_utils import Cluster
 
-    head = {"num_cpus": 3, "labels": {"pool": "team-b"}, "include_dashboard": False, **STORE}
+    # Without the monitor nobody says that no autoscaler is there, and the run waits for a node that may come.
+    head = {"num_cpus": 3, "labels": {"pool": "team-b"}, "include_dashboard": False, "no_monitor": True, **STORE}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     folder, told = Path(sys.argv[1]), []
 

@@ -16,6 +16,7 @@ from pdray.alignment.reference import ReferenceStore, complete
 from pdray.alignment.resume import Resume, agree_on_checkpoint
 from pdray.config import AlignmentConfig, LoraConfig
 from pdray.models.loading import WEIGHTS, check_weights
+from pdray.models.place import on_this_node
 from pdray.trackers import prepare_trackers
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def build_trainer(job: TrainingJob, resume: Resume) -> tuple[DPOTrainer, dict[st
     args = dpo_config(job, resume.universal)
     tokens = data.open_pairs(job.pairs)
     trainer = TRAINERS[alignment.loss](
-        model=policy,
+        model=on_this_node(policy),
         args=args,
         processing_class=policy_tokenizer(policy),
         train_dataset=tokens,

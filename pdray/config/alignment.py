@@ -16,7 +16,7 @@ class AlignmentConfig(Section):
     """DPO, or DFPO, on the kept pairs with DeepSpeed inside Ray Train."""
 
     policy: Name = Field(
-        description="model folder of the policy (an SFT model); also the reference",
+        description="model folder of the policy (an SFT model), a path or a URI; also the reference",
         json_schema_extra=HOW,  # its files decide, not where they lie
     )
     loss: Literal["dpo", "dfpo"] = Field(

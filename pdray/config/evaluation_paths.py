@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from pdray.config.evaluation import EvaluationConfig
-from pdray.paths import absolute
+from pdray.paths import absolute, is_remote
 
 GENERATION_PATHS = ("prompts", "baseline")
 
@@ -37,7 +37,11 @@ def wrong_evaluation_paths(evaluation: EvaluationConfig) -> list[str]:
         if not os.path.isfile(path)
     ]
     baseline = generation.baseline if generation else None
-    if baseline and not any(os.path.isfile(os.path.join(baseline, name)) for name in ("config.json", "run.json")):
+    if (
+        baseline
+        and not is_remote(baseline)
+        and not any(os.path.isfile(os.path.join(baseline, name)) for name in ("config.json", "run.json"))
+    ):
         wrong.append(
             f"evaluation.generation.baseline is {baseline}, which holds neither config.json nor run.json; name a "
             "Hugging Face model folder or the folder of a finished run"

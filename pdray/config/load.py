@@ -24,6 +24,7 @@ from pdray.paths import DATA_SUFFIXES, absolute, expand, holds_secret, is_remote
 
 HANDED_ON = {"engine_args", "extra_body"}
 SECRET_NAMES = ("key", "token", "secret", "password", "authorization")
+HUB = "hf://"  # Arrow opens it
 
 
 def load_config(path: str | Path, overrides: list[str] | None = None) -> RunConfig:
@@ -333,6 +334,11 @@ def _wrong_paths(run: str, patterns: list[str], folders: dict[str, str]) -> list
             ends = ", ".join(DATA_SUFFIXES)
             wrong.append(f"corpus.path matches no file: {pattern}; correct the path or the glob (of files {ends})")
     for name, path in folders.items():
-        if not os.path.isfile(os.path.join(path, "config.json")):
+        if path.startswith(HUB):
+            wrong.append(
+                f"{name} is {path}, on a hub, where a model changes under its name; download it (hf download), and "
+                "name the folder"
+            )
+        elif not is_remote(path) and not os.path.isfile(os.path.join(path, "config.json")):
             wrong.append(f"{name} is {path or 'empty'}, which holds no config.json; name a Hugging Face model folder")
     return wrong

@@ -43,12 +43,12 @@ class ProxiesConfig(Section):
 
     models: ReadyModels | None = Field(
         None,
-        description="ready reward models, aspect -> folder, or {path: FOLDER, labels: {aspect: number}} for one with a "
-        "label per aspect; set this to skip training",
+        description="ready reward models, aspect -> folder or URI, or {path: FOLDER, labels: {aspect: number}} "
+        "for one with a label per aspect; set this to skip training",
     )
     base_model: Name | None = Field(
         None,
-        description="model folder that each proxy starts from",
+        description="model folder that each proxy starts from, a path or a URI",
         json_schema_extra=HOW,  # its files decide, not where they lie
     )
     unified: bool = Field(

@@ -21,7 +21,7 @@ from pdray.engines.parity import reference_rewards, take_sample
 from pdray.engines.shards import TextPass
 from pdray.engines.workers import Prober, all_ended, tolerant
 from pdray.errors import UserError
-from pdray.hashing import digest
+from pdray.models.place import copy_key
 from pdray.runtime import Need, find_places, living_nodes, may_grow
 from pdray.runtime.placement import node_cpus
 from pdray.shards import LOST, Outcome
@@ -250,8 +250,3 @@ def _label_count(folder: StoragePath) -> int:
     # Transformers writes them only where there are not two.
     config = (folder / "config.json").read_json()
     return len(config.get("id2label") or range(config.get("num_labels", 2)))
-
-
-def copy_key(folder: StoragePath) -> str:
-    """What tells one model folder on object storage from another, for its copies on the nodes."""
-    return digest(folder.uri, *(f"{name} {size}" for name, size in sorted(folder.sizes().items())))

@@ -15,6 +15,7 @@ from pdray.engines.vllm_generation import Answer, Decoding, GeneratorLoader, loa
 from pdray.errors import user_errors
 from pdray.evaluation.parts import Parts, key_of, shared_parts
 from pdray.identity import model_identity
+from pdray.models.place import on_this_node
 from pdray.runtime import Need, find_places, living_nodes
 from pdray.runtime.placement import node_cpus
 from pdray.runtime.tasks import run_tasks
@@ -134,7 +135,7 @@ def answer_parts(folder: str, parts: Sequence[Part], work: Work) -> None:
     for key, prompts in parts:
         if work.parts.read(key) is None:
             with deadline(PART_SECONDS), work.counter.working(f"{len(prompts)} prompts"):
-                engine = engine or work.load(folder, work.options, work.decoding)
+                engine = engine or work.load(on_this_node(folder), work.options, work.decoding)
                 work.parts.write(key, _table(prompts, engine.answers(prompts)))
         work.counter.add(len(prompts))
 

@@ -13,6 +13,7 @@ from pdray.errors import user_errors
 from pdray.evaluation.parts import key_of, shared_parts
 from pdray.evaluation.prompts import as_conversation
 from pdray.identity import model_identity
+from pdray.models.place import on_this_node
 from pdray.runtime.tasks import run_tasks
 from pdray.stages import StageContext
 from pdray.tokens import TokenRule
@@ -69,6 +70,7 @@ def rewards_of(texts: list[tuple[Any, Any]], folder: str, rule: TokenRule, dtype
     from pdray.engines.engine import EngineOptions, load_engine
 
     table = pa.table({"prompt": [prompt for prompt, _ in texts], "response": [answer for _, answer in texts]})
+    folder = on_this_node(folder)
     encoded = ModelEncoder([Path(folder)], rule).encode(table)
     options = EngineOptions(
         "transformers", dtype, rule.max_tokens, num_gpus=num_gpus, section="evaluation.reward_models"

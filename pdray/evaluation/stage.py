@@ -33,6 +33,7 @@ from pdray.hashing import hash64
 from pdray.identity import file_identity, model_identity
 from pdray.models.apart import is_apart
 from pdray.models.folder import check_model_folder, num_labels, read_config
+from pdray.models.place import on_this_node
 from pdray.models.positions import check_positions
 from pdray.responses import CutRule, cut_rule
 from pdray.runtime.tasks import run_tasks
@@ -102,7 +103,7 @@ def _check_policies(config: RunConfig) -> None:
 
 
 def _check_reward_model(setting: str, folder: str) -> None:
-    if is_apart(folder):  # an encoder that the proxies stage wrote, with its head beside it
+    if is_apart(on_this_node(folder)):  # an encoder that the proxies stage wrote, with its head beside it
         return
     labels = num_labels(read_config(f"{setting} is {folder}", folder))
     check_model_folder(setting, folder, "reward", label=max(0, labels - 1))

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pdray.errors import UserError
 from pdray.models.apart import has_head, is_apart
 from pdray.models.files import read_object
+from pdray.models.place import on_this_node
 from pdray.models.template import check_template
 from pdray.models.vocabulary import check_vocabulary, largest_token
 from pdray.models.weights import read_shapes
@@ -35,7 +36,7 @@ def check_model_folder(setting: str, folder: str, kind: Kind, label: int | None 
     Raises:
         UserError: naming the setting, the folder, the rule and the cure.
     """
-    name = f"{setting} is {folder}"
+    name, folder = f"{setting} is {folder}", on_this_node(folder)
     config = read_config(name, folder)
     _check_kind(name, config, kind)
     if kind == "reward":
@@ -77,7 +78,7 @@ def read_config(name: str, folder: str) -> dict[str, Any]:
     Raises:
         UserError: it cannot be read, or names no ``model_type``.
     """
-    config = read_object(name, Path(folder) / "config.json")
+    config = read_object(name, Path(on_this_node(folder)) / "config.json")
     if not isinstance(config.get("model_type"), str):
         raise UserError(
             f"{name}, whose config.json names no model_type, so that nobody knows what to build; "

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pdray.errors import UserError
+from pdray.models.place import on_this_node
 from pdray.models.weights import read_shapes
 
 FROM_FOLDER: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
@@ -26,7 +27,7 @@ def load_tokenizer_files(folder: str) -> Any:
     from transformers import AutoTokenizer
 
     with _said_plainly(f"the tokenizer in {folder}"):
-        return AutoTokenizer.from_pretrained(folder, **FROM_FOLDER)
+        return AutoTokenizer.from_pretrained(on_this_node(folder), **FROM_FOLDER)
 
 
 def load_config(folder: str, **changes: Any) -> Any:
@@ -38,7 +39,7 @@ def load_config(folder: str, **changes: Any) -> Any:
     from transformers import AutoConfig
 
     with _said_plainly(f"the config.json in {folder}"):
-        return AutoConfig.from_pretrained(folder, **changes, **FROM_FOLDER)
+        return AutoConfig.from_pretrained(on_this_node(folder), **changes, **FROM_FOLDER)
 
 
 def load_weights(name: str, folder: str, model_class: Any, *, new_head: bool = False, **options: Any) -> Any:
@@ -56,7 +57,7 @@ def load_weights(name: str, folder: str, model_class: Any, *, new_head: bool = F
     """
     with _said_plainly(name), quiet_loading():
         model, report = model_class.from_pretrained(
-            folder, ignore_mismatched_sizes=True, output_loading_info=True, **options, **WEIGHTS
+            on_this_node(folder), ignore_mismatched_sizes=True, output_loading_info=True, **options, **WEIGHTS
         )
     _require_weights(name, model, report, new_head)
     return model

@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 
 from pdray.errors import UserError
 from pdray.models.files import read_object
+from pdray.models.place import on_this_node
 
 Pooling = Literal["mean", "cls", "last"]
 FILE = Path("1_Pooling") / "config.json"
@@ -28,9 +29,10 @@ def stated_pooling(name: str, folder: str) -> Pooling | None:
     Raises:
         UserError: the file asks for a pooling that engines do not have.
     """
-    if not (Path(folder) / FILE).is_file():
+    file = Path(on_this_node(folder)) / FILE
+    if not file.is_file():
         return None
-    config = read_object(name, Path(folder) / FILE)
+    config = read_object(name, file)
     asked = _modes(config)
     if len(asked) != 1 or asked[0] not in get_args(Pooling):
         raise UserError(

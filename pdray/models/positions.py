@@ -7,6 +7,7 @@ from typing import Any
 
 from pdray.errors import UserError
 from pdray.models.files import read_object
+from pdray.models.place import on_this_node
 
 POSITION_KEYS = ("max_position_embeddings", "n_positions")
 OFFSET_POSITIONS = (
@@ -32,7 +33,7 @@ def check_positions(setting: str, max_tokens: int, folder: str, spare: int = 0) 
     Raises:
         UserError: the model has fewer positions.
     """
-    positions = max_positions(read_object(f"a model is {folder}", Path(folder) / "config.json"))
+    positions = max_positions(read_object(f"a model is {folder}", Path(on_this_node(folder)) / "config.json"))
     if positions is not None and max_tokens + spare > positions:
         kept = f", of which the engine needs {spare} for itself" if spare else ""
         raise UserError(

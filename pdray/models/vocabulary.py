@@ -9,6 +9,7 @@ from typing import Any
 
 from pdray.errors import UserError
 from pdray.models.files import read_object
+from pdray.models.place import on_this_node
 from pdray.models.weights import Shapes, read_shapes
 
 CURE = "copy the tokenizer files that the model was trained with into the folder"
@@ -79,6 +80,7 @@ def check_same_vocabulary(name: str, folder: str, other_name: str, other: str) -
         UserError: their vocabularies differ, or the model has no embedding for a token; with the cure.
     """
     same = "name two models of one family, or copy the tokenizer of the other into it if they number tokens alike"
+    folder, other = on_this_node(folder), on_this_node(other)
     if _vocabulary(name, Path(folder)) != _vocabulary(other_name, Path(other)):
         raise UserError(f"{name}, whose vocabulary is not that of {other_name}, which makes its tokens; {same}")
     largest = largest_token(other_name, other)

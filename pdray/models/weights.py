@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from pdray.errors import UserError
+from pdray.models.place import on_this_node
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -25,7 +26,7 @@ def read_shapes(name: str, folder: str) -> Shapes:
         UserError: there are no safetensors weights, a file of them is missing or damaged, or it lacks tensors that the
             index promises.
     """
-    root = Path(folder)
+    root = Path(on_this_node(folder))
     if (root / SINGLE).is_file():
         shapes = read_header(name, root / SINGLE)
     elif (root / INDEX).is_file():

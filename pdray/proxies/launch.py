@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -11,7 +12,7 @@ from typing import Any, TypeVar
 from pdray.config import ProxiesConfig
 from pdray.proxies.done import SCRATCH
 from pdray.proxies.training import TrainingJob, train_workers
-from pdray.runtime import Need, find_places, run_labels
+from pdray.runtime import Need, find_places, nodes_may_come, run_labels
 
 Job = TypeVar("Job")
 Outcome = TypeVar("Outcome")
@@ -65,7 +66,9 @@ def lanes_of(jobs: Sequence[TrainingJob], limit: int) -> list[list[TrainingJob]]
 
 
 def trainings_at_once(proxies: ProxiesConfig, note: Callable[[str], None]) -> int:
-    """How many proxies the cluster trains side by side; one where it waits for nodes.
+    """How many proxies are trained side by side: as many as the cluster holds, or all where it may get more nodes.
+
+    Those that do not fit then wait for nodes or for the others, and an autoscaler is asked for all of them at once.
 
     Raises:
         UserError: it does not hold the workers of one, and will never be larger.
@@ -77,7 +80,8 @@ def trainings_at_once(proxies: ProxiesConfig, note: Callable[[str], None]) -> in
         proxies.num_workers,
         "proxies.num_workers, proxies.cpus_per_worker or proxies.gpus_per_worker",
     )
-    return max(1, find_places(need, note) // proxies.num_workers)
+    fitting = find_places(need, note) // proxies.num_workers
+    return sys.maxsize if nodes_may_come() else max(1, fitting)
 
 
 def side_by_side(function: Callable[[Job], Outcome], jobs: Sequence[Job], limit: int) -> list[Outcome]:

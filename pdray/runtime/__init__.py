@@ -2,7 +2,15 @@
 
 from pdray.runtime.head import head_watched
 from pdray.runtime.labels import remote, run_labels
-from pdray.runtime.placement import Need, Places, check_labels, find_places, places_for, worker_places
+from pdray.runtime.placement import (
+    Need,
+    Places,
+    check_labels,
+    find_places,
+    nodes_may_come,
+    places_for,
+    worker_places,
+)
 from pdray.runtime.session import (
     driver_node,
     keep_on_loopback,
@@ -26,6 +34,7 @@ __all__ = [
     "living",
     "living_nodes",
     "may_grow",
+    "nodes_may_come",
     "places_for",
     "present_ray",
     "private_folder",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pdray.errors import UserError
 from pdray.runtime.labels import as_words, has_labels, run_labels
-from pdray.runtime.session import living_nodes, may_grow
+from pdray.runtime.session import has_no_autoscaler, living_nodes, may_grow
 
 Nodes = list[dict[str, float]]
 
@@ -101,6 +101,11 @@ def find_places(need: Need, note: Callable[[str], None]) -> int:
     return places.fitting
 
 
+def nodes_may_come() -> bool:
+    """Whether nodes may be added because they are asked for, and not by hand alone. Needs a Ray session."""
+    return may_grow() and not has_no_autoscaler()
+
+
 def check_labels(note: Callable[[str], None]) -> None:
     """Tell the user where no living node has the labels that the run keeps to. Needs a Ray session.
 
@@ -119,7 +124,7 @@ def check_labels(note: Callable[[str], None]) -> None:
     values = [f"{name} is {', '.join(one) or 'on none'}" for name, one in zip(wanted, there, strict=True)]
     text = f"cluster.labels is {as_words(wanted)}, and none of {len(nodes)} node(s) has that ({'; '.join(values)}); "
     cure = f"start nodes with ray start --labels {as_words(wanted)}, or set cluster.labels to labels that there are"
-    if not may_grow():
+    if not nodes_may_come():
         raise UserError(text + cure)
     note(f"{text}waiting for nodes that have it; {cure}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import json
 import logging
 import os
 import sys
@@ -215,6 +216,21 @@ def living(resource: str) -> float:
 def may_grow() -> bool:
     """Whether the cluster may get nodes that it does not have now: only a Ray that was started here never does."""
     return not _state["started here"]
+
+
+def has_no_autoscaler() -> bool:
+    """Whether Ray says that nothing adds nodes to this cluster by itself; False also where it says nothing.
+
+    Ray's monitor looks after such a cluster too, and calls the kind of each node after that node alone; an autoscaler
+    has kinds of its own. The second version of the autoscaler, and KubeRay without one, do not report here.
+    """
+    import ray
+    from ray._private.ray_constants import DEBUG_AUTOSCALING_STATUS
+    from ray.experimental.internal_kv import _internal_kv_get
+
+    status = json.loads(_internal_kv_get(DEBUG_AUTOSCALING_STATUS) or "{}")
+    kinds = (status.get("autoscaler_report") or {}).get("active_nodes") or {}
+    return any(f"node_{node['NodeID']}" in kinds for node in ray.nodes())
 
 
 def driver_node() -> Any:

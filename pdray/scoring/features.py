@@ -98,7 +98,7 @@ def read_head(folder: StoragePath, name: str | None, dense: str | None = None) -
 
 
 def _local(folder: StoragePath) -> Path:
-    from pdray.engines.pool import copy_key
+    from pdray.models.place import copy_key
     from pdray.storage import node_copy
 
     return node_copy(folder, copy_key(folder))

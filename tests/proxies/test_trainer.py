@@ -11,12 +11,13 @@ import pytest
 
 from pdray.config import LoraConfig, ProxiesConfig
 from pdray.errors import UserError
+from pdray.proxies import launch
 from pdray.proxies.adapters import adapted
 from pdray.proxies.base import load_reward_model, load_tokenizer
 from pdray.proxies.batches import training_order
 from pdray.proxies.checkpoints import Checkpoints
 from pdray.proxies.data import BASELINE, TRAIN, TablesJob
-from pdray.proxies.launch import lanes_of
+from pdray.proxies.launch import lanes_of, trainings_at_once
 from pdray.proxies.pairs import AspectPairs
 from pdray.proxies.training import TrainingJob, held_out_margins, reward_config, train_one
 from pdray.storage import StoragePath
@@ -233,3 +234,13 @@ def test_lanes_take_about_as_long_as_each_other(tmp_path: Path, base: str) -> No
     jobs = [replace(job, name=str(draws), draws=draws) for draws in (10, 40, 20, 30)]
     assert [[one.draws for one in lane] for lane in lanes_of(jobs, 2)] == [[40, 20], [30, 10]]
     assert len(lanes_of(jobs, 9)) == 4
+
+
+@pytest.mark.parametrize(("holds", "may_come", "lanes"), [(5, False, 2), (1, False, 1), (0, False, 1), (2, True, 4)])
+def test_an_autoscaler_is_asked_for_all_trainings_at_once(
+    tmp_path: Path, base: str, monkeypatch: pytest.MonkeyPatch, holds: int, may_come: bool, lanes: int
+) -> None:
+    monkeypatch.setattr(launch, "find_places", lambda need, note: holds)
+    monkeypatch.setattr(launch, "nodes_may_come", lambda: may_come)
+    limit = trainings_at_once(ProxiesConfig(base_model="x", num_workers=2), pytest.fail)
+    assert len(lanes_of([training_job(tmp_path, base, ["a"])] * 4, limit)) == lanes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     found = list(NODES)
     monkeypatch.setattr(ray, "nodes", lambda: found)
     monkeypatch.setattr(placement, "may_grow", lambda: True)
+    monkeypatch.setattr(placement, "has_no_autoscaler", lambda: False)
     return found
 
 
@@ -76,13 +78,32 @@ def test_labels_that_no_node_has_are_waited_for_and_said(kept: None, nodes: list
     ]
 
 
+@pytest.mark.parametrize(("policy", "value"), [("may_grow", False), ("has_no_autoscaler", True)])
 def test_they_are_refused_where_no_node_will_join(
-    kept: None, nodes: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+    kept: None, nodes: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, policy: str, value: bool
 ) -> None:
-    monkeypatch.setattr(placement, "may_grow", lambda: False)
+    monkeypatch.setattr(placement, policy, lambda: value)
     del nodes[1]
     with pytest.raises(UserError, match=r"is on none\); start nodes with ray start --labels pool=team-a,.* that there"):
         check_labels(pytest.fail)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "none"),
+    [
+        ({"node_1": 1, "node_5": 1}, True),  # by Ray's monitor, without an autoscaler
+        ({"node_9": 1}, False),
+        ({"head": 1, "spot-gpus": 3}, False),
+        ({}, False),
+        (None, False),
+    ],
+)
+def test_what_ray_says_of_an_autoscaler(
+    nodes: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, kinds: dict[str, int] | None, none: bool
+) -> None:
+    told = json.dumps({"autoscaler_report": {"active_nodes": kinds}}).encode() if kinds is not None else None
+    monkeypatch.setattr("ray.experimental.internal_kv._internal_kv_get", lambda key: told)
+    assert session.has_no_autoscaler() is none
 
 
 def test_a_ray_of_its_own_has_no_labels(monkeypatch: pytest.MonkeyPatch) -> None:
