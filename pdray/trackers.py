@@ -37,10 +37,11 @@ def check_trackers(setting: str, names: Sequence[str]) -> None:
 
 
 def prepare_trackers(names: Sequence[str], folder: Path, project: str) -> None:
-    """Set this process's variables so that trackers write below a folder and ask nobody anything.
+    """Set this process's variables so that trackers write below a folder and call nobody.
 
     Call it before a trainer is built, in the process that logs. W&B stays offline unless WANDB_API_KEY or WANDB_MODE
-    says otherwise.
+    says otherwise; usage statistics and error reports are off as well. Trackio reads its project from the trainer's
+    arguments.
 
     Args:
         names: of the trackers.
@@ -58,9 +59,12 @@ def _variables(name: str, folder: Path, project: str) -> dict[str, str]:
     if name == "tensorboard":
         return {"TENSORBOARD_LOGGING_DIR": str(folder)}
     if name == "wandb":
-        offline = {} if "WANDB_API_KEY" in os.environ else {"WANDB_MODE": "offline"}
+        # Offline, the process that writes would still report its errors.
+        offline = {"WANDB_MODE": "offline", "WANDB_ERROR_REPORTING": "false"}
+        offline = {} if "WANDB_API_KEY" in os.environ else offline
         return {"WANDB_DIR": str(folder), "WANDB_PROJECT": project, **offline}
     if name == "mlflow":
-        return {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db", "MLFLOW_EXPERIMENT_NAME": project}
+        own = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db", "MLFLOW_EXPERIMENT_NAME": project}
+        return own | {"MLFLOW_DISABLE_TELEMETRY": "true"}
     assert name == "trackio", name
     return {"TRACKIO_DIR": str(folder)}

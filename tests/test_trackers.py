@@ -24,11 +24,12 @@ def test_every_tracker_of_the_setting_is_known() -> None:
     assert set(get_args(Tracker)) == PACKAGES.keys()
 
 
-def test_files_go_below_the_folder_and_nobody_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_go_below_the_folder_and_nobody_is_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "environ", {"MLFLOW_TRACKING_URI": "http://mine"})
     prepare_trackers(list(PACKAGES), tmp_path, "project")
     assert os.environ.pop("MLFLOW_TRACKING_URI") == "http://mine", "the user's own variables win"
     assert os.environ["WANDB_MODE"] == "offline"
+    assert (os.environ["WANDB_ERROR_REPORTING"], os.environ["MLFLOW_DISABLE_TELEMETRY"]) == ("false", "true")
     folders = {name: value for name, value in os.environ.items() if name.endswith("_DIR")}
     assert folders == {
         "TENSORBOARD_LOGGING_DIR": str(tmp_path / "trackers" / "tensorboard"),

@@ -6,12 +6,13 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from pdray.alignment import checkpoints
 from pdray.alignment.worker import TrainingJob, train_worker
+from pdray.attempts import repeat
 from pdray.config import AlignmentConfig
-from pdray.errors import reason, user_errors
 from pdray.progress import Progress
 from pdray.runtime import Need, find_places, run_labels
 
@@ -27,20 +28,12 @@ def fit(job: TrainingJob, note: Callable[[str], None]) -> None:
         UserError: what a worker refused.
         RuntimeError: more than ``max_failures`` attempts in a row came no further; the message holds the last reason.
     """
-    import ray.train
+    alignment = job.alignment
 
-    in_vain = 0
-    while True:
-        before = _reached(job)
-        try:
-            with user_errors():
-                _attempt(job)
-            return
-        except ray.train.TrainingFailedError as error:
-            in_vain = 0 if _reached(job) > before else in_vain + 1
-            if in_vain > job.alignment.max_failures:
-                raise RuntimeError(f"{job.alignment.loss.upper()} failed: {reason(error)}") from error
-            note(f"the workers failed ({reason(error)}); going on from step {_reached(job)[0]}")
+    def told(why: str) -> None:
+        note(f"the workers failed ({why}); going on from step {_reached(job)[0]}")
+
+    repeat(partial(_attempt, job), partial(_reached, job), alignment.max_failures, told, alignment.loss.upper())
 
 
 def _reached(job: TrainingJob) -> tuple[int, int]:
@@ -65,7 +58,6 @@ def _attempt(job: TrainingJob) -> None:
         run_config=ray.train.RunConfig(
             name=f"attempt-{time.time_ns()}",  # Ray Train would restore a run of the same name
             storage_path=str(storage),
-            # Ray Train counts failures, not what came between them: fit() starts the next attempt.
             failure_config=ray.train.FailureConfig(max_failures=0),
         ),
     )

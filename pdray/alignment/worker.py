@@ -22,6 +22,7 @@ from pdray.trackers import prepare_trackers
 if TYPE_CHECKING:
     from trl import DPOConfig, DPOTrainer
 
+PROJECT = "pdray-alignment"
 REFERENCE = ("log-probabilities of the reference", "pairs")
 
 
@@ -153,7 +154,7 @@ def dpo_config(job: TrainingJob, universal: bool = False) -> DPOConfig:
     PartialState(backend="nccl" if use_gpu else "gloo")
     held_out = data.num_held_out(job.pairs.pairs, alignment)
     reports = alignment.report_to if dist.get_rank() == 0 else []
-    prepare_trackers(reports, job.folder, "pdray-alignment")
+    prepare_trackers(reports, job.folder, PROJECT)
     return DPOConfig(
         output_dir=str(job.folder / checkpoints.CHECKPOINTS),
         use_cpu=not use_gpu,
@@ -177,6 +178,7 @@ def dpo_config(job: TrainingJob, universal: bool = False) -> DPOConfig:
         save_steps=alignment.save_steps,
         save_total_limit=2,
         report_to=reports,
+        project=PROJECT,
         disable_tqdm=True,
     )
 

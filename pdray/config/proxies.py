@@ -110,7 +110,10 @@ class ProxiesConfig(Section):
     cpus_per_worker: float = Field(1, gt=0, description="train all: CPUs per worker", json_schema_extra=HOW)
     gpus_per_worker: float = Field(0, ge=0, description="train all: GPUs per worker", json_schema_extra=HOW)
     max_failures: int = Field(
-        1, ge=0, description="train all: restarts from the last checkpoint after a worker dies", json_schema_extra=HOW
+        1,
+        ge=0,
+        description="train all: restarts in a row that bring no newer checkpoint; those that bring one are not counted",
+        json_schema_extra=HOW,
     )
 
     @model_validator(mode="after")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -102,7 +103,7 @@ def _encode(ctx: StageContext, chosen: list[AspectPairs]) -> tuple[ShardedFolder
 
 def _train(ctx: StageContext, chosen: list[AspectPairs], missing: dict[str, TablesJob], limit: int) -> None:
     from pdray.proxies.launch import fit, lanes_of, side_by_side
-    from pdray.proxies.training import TrainingJob, refusal_of
+    from pdray.proxies.training import TrainingJob
 
     if not missing:
         return
@@ -124,7 +125,6 @@ def _train(ctx: StageContext, chosen: list[AspectPairs], missing: dict[str, Tabl
         )
         for number, (name, job) in enumerate(missing.items())
     ]
-    refusal_of(jobs).delete()
     with ctx.progress.counting("training", total=sum(job.steps for job in jobs), unit="steps") as counter:
         lanes = lanes_of([job.counted_by(counter) for job in jobs], limit)
-        side_by_side(fit, lanes, len(lanes))
+        side_by_side(partial(fit, note=ctx.progress.note), lanes, len(lanes))

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+from pdray.attempts import repeat
 from pdray.config import ProxiesConfig
 from pdray.proxies.done import SCRATCH
 from pdray.proxies.training import TrainingJob, train_workers
@@ -18,14 +19,32 @@ Job = TypeVar("Job")
 Outcome = TypeVar("Outcome")
 
 
-def fit(jobs: list[TrainingJob]) -> None:
+def fit(jobs: list[TrainingJob], note: Callable[[str], None]) -> None:
     """Train some models one after the other in one Ray Train run, and wait; all their workers start once.
 
-    A run that fails is started again, at most ``proxies.max_failures`` times, and goes on from the last checkpoint.
+    A run that fails is started again, and goes on from the last checkpoint of the model that it was at.
+
+    Args:
+        jobs: the trainings.
+        note: told of each failure.
 
     Raises:
-        ray.train.TrainingFailedError: it failed for good; see :func:`pdray.errors.user_errors`.
+        UserError: what a worker refused.
+        RuntimeError: more than ``proxies.max_failures`` attempts in a row came no further.
     """
+    names = ", ".join(job.name for job in jobs)
+
+    def reached() -> int:
+        return sum(job.steps_done() for job in jobs)
+
+    def told(why: str) -> None:
+        total = sum(job.steps for job in jobs)
+        note(f"the workers that train {names} failed ({why}); going on from step {reached():,} of {total:,}")
+
+    repeat(lambda: _attempt(jobs), reached, jobs[0].proxies.max_failures, told, f"the training of {names}")
+
+
+def _attempt(jobs: list[TrainingJob]) -> None:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
@@ -49,7 +68,7 @@ def fit(jobs: list[TrainingJob]) -> None:
             name=f"ray-{jobs[0].name}-{time.time_ns()}",  # Ray Train would restore a run of the same name
             storage_path=scratch.path,
             storage_filesystem=scratch.filesystem,
-            failure_config=FailureConfig(max_failures=proxies.max_failures),
+            failure_config=FailureConfig(max_failures=0),
         ),
     )
     trainer.fit()

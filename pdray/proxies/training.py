@@ -28,7 +28,6 @@ from pdray.storage import StoragePath
 if TYPE_CHECKING:
     from trl import RewardConfig
 
-REFUSED = "refused.json"
 T = TypeVar("T")
 
 
@@ -72,32 +71,41 @@ class TrainingJob:
     @property
     def steps(self) -> int:
         """Optimizer steps of the proxy and its baseline together."""
+        return len(self.tables) * self._steps_of_each
+
+    @property
+    def _steps_of_each(self) -> int:
         per_step = self.proxies.batch_size * self.proxies.num_workers
-        return len(self.tables) * math.ceil(math.ceil(self.draws * self.proxies.epochs) / per_step)
+        return math.ceil(math.ceil(self.draws * self.proxies.epochs) / per_step)
+
+    def checkpoints(self, use: str) -> Checkpoints:
+        """Those of the training on the table of that name."""
+        return Checkpoints(self.scratch / f"{use}-checkpoints")
+
+    @property
+    def baseline_margins(self) -> StoragePath:
+        """What stays of the baseline, once it is trained."""
+        return self.scratch / "baseline-margins.parquet"
+
+    def steps_done(self) -> int:
+        """Of :attr:`steps`, as the storage has them: whole trainings, and the last checkpoint of one under way."""
+        if is_done(self.stage, self.name):
+            return self.steps
+        steps = {use: self.checkpoints(use).last_step() or 0 for use in self.tables}
+        if BASELINE in steps and self.baseline_margins.exists():
+            steps[BASELINE] = self._steps_of_each
+        return sum(steps.values())
 
 
 def train_workers(jobs: list[TrainingJob]) -> None:
     """Train what is not done yet; run again after a failure, it goes on from the last checkpoint.
 
     Raises:
-        UserError: something the user can mend; also kept in ``refused.json``, so that a restart by Ray Train fails at
-            once instead of training again.
+        UserError: something the user can mend.
     """
-    refusal = refusal_of(jobs)
-    if refusal.exists():
-        raise UserError(refusal.read_json()["message"])
-    try:
-        for job in jobs:
-            if not agreed(is_done(job.stage, job.name)):
-                train_worker(job)
-    except UserError as error:
-        refusal.write_json({"message": str(error)})
-        raise
-
-
-def refusal_of(jobs: list[TrainingJob]) -> StoragePath:
-    """Where the workers of some jobs keep what they refuse."""
-    return jobs[0].stage / SCRATCH / REFUSED
+    for job in jobs:
+        if not agreed(is_done(job.stage, job.name)):
+            train_worker(job)
 
 
 def train_worker(job: TrainingJob) -> None:
@@ -154,7 +162,7 @@ def penalty_of(proxies: ProxiesConfig, length_difference: np.ndarray, reward_mar
 
 def _baseline(job: TrainingJob) -> np.ndarray | None:
     """Margins of a model without length remedies, on the first worker; trained once."""
-    path = job.scratch / "baseline-margins.parquet"
+    path = job.baseline_margins
     if not agreed(path.exists()):
         trained = train_one(job, BASELINE, None)
         if trained is not None:
@@ -204,7 +212,7 @@ def train_one(job: TrainingJob, use: str, folder: StoragePath | None) -> Trained
     order = training_order(table["aspect"].to_numpy(), job.proxies.epochs, job.seed)
     name = f"{job.name}-{use}"
     rows = Dataset(table, fingerprint=name)  # else datasets pickles the table for one
-    checkpoints = Checkpoints(job.scratch / f"{use}-checkpoints")
+    checkpoints = job.checkpoints(use)
     step = agreed(checkpoints.last_step())
     with tempfile.TemporaryDirectory(prefix="pdray-proxy-") as local:
         model = load_reward_model(base_model, tokenizer, job.seed, len(job.aspects))
