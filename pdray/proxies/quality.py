@@ -57,9 +57,9 @@ def held_out_facts(
 
 
 def chance_notes(aspects: dict[str, dict[str, Any]]) -> list[str]:
-    """A sentence for every aspect whose proxy is not better than a coin on prompts that it has not seen."""
+    """A sentence for every aspect whose proxy may be no better than a coin on prompts that it has not seen."""
     return [
-        f"the proxy of {aspect} is not better than chance on new prompts: it is right on "
+        f"the proxy of {aspect} may be no better than chance on new prompts: it is right on "
         f"{facts['held_out_accuracy']:.1%} of {facts['held_out_pairs']:,} held-out pairs (95% interval "
         f"{facts['held_out_interval'][0]:.1%} to {facts['held_out_interval'][1]:.1%}){_on_the_corpus(facts)}"
         for aspect, facts in aspects.items()

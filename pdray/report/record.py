@@ -40,7 +40,7 @@ def costs(run: RunView, scan: Scan | None) -> dict[str, Any] | None:
 
 def _cost(run: RunView, stage: StageView) -> dict[str, Any]:
     seconds, rows = stage.manifest["seconds"], stage.manifest["rows_out"]
-    rates = [(unit, number(stage.metrics[key], 1)) for key, unit in RATES.items() if stage.metrics.get(key) is not None]
+    rates = [(unit, number(stage.metrics[key], 1)) for key, unit in RATES.items() if stage.metrics.get(key)]
     return {
         "name": stage.name,
         "seconds": seconds,

@@ -85,6 +85,13 @@ def test_nothing_is_wider_than_the_screen(browser: Any, report: str, width: int)
     assert page.evaluate("Math.min(...[...document.querySelectorAll('figure')].map((one) => one.clientWidth))") > 300
 
 
+def test_a_row_that_goes_on_beyond_a_phone_is_one_line_high(browser: Any, report: str) -> None:
+    page = opened(browser, report, viewport={"width": 390, "height": 800})
+    heights = "[...document.querySelectorAll('#proxies .scroll tr')].map((row) => row.offsetHeight)"
+    found = page.evaluate(heights)
+    assert len(found) == 4 and max(found) < 45, found
+
+
 def test_the_plots_follow_the_theme(browser: Any, report: str) -> None:
     drawn = "getComputedStyle(document.querySelector('#divergence svg text')).fill"
     colours = "[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color, " + drawn + "]"

@@ -57,7 +57,7 @@ def page_of(run: StoragePath) -> Page:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Page:
-    notes = {"proxies": ["the proxy of safe is not better than chance"]}
+    notes = {"proxies": ["the proxy of safe may be no better than chance"]}
     return page_of(make_run(tmp_path_factory.mktemp("run"), notes=notes).run)
 
 
@@ -68,7 +68,7 @@ def test_a_finished_run_is_told_in_words(whole: Page) -> None:
         "The trained policy prefers the better response in 70.0% of 50 held-out pairs (95% interval 60.0% to 80.0%).",
         "Compare its answers with those of a baseline, by <gpt>.",
         "By <gpt> its answers win in 55.0% of 40 comparisons (95% interval 45.0% to 65.0%; 52.0% at equal length).",
-        "the proxy of safe is not better than chance",
+        "the proxy of safe may be no better than chance",
     ):
         assert sentence in whole.words
     assert "not finished" not in whole.words
@@ -226,6 +226,16 @@ def test_it_needs_no_ray_and_no_model_library(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "run")], capture_output=True, text=True)
     assert done.stdout.splitlines() == ["", f"{tmp_path}/run/report.html", "0"], done.stderr
+
+
+@pytest.mark.usefixtures("no_drawing")
+def test_a_stage_whose_texts_were_read_before_has_no_rate(tmp_path: Path) -> None:
+    made = make_run(tmp_path / "run", 24)
+    for rate, shown in ((12.5, True), (0.0, False)):
+        rates = {"texts_per_second": rate, "tokens_per_second": 90 * rate}
+        edit_manifest(made.run, "scores", lambda manifest, rates=rates: manifest["metrics"].update(rates))
+        words = page_of(made.run).words
+        assert ("texts/s" in words, "tokens/s" in words) == (shown, shown)
 
 
 def test_two_runs_side_by_side(tmp_path: Path) -> None:
