@@ -22,7 +22,7 @@ from pdray.engines.shards import TextPass
 from pdray.engines.workers import Prober, all_ended, tolerant
 from pdray.errors import UserError
 from pdray.models.place import copy_key
-from pdray.runtime import Need, find_places, living_nodes, may_grow
+from pdray.runtime import Need, find_places, living_nodes, may_grow, nodes_may_come
 from pdray.runtime.placement import node_cpus
 from pdray.shards import LOST, Outcome
 from pdray.storage import StoragePath
@@ -153,11 +153,13 @@ class Pool:
         self.num_actors = self.num_actors or min(fitting, config.num_actors or fitting)
         room = num_shards if may_grow() else fitting
         most = max(1, min(num_shards, config.num_actors or room))
+        # What is asked for by number is asked for at once: an autoscaler's nodes then come together.
+        least = most if config.num_actors and nodes_may_come() else max(1, min(fitting, most))
         # While one shard is computed the next is read; alone in later rounds, so that a text that ends its process
         # takes no other shard with it.
         calls = 2 if self._rounds == 0 else 1
         return ray.data.ActorPoolStrategy(
-            min_size=max(1, min(fitting, most)),
+            min_size=least,
             max_size=most,
             max_tasks_in_flight_per_actor=calls,
             max_concurrent_calls_per_actor=calls,

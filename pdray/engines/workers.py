@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from pdray.engines.actor import ShardScorer, Work
@@ -11,6 +12,7 @@ from pdray.runtime import remote
 from pdray.runtime.beside import Kept, kept_beside
 
 NO_PROGRESS_SECONDS = 24 * 3600.0  # without a finished shard: what was waited for will not come
+ALL_BUSY = 1.0  # calls that were handed to the actors, of those that they run at once
 
 
 class Prober:
@@ -78,17 +80,20 @@ def all_ended() -> Iterator[Kept]:
 
 @contextmanager
 def tolerant() -> Iterator[None]:
-    """Ray Data goes on when a block is lost, and gives a shard time, for the executions inside.
+    """Ray Data goes on when a block is lost, gives a shard time, and grows with the cluster, for the executions inside.
 
     The next round takes a lost shard. Ray Data would also end an execution from which nothing came for half an hour:
-    less than a large shard may take, or nodes that have to be bought.
+    less than a large shard may take, or nodes that have to be bought. And it adds actors where 1.75 times as many calls
+    are handed over as run at once, which a shard that waits behind another on a busy actor would cost: here they are
+    as many, so the pool would stay as it began while nodes come.
     """
     from ray.data import DataContext
 
     context = DataContext.get_current()
-    before = context.max_errored_blocks, context.execution_no_progress_timeout_s
+    before = context.max_errored_blocks, context.execution_no_progress_timeout_s, context.autoscaling_config
     context.max_errored_blocks, context.execution_no_progress_timeout_s = -1, NO_PROGRESS_SECONDS
+    context.autoscaling_config = replace(before[-1], actor_pool_util_upscaling_threshold=ALL_BUSY)
     try:
         yield
     finally:
-        context.max_errored_blocks, context.execution_no_progress_timeout_s = before
+        context.max_errored_blocks, context.execution_no_progress_timeout_s, context.autoscaling_config = before

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pdray.errors import UserError
 from pdray.garbage import collect_garbage_less_often
+from pdray.runtime.address import check_answers, on_loopback_alone
 from pdray.runtime.beside import end_beside
 from pdray.runtime.labels import has_labels, kept_to, run_labels
 from pdray.signals import handlers_kept
@@ -67,10 +68,13 @@ def ray_session(cluster: ClusterConfig) -> Iterator[None]:
             "cluster.labels keeps a run to some nodes of a Ray cluster, but cluster.address is null and the run would "
             "start a Ray of its own; set cluster.address to that cluster, or leave cluster.labels out"
         )
+    if address is not None:
+        check_answers(address)
     with contextlib.ExitStack() as ending:
         where: dict[str, Any] = {"address": address, "runtime_env": {"env_vars": WORKER_ENV}}
-        if address is None:
+        if address is None or on_loopback_alone(address):
             keep_on_loopback()
+        if address is None:
             where = {
                 "address": "local",  # without it Ray would join whatever cluster this machine last started
                 "num_cpus": cluster.num_cpus,
@@ -152,7 +156,7 @@ def _end_processes(session: str) -> None:
 
 
 def keep_on_loopback() -> None:
-    """Make the servers of a one-node Ray listen on the loopback interface only. Imports Ray.
+    """Make the servers of a Ray of this machine listen on the loopback interface only. Imports Ray.
 
     Raises:
         UserError: Ray was imported before, and decided otherwise.
