@@ -24,7 +24,7 @@ from pdray.hashing import hash64
 from pdray.schema import AlignmentOutput
 from pdray.shards import ShardedFolder
 from pdray.storage import StoragePath
-from tests import dpo_case, tiny
+from tests import dpo_case, tiny, trackers
 from tests.dpo_runs import (
     PAIRS,
     copy_checkpoint,
@@ -66,7 +66,7 @@ def trained(policy: Path, selection: ShardedFolder, tmp_path_factory: pytest.Tem
         "zero0": make_job(root, "zero0", selection, policy, zero_stage=0, max_steps=STEPS, save_steps=4),
         "zero2": make_job(root, "zero2", selection, policy, zero_stage=2, max_steps=STEPS, save_steps=4),
         "zero3": make_job(root, "zero3", selection, policy, zero_stage=3, max_steps=STEPS, save_steps=4, run="run3"),
-        "lora": make_job(root, "lora", selection, policy, report_to=["tensorboard"], **LORA),
+        "lora": make_job(root, "lora", selection, policy, report_to=trackers.installed(), **LORA),
         "lora again": make_job(root, "lora again", selection, policy, **LORA),
         "poisoned": make_job(root, "poisoned", selection, policy, zero_stage=2, max_steps=STEPS),
         "offload2": make_job(root, "offload2", selection, policy, zero_stage=2, max_steps=3, zero=OFFLOAD_OPTIMIZER),
@@ -260,21 +260,14 @@ def test_another_number_of_workers_goes_on(trained: dict[str, Path], resized: di
     assert read_entries(resized[name])[-1]["step"] == read_entries(trained[name])[-1]["step"]
 
 
-def test_a_tracker_writes_into_the_run_folder(trained: dict[str, Path]) -> None:
-    """One event file, of rank 0, with the loss of every step."""
-    from tensorboardX.proto.event_pb2 import Event
-
-    (file,) = (trained["lora"] / "trackers" / "tensorboard").iterdir()
-    data, events = file.read_bytes(), []
-    while data:  # length, checksum, event, checksum
-        size = int.from_bytes(data[:8], "little")
-        events.append(Event.FromString(data[12 : 12 + size]))
-        data = data[16 + size :]
-    losses = {
-        event.step: value.simple_value for event in events for value in event.summary.value if value.tag == "train/loss"
-    }
-    assert list(losses.values()) == pytest.approx(read_losses(trained["lora"]), abs=1e-6)
-    assert sorted(losses) == list(range(1, 7))
+@pytest.mark.parametrize("name", list(trackers.READERS))
+def test_trackers_write_into_the_run_folder(trained: dict[str, Path], name: str) -> None:
+    """The loss of every step, from rank 0 alone."""
+    if name not in trackers.installed():
+        pytest.skip(f"{name} is not installed")
+    losses = trackers.READERS[name](trained["lora"] / "trackers" / name)
+    assert [step for step, _ in losses] == list(range(1, 7))
+    assert [loss for _, loss in losses] == pytest.approx(read_losses(trained["lora"]), abs=1e-6)
 
 
 def test_ddp_in_place_of_deepspeed_is_refused(trained: dict[str, str]) -> None:
