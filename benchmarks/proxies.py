@@ -20,6 +20,7 @@ import argparse
 import json
 import shutil
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ from pdray.proxies.done import SCRATCH, read_done
 from pdray.proxies.encoded import EncodeJob, encode_shard
 from pdray.proxies.features import FeatureWriter, RowsOfPairs
 from pdray.proxies.full import models_of
-from pdray.proxies.linear import HeadJob, fit_aspect
+from pdray.proxies.linear import FittedHead, HeadJob, fit_aspect
 from pdray.proxies.pairs import AspectPairs, candidates, choose_pairs, seen_shares
 from pdray.proxies.readings import SIMPLEST_FIRST, Reading, best, prepare, write_model
 from pdray.proxies.training import TrainingJob, train_worker
@@ -140,11 +141,32 @@ def world_of(args: argparse.Namespace, seed: int) -> World:
     return World(rows, args.base, args.scratch / f"{args.world}-{seed}", WORLDS[args.world], seed)
 
 
+@dataclass(frozen=True)
+class TextFeatures:
+    """What a frozen backbone makes of t texts.
+
+    Attributes:
+        readings: both.
+        values: (t, H) float32, side by side.
+        lengths: (t,) int64, tokens of the responses.
+        shards: where they are written.
+    """
+
+    readings: list[Reading]
+    values: np.ndarray
+    lengths: np.ndarray
+    shards: ShardedFolder
+
+    def of(self, reading: Reading) -> np.ndarray:
+        """The features of one reading."""
+        return self.values[:, reading.first :][:, : reading.num_features]
+
+
 class World:
     """One corpus as a shard, with everything that is measured on it.
 
     Args:
-        rows: pairs with ``pair_id``, texts, ``aspect`` and both true ratings of every aspect.
+        rows: pairs with ``pair_id``, texts, ``aspect`` and, where they are known, both true ratings of every aspect.
         base: model folder that every proxy starts from.
         folder: for what is written on the way; emptied.
         settings: ``max_tokens`` and, where they are not the defaults, settings of the proxies.
@@ -162,10 +184,10 @@ class World:
         self.aspects = sorted({row["aspect"] for row in rows})
         self.own = np.array([self.aspects.index(row["aspect"]) for row in rows])
         self.truth = np.array(
-            [[row[f"score_chosen.{one}"] - row[f"score_rejected.{one}"] for one in self.aspects] for row in rows], float
+            [[_rated(row, "chosen", one) - _rated(row, "rejected", one) for one in self.aspects] for row in rows]
         )
-        rated = [[row[f"score_{side}.{one}"] for row in rows for side in SIDES] for one in self.aspects]
-        self.conflict = conflicts(self.truth, self.own, np.ptp(np.array(rated, float), axis=1))
+        rated = [[_rated(row, side, one) for row in rows for side in SIDES] for one in self.aspects]
+        self.conflict = conflicts(self.truth, self.own, np.ptp(np.array(rated), axis=1))
         self.corpus = ShardedFolder(self.folder / "corpus", "corpus", 1)
         self.ids = [str(row["pair_id"]) for row in rows]
         self.chosen_row, self.rejected_row = self._write(rows)
@@ -201,14 +223,18 @@ class World:
             "seconds": round(seconds, 1),
         }, kept
 
+    def choose(self, proxies: ProxiesConfig) -> list[AspectPairs]:
+        """Which pairs each proxy is trained on, and which are held out."""
+        counts = {aspect: int((self.own == number).sum()) for number, aspect in enumerate(self.aspects)}
+        return choose_pairs(lambda asks: [candidates(self.corpus, 0, asks, self.seed)], counts, proxies)
+
     def judge(self, proxies: ProxiesConfig, folder: StoragePath) -> tuple[np.ndarray, list[float]]:
         """Train proxies, score all texts, and take their margins (eq. 17).
 
         Returns:
             margins, (n, κ) float64, and the held-out accuracy of each aspect.
         """
-        counts = {aspect: int((self.own == number).sum()) for number, aspect in enumerate(self.aspects)}
-        chosen = choose_pairs(lambda asks: [candidates(self.corpus, 0, asks, self.seed)], counts, proxies)
+        chosen = self.choose(proxies)
         judge = self._heads if proxies.train == "head" else self._trained
         rewards, lengths, accuracies = judge(chosen, proxies, folder)
         difference = lengths[self.chosen_row] - lengths[self.rejected_row]
@@ -219,18 +245,33 @@ class World:
     def _heads(
         self, chosen: list[AspectPairs], proxies: ProxiesConfig, folder: StoragePath
     ) -> tuple[np.ndarray, np.ndarray, list[float]]:
+        features = self.read(folder)
+        reading, heads = self.fit(chosen, proxies, features)
+        write_model(reading, self.base, self.seed, [one.head for one in heads], self.aspects, folder / "model")
+        own = features.of(reading)
+        rewards = np.concatenate([one.head.rewards(own) for one in heads], axis=1)
+        return rewards, features.lengths, [one.facts["held_out_accuracy"] for one in heads]
+
+    def read(self, folder: StoragePath) -> TextFeatures:
+        """Read every text in both ways, and write what was read as the proxies stage does."""
         readings, values, lengths = self.read_both_ways(folder)
-        features = ShardedFolder(folder, "features", 1)
+        shards = ShardedFolder(folder, "features", 1)
         facts = ModelEncoder([(folder / "together").local], self.rule).encode(read_texts(self.corpus, 0)).facts
         tables, _ = FeatureWriter()(0, np.arange(len(values)), values.astype(np.float32), facts)
-        features.write(0, tables, 0, {})
+        shards.write(0, tables, 0, {})
+        return TextFeatures(readings, values.astype(np.float32), lengths, shards)
+
+    def fit(
+        self, chosen: list[AspectPairs], proxies: ProxiesConfig, features: TextFeatures
+    ) -> tuple[Reading, list[FittedHead]]:
+        """Heads of every aspect for both readings; the reading that cross-validation takes, and its heads."""
         held_out = pa.concat_tables([one.held_out for one in chosen])
         fitted = {
             reading.name: [
-                fit_aspect(HeadJob(one, features, reading, proxies, seen, len(chosen), self.seed, held_out))
+                fit_aspect(HeadJob(one, features.shards, reading, proxies, seen, len(chosen), self.seed, held_out))
                 for one, seen in zip(chosen, seen_shares(chosen), strict=True)
             ]
-            for reading in readings
+            for reading in features.readings
         }
         losses = {
             name: float(np.mean([min(one.facts["validation_loss"].values()) for one in heads]))
@@ -238,11 +279,7 @@ class World:
         }
         taken = best(losses)
         print(losses, taken, [one.facts["form"] for one in fitted[taken]], flush=True)
-        reading = next(one for one in readings if one.name == taken)
-        write_model(reading, self.base, self.seed, [one.head for one in fitted[taken]], self.aspects, folder / "model")
-        own = values[:, reading.first :][:, : reading.num_features].astype(np.float32)
-        rewards = np.concatenate([one.head.rewards(own) for one in fitted[taken]], axis=1)
-        return rewards, lengths, [one.facts["held_out_accuracy"] for one in fitted[taken]]
+        return next(one for one in features.readings if one.name == taken), fitted[taken]
 
     def read_both_ways(self, folder: StoragePath) -> tuple[list[Reading], np.ndarray, np.ndarray]:
         """Both readings of a frozen backbone, their features side by side, and the tokens of every response."""
@@ -303,6 +340,10 @@ class World:
             "auroc": round(auroc(divergence, self.conflict), 4),
         }
         return figures, {self.ids[row] for row in order}
+
+
+def _rated(row: dict[str, Any], side: str, aspect: str) -> float:
+    return float(row.get(f"score_{side}.{aspect}", np.nan))
 
 
 if __name__ == "__main__":
