@@ -3,8 +3,8 @@
     python -m benchmarks.length_bias --data DIR --base DIR --scratch DIR --out benchmarks/results/length-bias-2core.json
 
 ``--data`` holds summeval_pairs.parquet and hh_rlhf_pairs.parquet; ``--base`` is the encoder that ``pdray models
-minilm`` writes. Of either data set some pairs are a corpus, in which heads are fitted and τ and ρ are found as the
-product does, with its defaults but for what a variant names; as many pairs of other prompts tell what is left. The
+minilm`` writes. Of either data set some pairs are a corpus, in which linear heads are fitted and τ and ρ are found as
+the product does, with its defaults but for what a variant names; as many pairs of other prompts tell what is left. The
 correlation is Spearman's, of Δlen with an aspect's margin, mean over the aspects; accuracy that of each aspect's margin
 on its own pairs. Both have 95% intervals of a bootstrap over the new prompts; ``reached`` is the correlation on the
 held-out pairs of all aspects, which the search saw.
@@ -38,8 +38,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "τ auto": {"balance_temperature": "auto", "length_penalty": 0.0},
     "ρ auto": AUTO,
     "ρ auto, residual": RESIDUAL,
-    "both auto": {"balance_temperature": "auto", **AUTO},
-    "both auto, residual": {"balance_temperature": "auto", **RESIDUAL},
+    "τ auto, ρ auto": {"balance_temperature": "auto", **AUTO},
+    "τ auto, ρ auto, residual": {"balance_temperature": "auto", **RESIDUAL},
 }
 RESAMPLES = 1000
 
@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--base", type=Path, required=True, help="model folder of the encoder")
     parser.add_argument("--scratch", type=Path, required=True, help="folder for what is written on the way")
     parser.add_argument("--pairs", type=int, default=600, help="of the corpus, and as many new ones")
-    parser.add_argument("--max-tokens", type=int, default=256, help="of a text that the encoder reads")
+    parser.add_argument("--max-tokens", type=int, default=128, help="of a text that the encoder reads")
     parser.add_argument("--seed", type=int, default=0, help="of what is held out, drawn and taken")
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     args = parser.parse_args()
@@ -76,7 +76,7 @@ def world_of(args: argparse.Namespace, name: str, held_out: bool) -> World:
     """The corpus, or the new pairs."""
     pairs = (labelled(row, args.seed) for row in read_rows(args.data, name, args.seed, held_out))
     folder = args.scratch / f"{name}-{'new' if held_out else 'corpus'}"
-    settings = {"max_tokens": args.max_tokens}
+    settings = {"max_tokens": args.max_tokens, "linear": True}
     return World(some(pairs, args.pairs, args.seed), args.base, folder, settings, args.seed)
 
 

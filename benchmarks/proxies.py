@@ -44,6 +44,7 @@ from pdray.proxies.data import TablesJob, write_held_out, write_tables
 from pdray.proxies.done import SCRATCH, read_done
 from pdray.proxies.encoded import EncodeJob, encode_shard
 from pdray.proxies.features import FeatureWriter, RowsOfPairs
+from pdray.proxies.forms import Form
 from pdray.proxies.full import models_of
 from pdray.proxies.linear import FittedHead, HeadJob, fit_aspect
 from pdray.proxies.pairs import AspectPairs, candidates, choose_pairs, seen_shares
@@ -141,6 +142,14 @@ def world_of(args: argparse.Namespace, seed: int) -> World:
     return World(rows, args.base, args.scratch / f"{args.world}-{seed}", WORLDS[args.world], seed)
 
 
+class LinearJob(HeadJob):
+    """A head without a layer of tanh units, whose fits take minutes where texts are many."""
+
+    def forms(self, num_texts: int) -> list[Form]:
+        """The simplest."""
+        return super().forms(num_texts)[:1]
+
+
 @dataclass(frozen=True)
 class TextFeatures:
     """What a frozen backbone makes of t texts.
@@ -169,7 +178,8 @@ class World:
         rows: pairs with ``pair_id``, texts, ``aspect`` and, where they are known, both true ratings of every aspect.
         base: model folder that every proxy starts from.
         folder: for what is written on the way; emptied.
-        settings: ``max_tokens`` and, where they are not the defaults, settings of the proxies.
+        settings: ``max_tokens`` and, where they are not the defaults, settings of the proxies; ``linear`` leaves tanh
+            units out.
         seed: of what is held out, weights and order.
     """
 
@@ -266,9 +276,10 @@ class World:
     ) -> tuple[Reading, list[FittedHead]]:
         """Heads of every aspect for both readings; the reading that cross-validation takes, and its heads."""
         held_out = pa.concat_tables([one.held_out for one in chosen])
+        job = LinearJob if self.settings.get("linear") else HeadJob
         fitted = {
             reading.name: [
-                fit_aspect(HeadJob(one, features.shards, reading, proxies, seen, len(chosen), self.seed, held_out))
+                fit_aspect(job(one, features.shards, reading, proxies, seen, len(chosen), self.seed, held_out))
                 for one, seen in zip(chosen, seen_shares(chosen), strict=True)
             ]
             for reading in features.readings
