@@ -21,8 +21,9 @@ import numpy as np
 from benchmarks.common import load_average, write_result
 from benchmarks.method.__main__ import quiet
 from benchmarks.method.data import FILES, labelled, read_rows, some
+from benchmarks.method.heads import HeadWorld, TextFeatures
 from benchmarks.method.selection import divergence_of
-from benchmarks.proxies import GAMMA, KEPT, TextFeatures, World
+from benchmarks.proxies import GAMMA, KEPT
 from benchmarks.proxy_heads import auroc
 from pdray.config import ProxiesConfig
 from pdray.evaluation.accuracy import LEVEL
@@ -72,12 +73,12 @@ def main() -> None:
             write_result(args.out, "length bias", config, rows)
 
 
-def world_of(args: argparse.Namespace, name: str, held_out: bool) -> World:
+def world_of(args: argparse.Namespace, name: str, held_out: bool) -> HeadWorld:
     """The corpus, or the new pairs."""
     pairs = (labelled(row, args.seed) for row in read_rows(args.data, name, args.seed, held_out))
     folder = args.scratch / f"{name}-{'new' if held_out else 'corpus'}"
-    settings = {"max_tokens": args.max_tokens, "linear": True}
-    return World(some(pairs, args.pairs, args.seed), args.base, folder, settings, args.seed)
+    settings = {"max_tokens": args.max_tokens}
+    return HeadWorld(some(pairs, args.pairs, args.seed), args.base, folder, settings, args.seed)
 
 
 def found(heads: list[FittedHead]) -> dict[str, Any]:
@@ -88,7 +89,7 @@ def found(heads: list[FittedHead]) -> dict[str, Any]:
     }
 
 
-def figures(new: World, features: TextFeatures, reading: Reading, heads: list[FittedHead]) -> dict[str, Any]:
+def figures(new: HeadWorld, features: TextFeatures, reading: Reading, heads: list[FittedHead]) -> dict[str, Any]:
     """What the heads make of the new pairs."""
     difference = features.lengths[new.chosen_row] - features.lengths[new.rejected_row]
     margins = np.stack([margins_of(new, features.of(reading), one, difference) for one in heads], axis=1)
@@ -102,7 +103,7 @@ def figures(new: World, features: TextFeatures, reading: Reading, heads: list[Fi
         "accuracy": interval(lambda rows: float(right[rows].mean()), new.prompts, new.seed),
         "longer": [round(float((one > 0).mean()), 4) for one in (difference, difference[kept])],
     }
-    if np.isnan(new.conflict).all():
+    if not new.is_rated:
         return row
     return row | {
         "auroc": round(auroc(divergence, new.conflict), 4),
@@ -110,7 +111,7 @@ def figures(new: World, features: TextFeatures, reading: Reading, heads: list[Fi
     }
 
 
-def margins_of(new: World, values: np.ndarray, head: FittedHead, difference: np.ndarray) -> np.ndarray:
+def margins_of(new: HeadWorld, values: np.ndarray, head: FittedHead, difference: np.ndarray) -> np.ndarray:
     """Margins of eq. 17 of one aspect on the new pairs under the head that saw no held-out pair, (n,) float64."""
     reward = head.measured.rewards(values)[:, 0].astype(np.float64)
     return final_margin(reward[new.chosen_row] - reward[new.rejected_row], difference, head.penalty)

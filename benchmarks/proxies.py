@@ -20,7 +20,6 @@ import argparse
 import json
 import shutil
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +43,8 @@ from pdray.proxies.data import TablesJob, write_held_out, write_tables
 from pdray.proxies.done import SCRATCH, read_done
 from pdray.proxies.encoded import EncodeJob, encode_shard
 from pdray.proxies.features import FeatureWriter, RowsOfPairs
-from pdray.proxies.forms import Form
 from pdray.proxies.full import models_of
-from pdray.proxies.linear import FittedHead, HeadJob, fit_aspect
+from pdray.proxies.linear import HeadJob, fit_aspect
 from pdray.proxies.pairs import AspectPairs, candidates, choose_pairs, seen_shares
 from pdray.proxies.readings import SIMPLEST_FIRST, Reading, best, prepare, write_model
 from pdray.proxies.training import TrainingJob, train_worker
@@ -142,44 +140,14 @@ def world_of(args: argparse.Namespace, seed: int) -> World:
     return World(rows, args.base, args.scratch / f"{args.world}-{seed}", WORLDS[args.world], seed)
 
 
-class LinearJob(HeadJob):
-    """A head without a layer of tanh units, whose fits take minutes where texts are many."""
-
-    def forms(self, num_texts: int) -> list[Form]:
-        """The simplest."""
-        return super().forms(num_texts)[:1]
-
-
-@dataclass(frozen=True)
-class TextFeatures:
-    """What a frozen backbone makes of t texts.
-
-    Attributes:
-        readings: both.
-        values: (t, H) float32, side by side.
-        lengths: (t,) int64, tokens of the responses.
-        shards: where they are written.
-    """
-
-    readings: list[Reading]
-    values: np.ndarray
-    lengths: np.ndarray
-    shards: ShardedFolder
-
-    def of(self, reading: Reading) -> np.ndarray:
-        """The features of one reading."""
-        return self.values[:, reading.first :][:, : reading.num_features]
-
-
 class World:
     """One corpus as a shard, with everything that is measured on it.
 
     Args:
-        rows: pairs with ``pair_id``, texts, ``aspect`` and, where they are known, both true ratings of every aspect.
+        rows: pairs with ``pair_id``, texts, ``aspect`` and both true ratings of every aspect, if there are any.
         base: model folder that every proxy starts from.
         folder: for what is written on the way; emptied.
-        settings: ``max_tokens`` and, where they are not the defaults, settings of the proxies; ``linear`` leaves tanh
-            units out.
+        settings: ``max_tokens`` and, where they are not the defaults, settings of the proxies.
         seed: of what is held out, weights and order.
     """
 
@@ -193,15 +161,20 @@ class World:
         self.prompts = hash64([str(row["prompt"]) for row in rows], "prompt")
         self.aspects = sorted({row["aspect"] for row in rows})
         self.own = np.array([self.aspects.index(row["aspect"]) for row in rows])
-        self.truth = np.array(
-            [[_rated(row, "chosen", one) - _rated(row, "rejected", one) for one in self.aspects] for row in rows]
-        )
-        rated = [[_rated(row, side, one) for row in rows for side in SIDES] for one in self.aspects]
-        self.conflict = conflicts(self.truth, self.own, np.ptp(np.array(rated), axis=1))
+        self.is_rated = f"score_chosen.{self.aspects[0]}" in rows[0]
+        if self.is_rated:
+            self.truth, self.conflict = self._truth(rows)
         self.corpus = ShardedFolder(self.folder / "corpus", "corpus", 1)
         self.ids = [str(row["pair_id"]) for row in rows]
         self.chosen_row, self.rejected_row = self._write(rows)
         self.rule = TokenRule(self.settings["max_tokens"], self.settings["max_tokens"] // 2)
+
+    def _truth(self, rows: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
+        """True differences of the ratings, (n, κ) float64, and which pairs are in conflict, (n,)."""
+        rated = [[[row[f"score_{side}.{one}"] for side in SIDES] for row in rows] for one in self.aspects]
+        ratings = np.array(rated, float)  # (κ, n, 2)
+        truth = (ratings[..., 0] - ratings[..., 1]).T
+        return truth, conflicts(truth, self.own, np.ptp(ratings, axis=(1, 2)))
 
     def _write(self, rows: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
         texts = sorted({(row["prompt"], row[side]) for row in rows for side in SIDES})
@@ -233,18 +206,14 @@ class World:
             "seconds": round(seconds, 1),
         }, kept
 
-    def choose(self, proxies: ProxiesConfig) -> list[AspectPairs]:
-        """Which pairs each proxy is trained on, and which are held out."""
-        counts = {aspect: int((self.own == number).sum()) for number, aspect in enumerate(self.aspects)}
-        return choose_pairs(lambda asks: [candidates(self.corpus, 0, asks, self.seed)], counts, proxies)
-
     def judge(self, proxies: ProxiesConfig, folder: StoragePath) -> tuple[np.ndarray, list[float]]:
         """Train proxies, score all texts, and take their margins (eq. 17).
 
         Returns:
             margins, (n, κ) float64, and the held-out accuracy of each aspect.
         """
-        chosen = self.choose(proxies)
+        counts = {aspect: int((self.own == number).sum()) for number, aspect in enumerate(self.aspects)}
+        chosen = choose_pairs(lambda asks: [candidates(self.corpus, 0, asks, self.seed)], counts, proxies)
         judge = self._heads if proxies.train == "head" else self._trained
         rewards, lengths, accuracies = judge(chosen, proxies, folder)
         difference = lengths[self.chosen_row] - lengths[self.rejected_row]
@@ -255,34 +224,18 @@ class World:
     def _heads(
         self, chosen: list[AspectPairs], proxies: ProxiesConfig, folder: StoragePath
     ) -> tuple[np.ndarray, np.ndarray, list[float]]:
-        features = self.read(folder)
-        reading, heads = self.fit(chosen, proxies, features)
-        write_model(reading, self.base, self.seed, [one.head for one in heads], self.aspects, folder / "model")
-        own = features.of(reading)
-        rewards = np.concatenate([one.head.rewards(own) for one in heads], axis=1)
-        return rewards, features.lengths, [one.facts["held_out_accuracy"] for one in heads]
-
-    def read(self, folder: StoragePath) -> TextFeatures:
-        """Read every text in both ways, and write what was read as the proxies stage does."""
         readings, values, lengths = self.read_both_ways(folder)
-        shards = ShardedFolder(folder, "features", 1)
+        features = ShardedFolder(folder, "features", 1)
         facts = ModelEncoder([(folder / "together").local], self.rule).encode(read_texts(self.corpus, 0)).facts
         tables, _ = FeatureWriter()(0, np.arange(len(values)), values.astype(np.float32), facts)
-        shards.write(0, tables, 0, {})
-        return TextFeatures(readings, values.astype(np.float32), lengths, shards)
-
-    def fit(
-        self, chosen: list[AspectPairs], proxies: ProxiesConfig, features: TextFeatures
-    ) -> tuple[Reading, list[FittedHead]]:
-        """Heads of every aspect for both readings; the reading that cross-validation takes, and its heads."""
+        features.write(0, tables, 0, {})
         held_out = pa.concat_tables([one.held_out for one in chosen])
-        job = LinearJob if self.settings.get("linear") else HeadJob
         fitted = {
             reading.name: [
-                fit_aspect(job(one, features.shards, reading, proxies, seen, len(chosen), self.seed, held_out))
+                fit_aspect(HeadJob(one, features, reading, proxies, seen, len(chosen), self.seed, held_out))
                 for one, seen in zip(chosen, seen_shares(chosen), strict=True)
             ]
-            for reading in features.readings
+            for reading in readings
         }
         losses = {
             name: float(np.mean([min(one.facts["validation_loss"].values()) for one in heads]))
@@ -290,7 +243,11 @@ class World:
         }
         taken = best(losses)
         print(losses, taken, [one.facts["form"] for one in fitted[taken]], flush=True)
-        return next(one for one in features.readings if one.name == taken), fitted[taken]
+        reading = next(one for one in readings if one.name == taken)
+        write_model(reading, self.base, self.seed, [one.head for one in fitted[taken]], self.aspects, folder / "model")
+        own = values[:, reading.first :][:, : reading.num_features].astype(np.float32)
+        rewards = np.concatenate([one.head.rewards(own) for one in fitted[taken]], axis=1)
+        return rewards, lengths, [one.facts["held_out_accuracy"] for one in fitted[taken]]
 
     def read_both_ways(self, folder: StoragePath) -> tuple[list[Reading], np.ndarray, np.ndarray]:
         """Both readings of a frozen backbone, their features side by side, and the tokens of every response."""
@@ -351,10 +308,6 @@ class World:
             "auroc": round(auroc(divergence, self.conflict), 4),
         }
         return figures, {self.ids[row] for row in order}
-
-
-def _rated(row: dict[str, Any], side: str, aspect: str) -> float:
-    return float(row.get(f"score_{side}.{aspect}", np.nan))
 
 
 if __name__ == "__main__":

@@ -23,9 +23,10 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
+from benchmarks.method.heads import HeadWorld
 from benchmarks.method.lab import Lab, Setting, Size
 from benchmarks.method.models import build_model, byte_pairs
-from benchmarks.proxies import SIDES, World
+from benchmarks.proxies import SIDES
 from pdray.config import ProxiesConfig
 from pdray.corpus.rows import draw_pair
 from pdray.demo.sft import train_sft
@@ -117,8 +118,7 @@ class DataLab(Lab):
             length_baseline=False,
         )
         scratch = self.folder / "proxies"
-        settings = {"max_tokens": self.size.proxy_tokens, "linear": True}
-        corpus = World(self.pairs, self.base, scratch, settings, self.seed)
+        corpus = HeadWorld(self.pairs, self.base, scratch, {"max_tokens": self.size.proxy_tokens}, self.seed)
         began = time.process_time()
         margins, accuracy = corpus.judge(proxies, corpus.folder / "judged")
         seconds = round(time.process_time() - began, 1)
