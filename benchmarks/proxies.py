@@ -144,7 +144,7 @@ class World:
     """One corpus as a shard, with everything that is measured on it.
 
     Args:
-        rows: pairs with ``pair_id``, texts, ``aspect`` and both true ratings of every aspect.
+        rows: pairs with ``pair_id``, texts, ``aspect`` and both true ratings of every aspect, if there are any.
         base: model folder that every proxy starts from.
         folder: for what is written on the way; emptied.
         settings: ``max_tokens`` and, where they are not the defaults, settings of the proxies.
@@ -161,15 +161,20 @@ class World:
         self.prompts = hash64([str(row["prompt"]) for row in rows], "prompt")
         self.aspects = sorted({row["aspect"] for row in rows})
         self.own = np.array([self.aspects.index(row["aspect"]) for row in rows])
-        self.truth = np.array(
-            [[row[f"score_chosen.{one}"] - row[f"score_rejected.{one}"] for one in self.aspects] for row in rows], float
-        )
-        rated = [[row[f"score_{side}.{one}"] for row in rows for side in SIDES] for one in self.aspects]
-        self.conflict = conflicts(self.truth, self.own, np.ptp(np.array(rated, float), axis=1))
+        self.is_rated = f"score_chosen.{self.aspects[0]}" in rows[0]
+        if self.is_rated:
+            self.truth, self.conflict = self._truth(rows)
         self.corpus = ShardedFolder(self.folder / "corpus", "corpus", 1)
         self.ids = [str(row["pair_id"]) for row in rows]
         self.chosen_row, self.rejected_row = self._write(rows)
         self.rule = TokenRule(self.settings["max_tokens"], self.settings["max_tokens"] // 2)
+
+    def _truth(self, rows: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
+        """True differences of the ratings, (n, κ) float64, and which pairs are in conflict, (n,)."""
+        rated = [[[row[f"score_{side}.{one}"] for side in SIDES] for row in rows] for one in self.aspects]
+        ratings = np.array(rated, float)  # (κ, n, 2)
+        truth = (ratings[..., 0] - ratings[..., 1]).T
+        return truth, conflicts(truth, self.own, np.ptp(ratings, axis=(1, 2)))
 
     def _write(self, rows: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
         texts = sorted({(row["prompt"], row[side]) for row in rows for side in SIDES})

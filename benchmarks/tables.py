@@ -67,6 +67,19 @@ def bounds(name: str, sign: str = "") -> Callable[[Row], Any]:
     return value
 
 
+def over_aspects(name: str, digits: int) -> Callable[[Row], Any]:
+    """The smallest and the largest of an aspect's figures; a dash where they have none."""
+
+    def value(row: Row) -> str:
+        found = row[name]
+        if None in found:
+            return MISSING
+        ends = dict.fromkeys(f"{end:.{digits}f}" for end in (min(found), max(found)))
+        return " to ".join(ends)
+
+    return value
+
+
 def scaled(name: str, unit: float, digits: int) -> Callable[[Row], Any]:
     """A figure in another unit, rounded; a dash where the row has none."""
     return lambda row: MISSING if row.get(name) is None else f"{row[name] / unit:,.{digits}f}"
@@ -181,6 +194,25 @@ METHOD_SHAPE: list[Column] = [
     ("by win rate", bounds("win_rate", "+")),
     (" ", figure("win_rate_verdict")),
 ]
+METHOD_DATA: list[Column] = [
+    ("data", figure("level")),
+    ("strategy", figure("strategy")),
+    ("pairs", figure("pairs", 0)),
+    ("conflicts among them", figure("conflict", 3)),
+    ("AUROC", figure("auroc", 3)),
+    ("accuracy on new pairs", bounds("accuracy")),
+    ("CPU seconds", figure("cpu_seconds", 0)),
+]
+LENGTH_BIAS: list[Column] = [
+    ("data", figure("corpus")),
+    ("remedy", figure("variant")),
+    ("τ", over_aspects("temperature", 2)),
+    ("ρ of the loss", over_aspects("loss_penalty", 4)),
+    ("ρ of scoring", over_aspects("penalty", 4)),
+    ("correlation on new pairs", bounds("correlation", "+")),
+    ("accuracy on new pairs", bounds("accuracy")),
+    ("AUROC", figure("auroc", 3)),
+]
 TERABYTE, GIBIBYTE = 1e12, 2**30
 BILLION: list[Column] = [
     ("stage", figure("stage")),
@@ -226,6 +258,9 @@ TABLES: dict[str, tuple[str, list[Column]]] = {
     "method": ("method-2core.json", METHOD),
     "method-short": ("method-2core.json", METHOD_SHORT),
     "method-shape": ("method-2core-shape.json", METHOD_SHAPE),
+    "method-data": ("method-data-2core.json", METHOD_DATA),
+    "method-data-shape": ("method-data-2core-shape.json", METHOD_SHAPE),
+    "length-bias": ("length-bias-2core.json", LENGTH_BIAS),
     "proxy-prompts": ("proxy-prompts-2core.json", PROMPTS),
     "simulation": ("simulation-2core.json", SIMULATION),
     "billion": ("billion.json", BILLION),

@@ -19,10 +19,9 @@ from pdray.errors import UserError
 from pdray.pipeline import Step, check_all, plan, run_pipeline, up_to
 from pdray.schema import AlignmentOutput
 from pdray.selection.check import find_strategy
-from pdray.store import ROUNDS, make_run_folder
+from pdray.store import ONCE, ROUNDS, make_run_folder
 from pdray.tracing import traced
 
-ONCE = ("corpus", "proxies", "scores")
 SHARED = "shared"
 
 

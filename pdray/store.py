@@ -35,6 +35,7 @@ from pdray.storage import StoragePath
 STAGE_FOLDER = re.compile(r"[a-z]+-[0-9a-f]+")
 MANIFEST = "manifest.json"
 ROUNDS = "rounds"  # in a run folder, with a run folder for each
+ONCE = ("corpus", "proxies", "scores")  # stages that several rounds have in common
 RUN_STATE = "run.json"
 ATTEMPTS = "attempts.json"
 # What plan and show read of a manifest, and its type.

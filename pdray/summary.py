@@ -11,8 +11,9 @@ from pdray.pipeline import all_stages
 from pdray.shards import MARKERS
 from pdray.stages import Stage
 from pdray.storage import StoragePath
-from pdray.store import MANIFEST, ROUNDS, DamagedError, RunStore, check_folder, read_attempts, read_manifest
+from pdray.store import MANIFEST, ONCE, ROUNDS, DamagedError, RunStore, check_folder, read_attempts, read_manifest
 
+IN_ROUNDS = "in rounds"  # status of a stage that every round has in a folder of its own
 # Stages of which a run folder comes to hold several, and the settings that tell these apart.
 SEVERAL = {"selection": ("strategy", "budget", "gamma"), "alignment": ("loss", "beta", "epochs", "learning_rate")}
 
@@ -22,9 +23,9 @@ def summarise(run: str | Path) -> dict[str, Any]:
 
     The two lists have every selection and alignment that stands in the run folder, by ``folder``, ``current`` being the
     one that the last start asked for. ``status`` is complete, running, incomplete (interrupted, or not begun), damaged
-    (its manifest cannot be read; the next run makes the stage again), or not configured. ``folder`` is below the run
-    folder, ``holds`` below that. ``rounds`` is there where the run has several: their folders below the run folder,
-    each a run of its own that has what follows the scores.
+    (its manifest cannot be read; the next run makes the stage again), in rounds (each of several has its own), or not
+    configured. ``folder`` is below the run folder, ``holds`` below that. ``rounds`` is there where the run has several:
+    their folders below the run folder, each a run of its own that has what follows the scores.
 
     Raises:
         UserError: there is no run in the folder, or it cannot be read.
@@ -39,12 +40,17 @@ def summarise(run: str | Path) -> dict[str, Any]:
 
 
 def _summary(store: RunStore) -> dict[str, Any]:
-    folders = store.read_state()["stages"]
-    busy = store.is_locked()
+    state = store.read_state()
+    folders, busy = state["stages"], store.is_locked()
+    config = state.get("config")
+    several = isinstance(config, dict) and config.get("rounds", 1) != 1
     stages: dict[str, Any] = {}
     for stage in all_stages():
         if stage.name not in folders:
             stages[stage.name] = {"status": "not configured"}
+            continue
+        if several and stage.name not in ONCE:
+            stages[stage.name] = {"status": IN_ROUNDS}
             continue
         stages[stage.name] = _state(stage, store.root / folders[stage.name], busy)
         busy = busy and stages[stage.name]["status"] != "running"  # stages run one after the other

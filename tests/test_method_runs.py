@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.method import __main__ as command
-from benchmarks.method.lab import Setting, Size
+from benchmarks.method.data import FILES, DataLab, DataSize, judged
+from benchmarks.method.lab import Setting
 from benchmarks.method.training import swap, with_terms
+from benchmarks.method.world import WorldSize
+from tests.tiny import WORDS, tiny_encoder
 
 TINY = command.Plan(
-    Size(pairs=160, held_out=24, sft_epochs=1, proxy_epochs=1), (0.2,), (0,), (("sft", "pd", "dfpo"),), {}
+    WorldSize(pairs=160, held_out=24, sft_epochs=1, proxy_epochs=1), (0.2,), (0,), (("sft", "pd", "dfpo"),), sweep={}
 )
 
 
@@ -48,10 +54,72 @@ def test_every_run_of_the_plan_comes_once_and_the_sweep_last() -> None:
 
 
 def test_another_size_or_world_is_another_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = command.config_of(Size())
-    assert command.config_of(Size(pairs=800)) != before
+    before = command.config_of(command.Plan())
+    assert command.config_of(command.Plan(WorldSize(pairs=800))) != before
     monkeypatch.setattr(command.world, "CARE", 2.0)
-    assert command.config_of(Size()) != before
+    assert command.config_of(command.Plan()) != before
+
+
+def write_data(folder: Path) -> Path:
+    """Both data sets with few pairs, whose better response says kind and helpful words."""
+    folder.mkdir()
+    words, rated, labelled = WORDS.split(), [], []
+    for row in range(240):
+        prompt = f"what {words[row % 40]} is {words[row % 7]}"
+        texts = [
+            " ".join([good, *words[row % 50 : row % 50 + 6 + 3 * long]]) for long, good in enumerate(("kind", "bad"))
+        ]
+        ratings = {"score_a.kind": 5.0, "score_b.kind": 1.0, "score_a.true": 1.0 + row % 3, "score_b.true": 2.0}
+        rated.append(
+            {"pair_id": f"s{row:03}", "prompt": prompt, "response_a": texts[0], "response_b": texts[1]} | ratings
+        )
+        aspect = ("kind", "true")[row % 2]
+        pair = {"pair_id": f"h{row:03}", "prompt": prompt, "chosen": texts[0], "rejected": texts[1], "aspect": aspect}
+        labelled.append(pair)
+    for name, rows in zip(FILES.values(), (rated, labelled), strict=True):
+        pq.write_table(pa.Table.from_pylist(rows), folder / name)
+    return folder
+
+
+def test_held_out_prompts_are_others_in_every_seed_and_stand_in_no_corpus(tmp_path: Path) -> None:
+    data, held_out = write_data(tmp_path / "data"), []
+    for name in FILES:
+        for seed in range(3):
+            lab = DataLab(tmp_path, DataSize(pairs=50), name, seed, data, tmp_path / "none")
+            assert not {pair["prompt"] for pair in lab.pairs} & set(lab.prompts)
+            assert [pair["pair_id"] for pair in lab.pairs] == sorted(pair["pair_id"] for pair in lab.pairs)
+            held_out.append(set(lab.prompts))
+            assert (lab.ratings is None) == (name == "hh-rlhf")
+    assert not held_out[0] & held_out[1] and not held_out[1] & held_out[2]
+    assert len(set.union(*held_out[:3])) == len({f"{row % 40} {row % 7}" for row in range(240)})
+
+
+def test_held_out_pairs_are_labelled_by_the_mean_of_their_ratings() -> None:
+    row = {"pair_id": "x", "prompt": "p", "response_a": "a", "response_b": "b", "score_a.k": 1.0, "score_b.k": 2.0}
+    pair = {"pair_id": "x", "prompt": "p", "chosen": "b", "rejected": "a"}
+    assert judged(row) == judged(row | {"score_a.t": 3.0, "score_b.t": 2.5}) == pair
+    assert judged(row | {"score_a.t": 3.0, "score_b.t": 1.5}) == pair | {"chosen": "a", "rejected": "b"}
+    assert judged(row | {"score_a.t": 3.0, "score_b.t": 2.0}) is None
+
+
+@pytest.mark.slow
+def test_a_small_comparison_on_data_and_the_same_command_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = DataSize(pairs=120, held_out=30, sft_epochs=1, vocabulary=300, max_tokens=48, prompt_tokens=16)
+    tiny_data = replace(command.DATA, size=size, seeds=(0,), strategies=(("sft", "pd", "dfpo"),))
+    monkeypatch.setattr(command, "DATA_SMALL", tiny_data)
+    data, base, out = write_data(tmp_path / "data"), tiny_encoder(tmp_path / "base"), tmp_path / "x.json"
+    words = ["x", "--small", "--data", str(data), "--base", str(base), "--folder", str(tmp_path / "runs")]
+    monkeypatch.setattr(sys, "argv", [*words, "--out", str(out)])
+    command.main()
+    rows = {(row["level"], row["strategy"]): row for row in json.loads(out.read_text())["rows"]}
+    assert [rows[name, "pd"]["pairs"] for name in FILES] == [36, 36]
+    assert [rows[name, "dfpo"]["pairs"] for name in FILES] == [120, 120]
+    assert 0 < rows["SummEval", "dfpo"]["conflict"] < 1 and "conflict" not in rows["hh-rlhf", "dfpo"]
+    assert 0 <= rows["SummEval", "pd"]["auroc"] <= 1 and "auroc" not in rows["hh-rlhf", "pd"]
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*.json")}
+    command.main()
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*.json")} == kept
+    assert {(row["level"], row["strategy"]): row for row in json.loads(out.read_text())["rows"]} == rows
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from benchmarks.method.shape import (
     Claim,
     Key,
     claims,
+    claims_of_data,
     contrast,
     resampled,
     verdict,
@@ -29,10 +30,15 @@ def drawn(mean: float, seed: int, seeds: int = 3, prompts: int = 600) -> np.ndar
     return (np.random.default_rng(seed).random((seeds, prompts)) < mean).astype(float)
 
 
+def alone(values: np.ndarray) -> np.ndarray:
+    """A prompt of its own for each pair."""
+    return np.tile(np.arange(values.shape[1]), (len(values), 1))
+
+
 def test_the_interval_holds_the_mean_and_is_seeded() -> None:
     values = drawn(0.7, 0)
-    found = resampled(values, 1)
-    assert found == resampled(values, 1)
+    found = resampled(values, alone(values), 1)
+    assert found == resampled(values, alone(values), 1)
     assert found.mean == values.mean()
     assert found.low < found.mean < found.high
     # Binomial: ± 1.96 √(0.21 / 1800), and a little for the seeds.
@@ -42,15 +48,27 @@ def test_the_interval_holds_the_mean_and_is_seeded() -> None:
 def test_seeds_that_differ_widen_the_interval() -> None:
     alike = np.full((3, 400), 0.5)
     apart = alike + np.array([[-0.1], [0.0], [0.1]])
-    assert resampled(alike, 0).high - resampled(alike, 0).low < 1e-12
-    assert resampled(apart, 0).low <= 0.45
-    assert resampled(apart, 0).high >= 0.55
+    prompts = alone(alike)
+    assert resampled(alike, prompts, 0).high - resampled(alike, prompts, 0).low < 1e-12
+    assert resampled(apart, prompts, 0).low <= 0.45
+    assert resampled(apart, prompts, 0).high >= 0.55
+
+
+def test_pairs_of_one_prompt_are_drawn_together() -> None:
+    """Twenty pairs of a prompt that are all right or all wrong tell no more than one of them."""
+    one = drawn(0.5, 0, 1, 30)
+    twenty, prompts = np.repeat(one, 20, axis=1), np.repeat(alone(one), 20, axis=1)
+    found, of_one = resampled(twenty, prompts, 1), resampled(one, alone(one), 1)
+    assert (found.mean, found.low, found.high) == pytest.approx((of_one.mean, of_one.low, of_one.high))
+    assert found.high - found.low > 3 * (
+        resampled(twenty, alone(twenty), 1).high - resampled(twenty, alone(twenty), 1).low
+    )
 
 
 def test_a_contrast_is_paired() -> None:
     one, other = Key(0.1, "pd"), Key(0.1, "all")
     values = drawn(0.6, 0)
-    found = contrast({one: values, other: values - 0.01}, {one: 1, other: -1})
+    found = contrast({one: values, other: values - 0.01}, {one: 1, other: -1}, alone(values))
     assert found.low == pytest.approx(0.01)
     assert found.high == pytest.approx(0.01)
 
@@ -75,7 +93,15 @@ def test_a_verdict_is_what_the_interval_shows_and_no_more(low: float, high: floa
 def runs(means: dict[str, float], levels: list[float]) -> list[dict]:
     """Runs of three seeds whose figures have given means, the same for accuracy and win rate."""
     return [
-        {"level": level, "seed": seed, "strategy": strategy, "setting": "", "right": right, "won": right}
+        {
+            "level": level,
+            "seed": seed,
+            "strategy": strategy,
+            "setting": "",
+            "right": right,
+            "won": right,
+            "prompts": list(range(len(right))),
+        }
         for number, (strategy, mean) in enumerate(means.items())
         for level in levels
         for seed in range(3)
@@ -94,6 +120,15 @@ def test_a_world_of_the_papers_shape_holds_and_its_opposite_does_not() -> None:
     opposite = {name: 1 - mean for name, mean in paper.items()}
     found = verdicts(runs(opposite, LEVELS), claims(LEVELS, 0.2))
     assert {row["accuracy_verdict"] for row in found if row["line"] != lead} == {FAILS}
+
+
+def test_a_data_set_bears_out_lines_by_accuracy_alone() -> None:
+    means = {"pd": 0.7, "dfpo": 0.7, "all": 0.6, "random": 0.55, "pd_mid": 0.6, "pd_high": 0.3, "sft": 0.5}
+    found = [{name: run[name] for name in run if name != "won"} for run in runs(means, ["SummEval"])]  # type: ignore[list-item]
+    rows = verdicts(found, claims_of_data(["SummEval", "hh-rlhf"]))
+    assert [row["line"].partition(": ")[0] for row in rows] == ["SummEval"] * 6
+    assert {row["line"]: row["accuracy_verdict"] for row in rows}["SummEval: PD beats RAND"] == HOLDS
+    assert all("win_rate" not in row for row in rows + rows_of(found))
 
 
 def test_a_lead_that_grows_is_seen() -> None:

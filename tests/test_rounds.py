@@ -16,6 +16,8 @@ from safetensors.numpy import load_file, save
 from pdray import pipeline, rounds
 from pdray.config import ConfigError, RunConfig, build_config
 from pdray.errors import UserError
+from pdray.report import words
+from pdray.report.run import read_run
 from pdray.schema import AlignmentOutput, CorpusOutput, LogprobsOutput, Output, ProxiesOutput, ScoresOutput
 from pdray.stages import Stage, StageContext, StageResult
 from pdray.summary import summarise, table
@@ -119,11 +121,26 @@ def test_each_round_reads_with_the_policy_of_the_one_before(tmp_path: Path, capf
         assert json.loads((folder / "run.json").read_bytes())["config"]["rounds"] == 1
     whole = summarise(str(tmp_path / "run"))
     assert whole["rounds"] == ["rounds/01", "rounds/02", "rounds/03"]
+    assert {name: one["status"] for name, one in whole["stages"].items() if name in done} == {
+        **dict.fromkeys(rounds.ONCE, "complete"),
+        **dict.fromkeys(["logprobs", "alignment"], "in rounds"),
+    }
     last = f"pdray show {tmp_path}/run/rounds/03 tells the last"
     assert last in table(whole) and "rounds" not in summarise(str(folders[0]))
     assert all(step.manifest for step in rounds.run(config(tmp_path)))
     assert len(done) == 9, "all of it was there"
     assert Path(rounds.plan_rounds(config(tmp_path))[0].run).name == "03"
+
+
+def test_the_page_of_several_rounds_says_where_their_pages_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pdray.report.run.all_stages", lambda: STAGES)
+    rounds.run(config(tmp_path, rounds=2))
+    run = str(tmp_path / "run")
+    assert words.state(read_run(run)) == (
+        "What follows the scores is done in rounds, each with a page of its own: rounds/01, rounds/02."
+    )
+    shutil.rmtree(next((tmp_path / "run").glob("scores-*")))
+    assert words.state(read_run(run)).startswith("This run is not finished: scores is incomplete. What is here")
 
 
 def test_a_run_that_was_killed_goes_on_in_its_round(tmp_path: Path) -> None:

@@ -1,16 +1,20 @@
-"""The paper's comparison on a world whose true rewards are known: every strategy under one number of training steps.
+"""The paper's comparison: every strategy under one number of training steps.
 
     python -m benchmarks.method --small --out method-small.json    # one level, one seed, four strategies: minutes
     python -m benchmarks.method --out benchmarks/results/method-2core.json
+    python -m benchmarks.method --data DIR --base DIR --out benchmarks/results/method-data-2core.json
 
-A run is a level of conflict, a seed, a strategy and a setting. Each is kept in a JSON file under ``--folder``, so the
-command goes on where it was stopped; another size or another world is another folder there. ``--out`` gets a row for
-each strategy, the file beside it, whose name has ``-shape`` more, a row for each of the paper's lines; both are written
-anew after every run.
+It is made on a world whose true rewards are known, or on the real text of ``--data``, with the encoder of ``--base``
+for proxies, which ``pdray models minilm`` writes.
 
-What is the product's: proxies (all weights, one for each aspect), keys and cut of the strategies, trainers of DPO and
-DFPO, accuracy on held-out pairs. See the modules for what stands in for Ray and DeepSpeed, which compute the same.
-A training is one process on one thread.
+A run is a level of conflict, or a data set, a seed, a strategy and a setting. Each is kept in a JSON file under
+``--folder``, so the command goes on where it was stopped; another size, world or file is another folder there.
+``--out`` gets a row for each strategy, the file beside it, whose name has ``-shape`` more, a row for each of the
+paper's lines; both are written anew after every run.
+
+What is the product's: proxies (all weights, one for each aspect; on real text heads), keys and cut of the strategies,
+trainers of DPO and DFPO, accuracy on held-out pairs. See the modules for what stands in for Ray and DeepSpeed, which
+compute the same. A training is one process on one thread.
 """
 
 from __future__ import annotations
@@ -18,16 +22,19 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks.common import write_result
+from benchmarks.method.data import FILES, PARTS, DataLab, DataSize
 from benchmarks.method.lab import Lab, Setting, Size
 from benchmarks.method.report import rows_of, verdicts
-from benchmarks.method.shape import claims
+from benchmarks.method.shape import Claim, claims, claims_of_data
+from benchmarks.method.world import WorldLab, WorldSize
 from pdray.demo import world
 from pdray.hashing import digest
+from pdray.identity import file_identity, model_identity
 
 # What most of the paper's lines are about comes first.
 FIRST = ("sft", "pd", "random", "all", "dfpo", "pd_high", "pd_mid")
@@ -51,68 +58,106 @@ SWEEP = {
 class Plan:
     """What is run."""
 
-    size: Size = field(default_factory=Size)
-    levels: tuple[float, ...] = (0.1, 0.2, 0.3)
+    size: Size = field(default_factory=WorldSize)
+    levels: tuple[float | str, ...] = (0.1, 0.2, 0.3)
     seeds: tuple[int, ...] = (0, 1, 2)
     strategies: tuple[tuple[str, ...], ...] = (FIRST, THEN)
+    default: Setting = field(default_factory=Setting)
     sweep: dict[str, Setting] = field(default_factory=lambda: SWEEP)
 
-    def runs(self) -> Iterator[tuple[int, float, str, str, Setting]]:
+    def runs(self) -> Iterator[tuple[int, float | str, str, str, Setting]]:
         """Seed, level, strategy, name and values of the setting; all strategies of all seeds before the sweep."""
         for some in self.strategies:
             for seed in self.seeds:
                 for level in self.levels:
-                    yield from ((seed, level, strategy, "", Setting()) for strategy in some)
+                    yield from ((seed, level, strategy, "", self.default) for strategy in some)
         for seed in self.seeds:
             yield from ((seed, SWEEP_LEVEL, "pd", name, setting) for name, setting in self.sweep.items())
 
 
-SMALL = Plan(Size(pairs=800, held_out=200), (SWEEP_LEVEL,), (0,), (FIRST[:4],), {})
+SMALL = Plan(WorldSize(pairs=800, held_out=200), (SWEEP_LEVEL,), (0,), (FIRST[:4],), sweep={})
+DATA = Plan(DataSize(), tuple(FILES), (0, 1, 2), (FIRST,), Setting(length_penalty=0.001), {})
+DATA_SMALL = replace(DATA, size=DataSize(pairs=320, held_out=200), seeds=(0,), strategies=(FIRST[:4],))
 
 
 def main() -> None:
     """Run what is missing, and write the results after every run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--small", action="store_true", help="one level, one seed, four strategies, fewer pairs")
+    parser.add_argument("--data", type=Path, help=f"folder of {' and '.join(FILES.values())}")
+    parser.add_argument("--base", type=Path, help="with --data: model folder of the encoder that proxies are heads on")
     parser.add_argument("--folder", type=Path, default=Path("runs/method"), help="where runs are kept")
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     args = parser.parse_args()
+    if (args.data is None) != (args.base is None):
+        parser.error("--data and --base go together")
     quiet()
-    plan = SMALL if args.small else Plan()
-    config = config_of(plan.size)
+    plan = plan_of(args)
+    config = config_of(plan) | ({} if args.data is None else files_of(args.data, args.base))
     folder = args.folder / digest(json.dumps(config))[:8]
-    labs: dict[tuple[float, int], Lab] = {}
+    labs: dict[tuple[float | str, int], Lab] = {}
     found: list[dict[str, Any]] = []
     starts: dict[str, Any] = {}
     for seed, level, strategy, name, setting in plan.runs():
         if (level, seed) not in labs:
-            labs = {(level, seed): Lab(folder, plan.size, level, seed)}  # one corpus at a time is in memory
+            labs = {(level, seed): make_lab(args, folder, plan.size, level, seed)}  # one corpus at a time is in memory
         lab = labs[level, seed]
-        starts[f"level {level:g}, seed {seed}"] = lab.start()
+        starts[f"{level}, seed {seed}"] = lab.start(plan.default)
         found.append(lab.run(strategy, name, setting))
-        told = {key: value for key, value in found[-1].items() if key not in ("right", "won", "losses")}
-        print(told | {key: round(sum(found[-1][key]) / len(found[-1][key]), 4) for key in ("right", "won")}, flush=True)
+        told = {key: value for key, value in found[-1].items() if not isinstance(value, list)}
+        means = {key: found[-1][key] for key in ("right", "won") if key in found[-1]}
+        print(told | {key: round(sum(values) / len(values), 4) for key, values in means.items()}, flush=True)
         write(args.out, plan, config | {"starts": starts}, found)
+
+
+def plan_of(args: argparse.Namespace) -> Plan:
+    """What the command line asks for."""
+    if args.data is not None:
+        return DATA_SMALL if args.small else DATA
+    return SMALL if args.small else Plan()
+
+
+def make_lab(args: argparse.Namespace, folder: Path, size: Size, level: float | str, seed: int) -> Lab:
+    """A corpus of the world or of the data."""
+    if isinstance(size, DataSize):
+        return DataLab(folder, size, str(level), seed, args.data, args.base)
+    assert isinstance(size, WorldSize) and not isinstance(level, str)
+    return WorldLab(folder, size, level, seed)
 
 
 def write(out: Path, plan: Plan, config: dict[str, Any], found: list[dict[str, Any]]) -> None:
     """The rows of the strategies, and beside them those of the paper's lines."""
     write_result(out, "method", config, rows_of(found))
-    lines = verdicts(found, claims(list(plan.levels), SWEEP_LEVEL))
+    lines = verdicts(found, claims_of(plan))
     write_result(out.with_stem(f"{out.stem}-shape"), "method, the paper's lines", config, lines)
 
 
-def config_of(size: Size) -> dict[str, Any]:
+def claims_of(plan: Plan) -> list[Claim]:
+    """The lines of the paper that a plan can bear out."""
+    names = [level for level in plan.levels if isinstance(level, str)]
+    return claims_of_data(names) if names else claims([float(level) for level in plan.levels], SWEEP_LEVEL)
+
+
+def config_of(plan: Plan) -> dict[str, Any]:
     """Everything that decides a run's figures, but level, seed, strategy and setting."""
-    return {
-        "size": asdict(size),
-        "defaults": asdict(Setting()),
+    config = {"size": asdict(plan.size), "defaults": asdict(plan.default)}
+    if isinstance(plan.size, DataSize):
+        return config | {"parts": PARTS}
+    return config | {
         "world": {
             "clarity": world.CLARITY,
             "care": world.CARE,
             "padding_odds": world.PADDING_ODDS,
             "bayes_accuracy": round(world.bayes_accuracy(), 4),
         },
+    }
+
+
+def files_of(data: Path, base: Path) -> dict[str, Any]:
+    """What identifies the files that the corpora and proxies of real text are made from."""
+    return {
+        "data": {name: file_identity(str(data / file)) for name, file in FILES.items()},
+        "base": digest(json.dumps(model_identity(str(base)))),
     }
 
 

@@ -1,7 +1,7 @@
 """Does the shape of the paper's results hold? Each of its lines as a contrast of means with an interval, and a verdict.
 
-Pure functions. A figure of a run is a value for each held-out prompt: right or wrong, won or lost. All runs of a seed
-judge the same prompts, so a contrast is paired: it is taken prompt by prompt before anything is averaged.
+Pure functions. A figure of a run is a value for each held-out pair: right or wrong, won or lost. All runs of a seed
+judge the same pairs, so a contrast is paired: it is taken pair by pair before anything is averaged.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ class Key:
     """Which runs: one for each seed.
 
     Attributes:
-        level: share of conflicts in the corpus.
+        level: which corpus: the share of conflicts in the demo's world, or the name of a data set.
         strategy: how pairs were selected, and trained on.
         setting: what differs from the defaults; empty for nothing.
     """
 
-    level: float
+    level: float | str
     strategy: str
     setting: str = ""
 
@@ -47,40 +47,44 @@ class Claim:
     alike: bool = False
 
 
-def resampled(values: np.ndarray, seed: int) -> Estimate:
+def resampled(values: np.ndarray, prompts: np.ndarray, seed: int) -> Estimate:
     """The mean of some values, with the percentile interval of a bootstrap of seeds and of prompts within a seed.
 
     With three seeds the spread between seeds is itself known badly, and the interval is rather too narrow.
 
     Args:
-        values: (seeds, prompts) finite; prompts of one row are independent.
+        values: (seeds, pairs) finite.
+        prompts: (seeds, pairs) int, equal for pairs of one prompt, which are drawn together.
         seed: of the draws.
     """
     rng = np.random.default_rng(seed)
-    num_seeds, num_prompts = values.shape
+    num_seeds = len(values)
     drawn = rng.integers(num_seeds, size=(RESAMPLES, num_seeds))
     of_drawn = np.empty(drawn.shape)
-    for row, one in enumerate(values):
-        # Prompts with one value are drawn together: how many of them is all that a mean needs.
-        distinct, counts = np.unique(one, return_counts=True)
-        draws = rng.multinomial(num_prompts, counts / num_prompts, drawn.shape)
-        of_drawn[drawn == row] = (draws @ distinct / num_prompts)[drawn == row]
+    for row, (one, of_prompt) in enumerate(zip(values, prompts, strict=True)):
+        sums, sizes = np.bincount(of_prompt, one), np.bincount(of_prompt)
+        # Prompts that are alike are drawn together: how many of them is all that a mean needs.
+        alike, counts = np.unique(np.stack([sums, sizes], axis=1)[sizes > 0], axis=0, return_counts=True)
+        draws = rng.multinomial(counts.sum(), counts / counts.sum(), drawn.shape)
+        of_drawn[drawn == row] = (draws @ alike[:, 0] / (draws @ alike[:, 1]))[drawn == row]
     means = of_drawn.mean(axis=1)
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Estimate(float(values.mean()), float(low), float(high), values.size)
 
 
-def contrast(values: Mapping[Key, np.ndarray], terms: Mapping[Key, float], seed: int = 0) -> Estimate:
+def contrast(
+    values: Mapping[Key, np.ndarray], terms: Mapping[Key, float], prompts: np.ndarray, seed: int = 0
+) -> Estimate:
     """The weighted sum of some means with its interval.
 
     Args:
-        values: (seeds, prompts) of each key; the same seeds and prompts for all.
+        values: (seeds, pairs) of each key; the same seeds and pairs for all.
         terms: weight of each key.
-        seed: of the draws.
+        prompts, seed: see :func:`resampled`.
     """
     total = sum(weight * values[key] for key, weight in terms.items())
     assert isinstance(total, np.ndarray), "a contrast has terms"
-    return resampled(total, seed)
+    return resampled(total, prompts, seed)
 
 
 def verdict(found: Estimate, alike: bool) -> str:
@@ -126,6 +130,27 @@ def claims(levels: list[float], sweep_level: float) -> list[Claim]:
     for setting in ("γ = 0.7", "ρ = 0.03", "τ = 0.3", "p_r = 0.5", "proxy size = 32", "proxy size = 128"):
         found.append(Claim(f"{setting} is like the default", {default: 1, Key(sweep_level, "pd", setting): -1}, True))
     return found
+
+
+def claims_of_data(names: list[str]) -> list[Claim]:
+    """The lines of the paper that a data set can bear out, whose share of conflicts is what it is.
+
+    Args:
+        names: of the data sets.
+    """
+    lines = {
+        "PD beats RAND": ("pd", "random"),
+        "PD beats ALL": ("pd", "all"),
+        "DFPO beats ALL": ("dfpo", "all"),
+        "PD beats DFPO": ("pd", "dfpo"),
+        "PD (high) is below SFT": ("sft", "pd_high"),
+        "PD (mid) is below PD": ("pd", "pd_mid"),
+    }
+    return [
+        Claim(f"{name}: {line}", {Key(name, one): 1, Key(name, other): -1})
+        for name in names
+        for line, (one, other) in lines.items()
+    ]
 
 
 def _mean(levels: list[float], weights: dict[str, float]) -> dict[Key, float]:

@@ -39,24 +39,24 @@ class Training:
     seed: int
 
 
-def log_probabilities(policy: Path, pairs: list[dict[str, Any]]) -> np.ndarray:
-    """What a policy gives to chosen and rejected response of each pair, (n, 2) float32, nats."""
+def log_probabilities(policy: Path, pairs: list[dict[str, Any]], rule: CutRule = RULE) -> np.ndarray:
+    """What a policy gives to chosen and rejected response of each pair, cut by a rule, (n, 2) float32, nats."""
     import pyarrow as pa
 
     from pdray.evaluation import stage
 
     table = pa.table({name: [pair[name] for pair in pairs] for name in ("prompt", "chosen", "rejected")})
-    logps: np.ndarray = stage.log_probabilities(table, [str(policy)], RULE, 0.0)[:, 0]
+    logps: np.ndarray = stage.log_probabilities(table, [str(policy)], rule, 0.0)[:, 0]
     return logps
 
 
-def encode(policy: Path, pairs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The pairs as the trainer reads them, with the untouched policy's log-probabilities."""
+def encode(policy: Path, pairs: list[dict[str, Any]], rule: CutRule = RULE) -> list[dict[str, Any]]:
+    """The pairs as the trainer reads them, cut by a rule, with the untouched policy's log-probabilities."""
     from pdray.alignment.encode import PairEncoder
     from pdray.alignment.trainer import REFERENCE_COLUMNS
 
     texts = [[pair[name] for pair in pairs] for name in ("prompt", "chosen", "rejected")]
-    encoded = PairEncoder(load_tokenizer_files(str(policy)), RULE).encode(*texts)
+    encoded = PairEncoder(load_tokenizer_files(str(policy)), rule).encode(*texts)
     return [
         {
             "prompt_ids": one.prompt,
@@ -64,7 +64,7 @@ def encode(policy: Path, pairs: list[dict[str, Any]]) -> list[dict[str, Any]]:
             "rejected_ids": one.rejected,
             **dict(zip(REFERENCE_COLUMNS, map(float, known), strict=True)),
         }
-        for one, known in zip(encoded, log_probabilities(policy, pairs), strict=True)
+        for one, known in zip(encoded, log_probabilities(policy, pairs, rule), strict=True)
     ]
 
 

@@ -6,11 +6,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from pdray.demo.dpo import RULE
 from pdray.demo.models import build_models
 from pdray.demo.words import vocabulary
 from pdray.demo.world import make_pairs
 from pdray.models.loading import WEIGHTS, load_tokenizer_files
-from pdray.responses import prompt_ids, text_ids
+from pdray.responses import CutRule
 
 IGNORED = -100  # a label that the loss leaves out
 PAIRS, SEED = 1600, 1000  # of another corpus than the demo's
@@ -28,7 +29,13 @@ def make_models(inputs: Path) -> None:
 
 
 def train_sft(
-    base: Path, folder: Path, pairs: list[dict[str, Any]], epochs: float, learning_rate: float, seed: int
+    base: Path,
+    folder: Path,
+    pairs: list[dict[str, Any]],
+    epochs: float,
+    learning_rate: float,
+    seed: int,
+    rule: CutRule = RULE,
 ) -> list[float]:
     """Train a policy to say the chosen responses, by the next token's log-likelihood over the response.
 
@@ -39,6 +46,7 @@ def train_sft(
         epochs: passes over the pairs.
         learning_rate: at first; it falls linearly.
         seed: of the order.
+        rule: how prompt and response are cut.
 
     Returns:
         the loss of every fiftieth step, nats.
@@ -52,11 +60,13 @@ def train_sft(
         TrainingArguments,
     )
 
+    from pdray.alignment.encode import PairEncoder
+
     tokenizer = load_tokenizer_files(str(base))
-    prompts = [pair["prompt"] for pair in pairs]
-    texts = text_ids(tokenizer, prompts, [pair["chosen"] for pair in pairs])
-    starts = [len(ids) for ids in prompt_ids(tokenizer, prompts)]
-    labels = [[IGNORED] * start + ids[start:] for start, ids in zip(starts, texts, strict=True)]
+    prompts, chosen = ([pair[name] for pair in pairs] for name in ("prompt", "chosen"))
+    encoded = PairEncoder(tokenizer, rule).encode(prompts, chosen, chosen)
+    texts = [one.prompt + one.chosen for one in encoded]
+    labels = [[IGNORED] * len(one.prompt) + one.chosen for one in encoded]
     model = AutoModelForCausalLM.from_pretrained(base, **WEIGHTS)
     trainer = Trainer(
         model,

@@ -11,7 +11,7 @@ from pdray.schema import Output, check_types
 from pdray.stages import Stage
 from pdray.storage import StoragePath
 from pdray.store import MANIFEST, RunStore, read_manifest
-from pdray.summary import summarise
+from pdray.summary import IN_ROUNDS, summarise
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,8 @@ class StageView:
 
     Attributes:
         name: of the stage.
-        status: complete, running, incomplete, damaged, or not configured.
-        folder: where it writes; None where it is not configured.
+        status: complete, running, incomplete, damaged, in rounds, or not configured.
+        folder: where it writes; None where it is not configured, or in rounds.
         manifest: of a complete stage, else empty.
         output: what a complete stage hands over.
         reason: why it is damaged.
@@ -56,19 +56,21 @@ class RunView:
         root: the run folder.
         config: as the last start resolved it.
         stages: by name, in their order.
+        rounds: folders of several rounds below the run folder.
     """
 
     root: StoragePath
     config: dict[str, Any]
     stages: dict[str, StageView]
+    rounds: tuple[str, ...] = ()
 
     def __getitem__(self, name: str) -> StageView:
         return self.stages[name]
 
     @property
     def configured(self) -> list[StageView]:
-        """The stages that the run has."""
-        return [stage for stage in self.stages.values() if stage.status != "not configured"]
+        """The stages that the run has, but for those that each round has in its own folder."""
+        return [stage for stage in self.stages.values() if stage.status not in ("not configured", IN_ROUNDS)]
 
     def section(self, name: str) -> dict[str, Any]:
         """A section of the configuration; empty where there is none."""
@@ -89,12 +91,12 @@ def read_run(run: str | Path) -> RunView:
         stage.name: _view(stage, summary["stages"][stage.name], store.root, state["stages"]) for stage in all_stages()
     }
     config = state.get("config")
-    return RunView(store.root, config if isinstance(config, dict) else {}, views)
+    return RunView(store.root, config if isinstance(config, dict) else {}, views, tuple(summary.get("rounds", ())))
 
 
 def _view(stage: Stage, shown: dict[str, Any], root: StoragePath, folders: dict[str, str]) -> StageView:
     status, name = shown["status"], stage.name
-    if name not in folders:
+    if name not in folders or status == IN_ROUNDS:
         return StageView(name, status)
     folder = root / folders[name]
     attempts = shown.get("attempts", 0)

@@ -26,6 +26,8 @@ def headline(run: RunView) -> str:
     if not isinstance(corpus, CorpusOutput):
         return "This run has no corpus yet."
     pairs = f"{corpus.pairs:,} pairs"
+    if run.rounds:
+        return f"{pairs} went in; each round selects its own."
     if not isinstance(selection, SelectionOutput):
         return f"{pairs} went in; none is selected yet."
     strategy = str(run["selection"].metrics.get("strategy"))
@@ -108,8 +110,10 @@ def came_out(run: RunView, auroc: float | None) -> list[str]:
 
 
 def state(run: RunView) -> str:
-    """Whether the run is finished, and if not, what it waits for."""
+    """Whether the run is finished, and if not, what it waits for; of several rounds, where they are."""
     open_stages = [stage for stage in run.configured if stage.status != "complete"]
+    if not open_stages and run.rounds:
+        return f"What follows the scores is done in rounds, each with a page of its own: {', '.join(run.rounds)}."
     if not open_stages:
         return ""
     told = ", ".join(f"{stage.name} is {stage.status}" for stage in open_stages)
