@@ -174,13 +174,11 @@ def calls(name: str) -> dict[str, list[ast.Call]]:
 def test_no_work_is_started_without_the_selector() -> None:
     """Ray's own ``remote`` is for what counts beside the driver, and for the probe, which goes to the run's nodes."""
     assert {path: len(found) for path, found in calls("ray.remote").items()} == {
-        "engines/workers.py": 1,
         "probe.py": 1,
-        "progress.py": 1,
+        "runtime/beside.py": 1,
         "runtime/labels.py": 1,
     }
-    for path in ("engines/workers.py", "progress.py"):
-        assert "scheduling_strategy=driver_node()" in ast.unparse(calls("ray.remote")[path][0])
+    assert "scheduling_strategy=driver_node()" in ast.unparse(calls("ray.remote")["runtime/beside.py"][0])
     groups = {path: ast.unparse(call) for path, (call,) in calls("ScalingConfig").items()}
     assert set(groups) == {"alignment/launch.py", "proxies/launch.py"}
     assert all("label_selector=run_labels() or None" in call for call in groups.values())
