@@ -257,7 +257,7 @@ def describe(done: int, total: int | None, unit: str, seconds: float, rate: floa
         done = min(done, total)
     parts = [f"{done:,}{f'/{total:,}' if total is not None else ''} {unit}"]
     if rate:
-        parts.append(f"{rate:,.1f} {unit}/s")
+        parts.append(f"{rate:{',.1f' if rate >= 1 else '.2g'}} {unit}/s")
     if done >= total if total is not None else ended:
         parts.append(f"done in {clock(seconds)}")
     elif total is not None and rate:

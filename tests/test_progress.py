@@ -12,6 +12,7 @@ from pdray.progress import Pace, Progress, clock, describe
 
 def test_rate_and_time_left():
     assert describe(50, 200, "rows", 10.0, 5.0) == "50/200 rows · 5.0 rows/s · 0:30 left"
+    assert describe(6, 8, "heads", 150.0, 0.04) == "6/8 heads · 0.04 heads/s · 0:50 left"
 
 
 def test_finished():
