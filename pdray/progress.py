@@ -185,6 +185,7 @@ class Progress:
         under_way: Callable[[], list[UnderWay] | None],
     ) -> Iterator[None]:
         begun: dict[Part, tuple[float, Pace]] = {(what, unit): (time.monotonic(), Pace())}
+        ended = False
 
         def draw(final: bool = False) -> None:
             found = get()
@@ -195,7 +196,7 @@ class Progress:
             name, counted = part or (what, unit)
             start, pace = begun.setdefault((name, counted), (now, Pace()))
             expected = reported or total
-            line = describe(done, expected, counted, now - start, pace.rate(done, now))
+            line = describe(done, expected, counted, now - start, pace.rate(done, now), ended)
             self.watchdog.saw(f"{name}: {line.partition(' · ')[0]}", (name, done), under_way)
             share = min(1.0, done / expected) if expected else None
             step = StepState(name, line, share, workers, self.watchdog.silence)
@@ -207,6 +208,7 @@ class Progress:
         try:
             with repeated(draw, POLL_SECONDS):
                 yield
+            ended = True
         finally:
             draw(final=True)
             self.watchdog.saw(f"after {what}", (what, "ended"))
@@ -237,7 +239,7 @@ class Pace:
         return counted / since if counted and since > 0 else None
 
 
-def describe(done: int, total: int | None, unit: str, seconds: float, rate: float | None) -> str:
+def describe(done: int, total: int | None, unit: str, seconds: float, rate: float | None, ended: bool = False) -> str:
     """``1,200/4,642 rows · 12.5 rows/s · 4:35 left``.
 
     Args:
@@ -246,13 +248,14 @@ def describe(done: int, total: int | None, unit: str, seconds: float, rate: floa
         unit: what is counted.
         seconds: time since the start.
         rate: rows or steps per second, None while it is not known.
+        ended: the step has; that tells it where no total does.
     """
     if total is not None:
         done = min(done, total)
     parts = [f"{done:,}{f'/{total:,}' if total is not None else ''} {unit}"]
     if rate:
-        parts.append(f"{rate:,.1f} {unit}/s")
-    if total is not None and done >= total:
+        parts.append(f"{rate:{',.1f' if rate >= 1 else '.2g'}} {unit}/s")
+    if done >= total if total is not None else ended:
         parts.append(f"done in {clock(seconds)}")
     elif total is not None and rate:
         parts.append(f"{clock((total - done) / rate)} left")

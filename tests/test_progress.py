@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import time
 
@@ -11,6 +12,7 @@ from pdray.progress import Pace, Progress, clock, describe
 
 def test_rate_and_time_left():
     assert describe(50, 200, "rows", 10.0, 5.0) == "50/200 rows · 5.0 rows/s · 0:30 left"
+    assert describe(6, 8, "heads", 150.0, 0.04) == "6/8 heads · 0.04 heads/s · 0:50 left"
 
 
 def test_finished():
@@ -24,6 +26,18 @@ def test_a_retried_task_never_shows_more_than_all():
 def test_nothing_yet_and_total_unknown():
     assert describe(0, 200, "steps", 3.0, None) == "0/200 steps · 0:03 so far"
     assert describe(7, None, "steps", 3.5, 2.0) == "7 steps · 2.0 steps/s · 0:04 so far"
+
+
+def test_a_step_without_a_total_that_has_ended_is_done():
+    assert describe(7, None, "steps", 3.5, 2.0, ended=True) == "7 steps · 2.0 steps/s · done in 0:04"
+    assert describe(7, 9, "steps", 3.5, None, ended=True) == "7/9 steps · 0:04 so far"
+    err = io.StringIO()
+    with Progress(Console(io.StringIO(), err), "corpus").counting_here("checking rows") as counted:
+        counted.add(600)
+    assert err.getvalue().splitlines()[-1] == "corpus     checking rows: 600 rows · done in 0:00"
+    with contextlib.suppress(OSError), Progress(Console(io.StringIO(), err), "corpus").counting_here("checking rows"):
+        raise OSError("disk gone")
+    assert err.getvalue().splitlines()[-1] == "corpus     checking rows: 0 rows · 0:00 so far"
 
 
 def test_the_rate_leaves_out_the_start_of_the_workers():
