@@ -180,7 +180,7 @@ def left_by(job: TrainingJob) -> tuple[bytes, pa.Table, dict[str, Any]]:
 
 
 def test_aspects_of_one_run_come_out_as_of_runs_of_their_own(tmp_path: Path, base: str) -> None:
-    """Also where that run is lost in the second one, which alone goes on. Seen red with unseeded weights."""
+    """Also where that run is lost in the second one, which alone goes on. Seen red with one folder of checkpoints."""
     alone = separate_jobs(tmp_path / "alone", base)
     for job in reversed(alone):  # another order: nothing passes from one training to the next
         train_workers([job])
