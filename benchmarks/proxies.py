@@ -1,17 +1,21 @@
 """Which proxies judge best: heads on a frozen backbone, a trained model for each aspect, or one that they share.
 
     python -m benchmarks.proxies synthetic --base DIR --scratch DIR --out part-synthetic.json
-    python -m benchmarks.proxies summeval --data DIR --base DIR --scratch DIR --out part-summeval.json
+    python -m benchmarks.proxies summeval --data DIR --base DIR --layers 2 --scratch DIR --out part-summeval.json
+    python -m benchmarks.proxies hh-rlhf --data DIR --base DIR --layers 2 --scratch DIR --out part-hh.json
     python -m benchmarks.proxies join --parts part-*.json --out benchmarks/results/proxies-2core.json
 
-``--data`` holds summeval_pairs.parquet. ``--base`` is the model folder that every proxy starts from: for SummEval the
-one that ``pdray models minilm`` writes; for the synthetic corpus a small random encoder of its words, which is built
-where the folder is empty. A seed decides the corpus, the pairs held out, weights and order.
+``--data`` holds summeval_pairs.parquet and hh_rlhf_pairs.parquet. ``--base`` is the model folder that every proxy
+starts from: for real text the one that ``pdray models minilm`` writes, of which ``--layers`` keeps the first, since
+training all of them takes hours on one core; for the synthetic corpus a small random encoder of its words, which is
+built where the folder is empty. A seed decides corpus, pairs held out, weights and order.
 
 This is the project's own code on one CPU, without Ray: choice of pairs, features, fits, trainings, margins, divergence.
-Seconds are CPU seconds of proxies and scoring, start-up left out. Accuracy is measured on the pairs that a proxy is
-there to judge, those that other aspects labelled, where the true ratings of its aspect differ. Overlap is the share of
-kept pairs that the heads keep too.
+Seconds are CPU seconds of proxies and scoring, start-up left out. Held-out accuracy is that of a proxy on its own
+aspect's pairs of prompts that it has not seen; accuracy is on the pairs that it is there to judge, those that other
+aspects labelled, where the true ratings of its aspect differ. hh-rlhf has no ratings, and the first figure alone.
+Overlap is the share of kept pairs that the heads keep too. Figures are means over the seeds with the half width of
+their 95% interval (t); differences are paired.
 """
 
 from __future__ import annotations
@@ -25,15 +29,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from benchmarks.common import load_average, write_result
+from benchmarks.proxies_data import WORLDS, read_pairs_of
 from benchmarks.proxy_heads import auroc
 from pdray.config import ProxiesConfig
 from pdray.corpus.conflict import conflicts
-from pdray.corpus.rows import draw_pair
 from pdray.demo.models import build_models
-from pdray.demo.world import make_pairs
 from pdray.engines.encode import ModelEncoder
 from pdray.engines.engine import EngineOptions, load_engine
 from pdray.hashing import hash64
@@ -58,22 +60,14 @@ from pdray.tokens import TokenRule
 GAMMA, KEPT = 0.9, 0.3
 SIDES = ("chosen", "rejected")
 TEXT_COLUMNS = ("prompt", *SIDES)
-WORLDS: dict[str, dict[str, Any]] = {
-    "synthetic": {"pairs": 800, "max_tokens": 128, "epochs": 2, "learning_rate": 1e-3, "batch_size": 16},
-    "summeval": {
-        "prompts": 8,
-        "max_tokens": 96,
-        "max_pairs_per_aspect": 100,
-        "epochs": 2,
-        "learning_rate": 1e-4,
-        "batch_size": 8,
-    },
-}
+OPTIONS = ("held_out", "max_pairs_per_aspect", "epochs", "learning_rate", "batch_size")
 KINDS: dict[str, dict[str, Any]] = {
     "heads": {"train": "head"},
     "separate": {"train": "all", "kind": "separate"},
     "shared": {"train": "all", "kind": "shared"},
 }
+COMPARED = (("shared", "separate"), ("heads", "shared"))
+FIGURES = ("held_out_accuracy", "accuracy", "auroc", "conflict_kept")
 
 
 def main() -> None:
@@ -82,6 +76,7 @@ def main() -> None:
     parser.add_argument("world", choices=[*WORLDS, "join"])
     parser.add_argument("--data", type=Path, help="folder of summeval_pairs.parquet")
     parser.add_argument("--base", type=Path, help="model folder that every proxy starts from")
+    parser.add_argument("--layers", type=int, help="how many of its layers to keep; all where left out")
     parser.add_argument("--scratch", type=Path, help="folder for what is written on the way")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="a run of each kind for each")
     parser.add_argument("--parts", type=Path, nargs="+", default=[], help="results to join")
@@ -101,43 +96,60 @@ def main() -> None:
             kept = kept or ids
             found[kind].append(figures | {"overlap": len(ids & kept) / len(ids), "load_average": load_average()})
             print(seed, args.world, kind, found[kind][-1], flush=True)
-        rows = [
-            {"corpus": args.world, "proxies": kind} | {name: [one[name] for one in runs] for name in runs[0]}
-            for kind, runs in found.items()
-        ]
+        rows = [{"corpus": args.world, "proxies": kind, **summary(runs), "runs": runs} for kind, runs in found.items()]
+        rows += [difference(args.world, found, one, other) for one, other in COMPARED]
         seeds = args.seeds[: args.seeds.index(seed) + 1]
-        config = {"corpus": args.world, "seeds": seeds, "kinds": KINDS, "gamma": GAMMA, "kept": KEPT}
+        config = {
+            "corpus": args.world,
+            "layers": args.layers,
+            "seeds": seeds,
+            "kinds": KINDS,
+            "gamma": GAMMA,
+            "kept": KEPT,
+        }
         write_result(args.out, f"proxies, {args.world}", config | WORLDS[args.world], rows)
 
 
-def read_pairs_of(args: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
-    """Rows of the corpus with both true ratings of every aspect."""
-    settings = WORLDS[args.world] | ({"prompts": args.prompts} if "prompts" in args else {})
-    if args.world == "synthetic":
-        return make_pairs(settings["pairs"], seed=seed)
-    rows = pq.read_table(args.data / "summeval_pairs.parquet").to_pylist()
-    prompts = sorted({row["prompt_id"] for row in rows}, key=lambda name: int(hash64([str(name)], f"{seed}/subset")[0]))
-    aspects = sorted(name.removeprefix("score_a.") for name in rows[0] if name.startswith("score_a."))
-    drawn = [
-        draw_pair(
-            str(row["pair_id"]),
-            row["prompt"],
-            (row["response_a"], row["response_b"]),
-            {aspect: (row[f"score_a.{aspect}"], row[f"score_b.{aspect}"]) for aspect in aspects},
-            seed,
-        )
-        for row in rows
-        if row["prompt_id"] in prompts[: settings["prompts"]]
+def difference(corpus: str, found: dict[str, list[dict[str, Any]]], one: str, other: str) -> dict[str, Any]:
+    """What one kind has more than another, seed by seed."""
+    runs = [
+        {name: a[name] - b[name] for name in FIGURES if name in a}
+        for a, b in zip(found[one], found[other], strict=True)
     ]
-    return [pair for pair in drawn if pair is not None]
+    return {"corpus": corpus, "proxies": f"{one} less {other}", **summary(runs)}
+
+
+def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Mean of each figure over some runs, and the half width of its 95% interval (t); None for that of one run."""
+    from scipy.stats import t
+
+    row: dict[str, Any] = {"count": len(runs)}
+    for name in [name for name, value in runs[0].items() if isinstance(value, float)]:
+        values = np.array([one[name] for one in runs])
+        half = None
+        if len(values) > 1:
+            half = round(float(t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))), 4)
+        row[name] = [round(float(values.mean()), 4), half]
+    return row
 
 
 def world_of(args: argparse.Namespace, seed: int) -> World:
-    """The corpus of a seed; builds the base of the synthetic one where it is missing."""
-    rows = read_pairs_of(args, seed)
+    """The corpus of a seed; builds the base of the synthetic one where it is missing, and a base with fewer layers."""
+    rows, base = read_pairs_of(args, seed), args.base
     if not (args.base / "config.json").is_file():
         build_models([row[name] for row in rows for name in TEXT_COLUMNS], args.base, args.scratch / "policy")
-    return World(rows, args.base, args.scratch / f"{args.world}-{seed}", WORLDS[args.world], seed)
+    if getattr(args, "layers", None):
+        base = first_layers(args.base, args.layers, args.scratch / f"base-{args.layers}")
+    return World(rows, base, args.scratch / f"{args.world}-{seed}", WORLDS[args.world], seed)
+
+
+def first_layers(base: Path, layers: int, folder: Path) -> Path:
+    """A copy of an encoder that ends after its first layers."""
+    from transformers import AutoModel
+
+    shutil.copytree(base, folder, dirs_exist_ok=True)
+    AutoModel.from_pretrained(base, num_hidden_layers=layers).save_pretrained(folder)
+    return folder
 
 
 class World:
@@ -193,8 +205,7 @@ class World:
 
     def measure(self, kind: str) -> tuple[dict[str, Any], set[str]]:
         """Train one kind, score all texts, and compare with the true ratings; also the ids of the kept pairs."""
-        names = ("max_pairs_per_aspect", "epochs", "learning_rate", "batch_size")
-        options = {name: self.settings[name] for name in names if name in self.settings} | KINDS[kind]
+        options = {name: self.settings[name] for name in OPTIONS if name in self.settings} | KINDS[kind]
         proxies = ProxiesConfig(base_model=self.base, length_baseline=False, **options)
         began = time.process_time()
         margins, accuracies = self.judge(proxies, self.folder / kind)
@@ -291,23 +302,28 @@ class World:
         return np.concatenate(outputs, axis=1), encoded.facts.num_tokens.astype(np.int64)
 
     def _compare(self, margins: np.ndarray) -> tuple[dict[str, Any], set[str]]:
-        scaled, accuracies = [], []
+        scaled = []
         for number in range(len(self.aspects)):
-            others, margin = self.own != number, margins[:, number]
-            sizes = np.sort(np.abs(margin[others]))
-            scaled.append(scale_margins(margin, sizes[quantile_rank(GAMMA, len(sizes)) - 1]))
-            judged = others & (self.truth[:, number] != 0)
-            accuracies.append(float(np.mean(np.sign(margin[judged]) == np.sign(self.truth[judged, number]))))
+            sizes = np.sort(np.abs(margins[self.own != number, number]))
+            scaled.append(scale_margins(margins[:, number], sizes[quantile_rank(GAMMA, len(sizes)) - 1]))
         divergence = preference_divergence(np.stack(scaled, 1), self.own)
         order = np.lexsort((np.array(self.ids), divergence))[: int(KEPT * len(self.ids))]
-        figures = {
-            "accuracy": round(float(np.mean(accuracies)), 4),
-            "accuracy_of_aspect": {aspect: round(one, 4) for aspect, one in zip(self.aspects, accuracies, strict=True)},
+        figures = self._against_truth(margins, divergence, order) if self.is_rated else {}
+        return figures, {self.ids[row] for row in order}
+
+    def _against_truth(self, margins: np.ndarray, divergence: np.ndarray, kept: np.ndarray) -> dict[str, Any]:
+        accuracies = {}
+        for number, aspect in enumerate(self.aspects):
+            judged = (self.own != number) & (self.truth[:, number] != 0)
+            right = np.sign(margins[judged, number]) == np.sign(self.truth[judged, number])
+            accuracies[aspect] = round(float(right.mean()), 4)
+        return {
+            "accuracy": round(float(np.mean(list(accuracies.values()))), 4),
+            "accuracy_of_aspect": accuracies,
             "conflict_all": round(float(self.conflict.mean()), 4),
-            "conflict_kept": round(float(self.conflict[order].mean()), 4),
+            "conflict_kept": round(float(self.conflict[kept].mean()), 4),
             "auroc": round(auroc(divergence, self.conflict), 4),
         }
-        return figures, {self.ids[row] for row in order}
 
 
 if __name__ == "__main__":

@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common import load_average, write_result
-from benchmarks.proxies import GAMMA, KEPT, WORLDS, World, world_of
+from benchmarks.proxies import GAMMA, KEPT, World, summary, world_of
+from benchmarks.proxies_data import WORLDS
 from benchmarks.proxy_heads import auroc
 from pdray.config import ProxiesConfig
 from pdray.proxies import length, tanh
@@ -60,7 +61,7 @@ class Candidate:
 def main() -> None:
     """Measure one corpus with every seed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("world", choices=WORLDS)
+    parser.add_argument("world", choices=["synthetic", "summeval"])
     parser.add_argument("--data", type=Path, help="folder of summeval_pairs.parquet")
     parser.add_argument("--base", type=Path, required=True, help="model folder of the backbone")
     parser.add_argument("--scratch", type=Path, required=True, help="folder for what is written on the way")
@@ -113,18 +114,6 @@ def differences(corpus: str, found: dict[str, list[dict[str, float]]]) -> list[d
         }
         for one, other in pairs
     ]
-
-
-def summary(parts: list[dict[str, float]]) -> dict[str, Any]:
-    """Mean and half width of its 95% interval for each figure."""
-    from scipy.stats import t
-
-    row: dict[str, Any] = {"parts": len(parts)}
-    for name in parts[0]:
-        values = np.array([part[name] for part in parts])
-        half = t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-        row[name] = [round(float(values.mean()), 4), round(float(half), 4)]
-    return row
 
 
 def measure(world: World, features: list[tuple[Reading, PairFeatures]], fold: int) -> dict[str, dict[str, float]]:

@@ -42,19 +42,9 @@ def spread(row: Row) -> str:
     return f"{min(runs):.1f} to {max(runs):.1f}"
 
 
-def seeds(name: str, digits: int) -> Callable[[Row], Any]:
-    """Mean over the seeds of a row, with the smallest and the largest."""
-
-    def value(row: Row) -> str:
-        found = row[name]
-        return f"{sum(found) / len(found):.{digits}f} ({min(found):.{digits}f} to {max(found):.{digits}f})"
-
-    return value
-
-
-def interval(name: str) -> Callable[[Row], Any]:
-    """A mean with the half width of its interval."""
-    return lambda row: "{:.3f} ± {:.3f}".format(*row[name])
+def interval(name: str, digits: int = 3) -> Callable[[Row], Any]:
+    """A mean with the half width of its interval; a dash where the row has none."""
+    return lambda row: " ± ".join(f"{value:.{digits}f}" for value in row[name]) if name in row else MISSING
 
 
 def bounds(name: str, sign: str = "") -> Callable[[Row], Any]:
@@ -156,12 +146,13 @@ ALIGNMENT: list[Column] = [
 PROXIES: list[Column] = [
     ("corpus", figure("corpus")),
     ("proxies", figure("proxies")),
-    ("accuracy on other aspects' pairs", seeds("accuracy", 3)),
-    ("AUROC", seeds("auroc", 3)),
-    ("conflict: all", seeds("conflict_all", 3)),
-    ("kept 30%", seeds("conflict_kept", 3)),
-    ("kept by the heads too", seeds("overlap", 2)),
-    ("seconds", seeds("seconds", 0)),
+    ("held-out accuracy", interval("held_out_accuracy")),
+    ("accuracy on other aspects' pairs", interval("accuracy")),
+    ("AUROC", interval("auroc")),
+    ("conflict: all", interval("conflict_all")),
+    ("kept 30%", interval("conflict_kept")),
+    ("kept by the heads too", interval("overlap", 2)),
+    ("seconds", interval("seconds", 0)),
 ]
 PROMPTS: list[Column] = [
     ("corpus", figure("corpus")),

@@ -126,5 +126,6 @@ def _train(ctx: StageContext, chosen: list[AspectPairs], missing: dict[str, Tabl
         for number, (name, job) in enumerate(missing.items())
     ]
     with ctx.progress.counting("training", total=sum(job.steps for job in jobs), unit="steps") as counter:
+        counter.add(sum(job.steps_done() for job in jobs))
         lanes = lanes_of([job.counted_by(counter) for job in jobs], limit)
         side_by_side(partial(fit, note=ctx.progress.note), lanes, len(lanes))

@@ -62,17 +62,10 @@ class AspectTrainer(RewardTrainer):
 
 
 class StepCounter(TrainerCallback):
-    """Counts optimizer steps on the first worker, those of an earlier attempt too."""
+    """Counts optimizer steps on the first worker; the driver counts those that a checkpoint brings."""
 
     def __init__(self, counter: Any) -> None:
         self.counter = counter
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """What a checkpoint brings."""
-        if state.is_world_process_zero and state.global_step:
-            self.counter.add(state.global_step)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """One more."""

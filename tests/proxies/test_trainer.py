@@ -153,9 +153,11 @@ def test_a_lost_training_goes_on_from_its_last_checkpoint_and_makes_the_same_wei
     with pytest.raises(FakeDeath):
         train_one(job.counted_by(FakeDyingCounter(5)), TRAIN, job.stage / "model")
     assert not (job.stage / "model").exists()
-    again = train_one(job, TRAIN, job.stage / "model")
+    assert job.steps_done() == 4
+    counter = FakeDyingCounter(100)
+    again = train_one(job.counted_by(counter), TRAIN, job.stage / "model")
     assert again is not None
-    assert (again.resumed_from, again.steps) == (4, 6)
+    assert (again.resumed_from, again.steps, 100 - counter.left) == (4, 6, 2)
     one, other = (path / "model" / "model.safetensors" for path in (tmp_path / "whole", tmp_path / "lost"))
     assert one.read_bytes() == other.read_bytes()
 
@@ -181,7 +183,7 @@ def left_by(job: TrainingJob) -> tuple[bytes, pa.Table, dict[str, Any]]:
 
 
 def test_aspects_of_one_run_come_out_as_of_runs_of_their_own(tmp_path: Path, base: str) -> None:
-    """Also where that run is lost in the second one, which alone goes on. Seen red with unseeded weights."""
+    """Also where that run is lost in the second one, which alone goes on. Seen red with one folder of checkpoints."""
     alone = separate_jobs(tmp_path / "alone", base)
     for job in reversed(alone):  # another order: nothing passes from one training to the next
         train_workers([job])
