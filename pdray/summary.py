@@ -166,7 +166,8 @@ def _proxy(proxy: dict[str, Any]) -> str:
     if proxy.get("held_out_accuracy") is None:
         return "ready model, not trained here"
     length = proxy.get("length_correlation") or {}
-    correlation = "".join(f", length correlation {when} {_number(value)}" for when, value in length.items() if value)
+    known = [(when, length[when]) for when in ("before", "after") if length.get(when)]
+    correlation = "".join(f", length correlation {when} {_number(value)}" for when, value in known)
     found = _remedies(proxy) if proxy.get("reached_correlation") is not None else ""
     return (
         f"{proxy['train_pairs']:,} pairs, held-out accuracy {_number(proxy['held_out_accuracy'])}{correlation}{found}"
@@ -195,6 +196,11 @@ def _win_rate(found: dict[str, Any]) -> str:
 
 
 def _number(value: Any, digits: int = 3) -> str:
+    if isinstance(value, dict):
+        words = [f"{key.replace('_', ' ')} {_number(one)}" for key, one in value.items()]
+        return f"({', '.join(words)})"
+    if isinstance(value, list):
+        return " ".join(map(_number, value))
     if isinstance(value, float):
         return f"{value:.3g}" if abs(value) < 1e-3 else f"{value:,.{digits}f}"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

@@ -88,6 +88,24 @@ def test_every_selection_is_shown_and_the_current_one_marked(tmp_path: Path) -> 
     assert "also here            selection-00000001/" in table(found)
 
 
+def test_figures_within_figures_are_shown_in_words(tmp_path: Path) -> None:
+    figures = {
+        "readings": {"apart": {"seconds": 39.1694, "validation_loss": 0.6585}},
+        "agreement": {"kind": [1.0, 0.2752], "honest": [0.2752, 1.0]},
+        "aspects": {
+            "kind": {"train_pairs": 9, "held_out_accuracy": 0.5, "length_correlation": {"after": 0.1, "before": 0.4}}
+        },
+    }
+    manifest = {"fingerprint": "f", "rows_out": 9, "quarantined": 0, "seconds": 1, "output": {}, "metrics": figures}
+    store = RunStore(tmp_path)
+    store.finish(store.root / "proxies-00000001", manifest)
+    store.write_state({"config": {}, "stages": {"proxies": "proxies-00000001"}})
+    told = table(summarise(tmp_path))
+    assert "readings             apart (seconds 39.169, validation loss 0.658)" in told
+    assert "agreement            honest 0.275 1.000, kind 1.000 0.275" in told
+    assert "accuracy 0.500, length correlation before 0.400, length correlation after 0.100" in told
+
+
 def test_the_accuracy_of_a_policy_is_shown_with_its_interval(tmp_path: Path) -> None:
     figures = {"mean": 0.6123, "low": 0.58, "high": 0.65, "pairs": 1200}
     manifest = {"fingerprint": "f", "rows_out": 1200, "quarantined": 0, "seconds": 1, "output": {}}

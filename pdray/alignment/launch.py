@@ -44,14 +44,13 @@ def _reached(job: TrainingJob) -> tuple[int, int]:
 
 def _attempt(job: TrainingJob) -> None:
     import ray.train
-    from ray.train.torch import TorchTrainer
 
     from pdray.rendezvous import torch_config
 
     # Ray Train's own print bypasses the redirection that datasets hashes functions with, and floods the log.
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
     storage = job.folder / "ray"
-    trainer = TorchTrainer(
+    trainer = interruptible_trainer()(
         lambda: train_worker(job),
         torch_config=torch_config(),
         scaling_config=_scaling(job.alignment),
@@ -65,6 +64,20 @@ def _attempt(job: TrainingJob) -> None:
         trainer.fit()
     finally:
         shutil.rmtree(storage, ignore_errors=True)
+
+
+def interruptible_trainer() -> Any:
+    """Ray Train's ``TorchTrainer`` without its handler of Ctrl-C, which ends the process with code 1 and no word.
+
+    The command's own handler then hears it, as it hears SIGTERM.
+    """
+    from ray.train.torch import TorchTrainer
+
+    class Trainer(TorchTrainer):
+        def _register_sigint_handler(self, controller: Any) -> None:
+            pass
+
+    return Trainer
 
 
 def check_resources(alignment: AlignmentConfig, progress: Progress) -> None:
