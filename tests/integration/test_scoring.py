@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pytest
 from ray import cloudpickle
 
+from pdray.engines import pool
 from pdray.engines.encode import ModelEncoder
 from pdray.errors import UserError
 from pdray.schema import RewardModel, features_schema, scores_schema
@@ -206,3 +208,20 @@ def test_words_that_the_tokenizer_does_not_know_are_refused(tmp_path: Path, bert
     texts = [("what is right", f"{'ж' * (1 + index)} щ ъ") for index in range(9)]
     with pytest.raises(UserError, match=r"does not know .*above scores.max_unknown_tokens"):
         score(tmp_path, upstream_of(tmp_path, bert, shards=[texts]), max_unknown_tokens=0.1)
+
+
+def test_ray_data_finds_that_the_pool_can_grow(
+    tmp_path: Path, bert: RewardModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says where a pool cannot reach its threshold for more actors, as that of a cluster that nodes may join."""
+    monkeypatch.setattr(pool, "may_grow", lambda: True)
+    said: list[str] = []
+    listening = logging.Handler(logging.WARNING)
+    listening.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("ray.data._internal.actor_autoscaler.default_actor_autoscaler")
+    logger.addHandler(listening)
+    try:
+        score(tmp_path, upstream_of(tmp_path, bert, shards=[TEXTS[:20], TEXTS[20:40], TEXTS[40:60]]))
+    finally:
+        logger.removeHandler(listening)
+    assert said == []
