@@ -82,12 +82,12 @@ def asked(folder: Path) -> Iterator[str]:
     Its provider is Ray's own for tests, whose nodes are processes.
     """
     from ray.autoscaler._private.fake_multi_node import node_provider
+    from ray.autoscaler._private.monitor import BASE_READONLY_CONFIG
 
     head = node_provider.FAKE_HEAD_NODE_TYPE
     worker = {"resources": {"CPU": 1, "object_store_memory": STORE}, "labels": LABELS, "max_workers": 2}
     kinds = {"worker": worker, head: {"resources": {"CPU": 0}, "max_workers": 0}}
-    settings = {
-        "cluster_name": "elastic",
+    settings = BASE_READONLY_CONFIG | {
         "max_workers": 2,
         "idle_timeout_minutes": 5,
         "provider": {

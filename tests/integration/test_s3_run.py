@@ -1,4 +1,4 @@
-"""A whole run on a real S3 server, up to the selection: nothing of it needs a path that nodes share."""
+"""A whole run on a real S3 server, up to the selection, its model too: nothing of it needs a path that nodes share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pdray.storage import StoragePath
+from pdray.storage import StoragePath, copy_folder
 from tests.s3 import FakeFaults, S3Server
 
 
@@ -52,8 +52,10 @@ def test_a_run_on_object_storage(s3_server: S3Server, config: Path, tmp_path: Pa
     # A storage that refuses now and then and in bursts is what a user has.
     faults = FakeFaults(s3_server.endpoint, every=40, burst=2)
     with faults.proxy() as proxy:
-        run = proxy.uri("runs/my run")
-        done = pdray("run", str(config), "--set", f"run={run}", cwd=place)
+        run, base = proxy.uri("runs/my run"), proxy.uri("models/my base")
+        copy_folder(Path(yaml.safe_load(config.read_text())["proxies"]["base_model"]), StoragePath(base))
+        settings = ["--set", f"run={run}", "--set", f"proxies.base_model={base}"]
+        done = pdray("run", str(config), *settings, cwd=place)
         assert done.returncode == 0, done.stderr
         assert os.listdir(place) == [], "something was written beside the run"
         assert faults.refused > 0
@@ -67,6 +69,7 @@ def test_a_run_on_object_storage(s3_server: S3Server, config: Path, tmp_path: Pa
         ids = kept_ids(run, stages)
         assert len(ids) == 36
 
+        # The same model on a disk is the same model.
         again = pdray("run", str(config), "--set", f"run={run}", cwd=place)
         assert again.stdout.startswith("nothing to do"), again.stderr
 

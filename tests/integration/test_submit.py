@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import calendar
 import os
 import shutil
 import socket
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +17,14 @@ import psutil
 import pytest
 import yaml
 
+from benchmarks.chaos.runs import kept, manifest
 from pdray.errors import UserError
+from pdray.storage import StoragePath
 from pdray.store import RunStore
 from pdray.submission import jobs
 from pdray.submission.shipment import Shipment
-from pdray.submission.submit import submit_and_tell
+from pdray.submission.submit import submit, submit_and_tell
+from tests.fuzz.world import make_selection_world
 from tests.listeners import beyond_loopback, listening
 from tests.whole_run import write_yaml
 
@@ -154,6 +160,35 @@ def test_a_run(
     assert submit_and_tell(str(small_run_config), overrides, cluster.address, follow=True, shipment=shipment) == 0
     out = capfd.readouterr().out
     assert "nothing to do" in out and "this came along" in out
+
+
+@pytest.mark.slow
+def test_two_runs_at_once(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Each asks for every CPU to score with, and for two to train with: one waits for the other, and both end."""
+    world = make_selection_world(tmp_path_factory.mktemp("world"))
+    del world.settings["scores"]["num_actors"]
+    world.settings["alignment"] = {"policy": str(world.root / "policy"), "max_tokens": 32, "pairs_per_step": 4}
+    world.settings["alignment"] |= {"max_steps": 2, "num_workers": 2}
+    write_yaml(world.config, world.settings)
+    plain = ["--set", f"run={world.root / 'plain'}", "--set", "cluster.num_cpus=2", "--until", "selection"]
+    subprocess.run([sys.executable, "-m", "pdray", "run", str(world.config), *plain], check=True, capture_output=True)
+
+    runs = [StoragePath(str(world.root / name)) for name in ("first", "second")]
+    submitted = [submit(world.config, cluster.address, [f"run={run}"]) for run in runs]
+    assert [job.wait() for job in submitted] == [0, 0]
+    for run in runs:
+        assert kept(run) == kept(StoragePath(str(world.root / "plain")))
+        assert manifest(run, "alignment")["metrics"]["steps"] == 2
+    spans = [_span(run, stage) for stage in ("scores", "alignment") for run in runs]
+    assert max(span[0] for span in spans[:2]) < min(span[1] for span in spans[:2]), "they did not score at once"
+    print({name: span for name, span in zip(("first", "second") * 2, spans, strict=True)})
+
+
+def _span(run: StoragePath, stage: str) -> tuple[float, float]:
+    """When a stage began and ended."""
+    found = manifest(run, stage)
+    began = calendar.timegm(time.strptime(found["started"], "%Y-%m-%dT%H:%M:%SZ"))
+    return began, began + found["seconds"]
 
 
 def test_a_failing_job_forwards_its_code(
