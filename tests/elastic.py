@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import secrets
+import socket
 import subprocess
 import sys
 import threading
@@ -85,6 +86,7 @@ def asked(folder: Path) -> Iterator[str]:
     from ray.autoscaler._private.monitor import BASE_READONLY_CONFIG
 
     head = node_provider.FAKE_HEAD_NODE_TYPE
+    address = f"127.0.0.1:{_free_port()}"  # the provider would look at Ray's default port
     worker = {"resources": {"CPU": 1, "object_store_memory": STORE}, "labels": LABELS, "max_workers": 2}
     kinds = {"worker": worker, head: {"resources": {"CPU": 0}, "max_workers": 0}}
     settings = BASE_READONLY_CONFIG | {
@@ -96,17 +98,26 @@ def asked(folder: Path) -> Iterator[str]:
             "module": f"{node_provider.__name__}.FakeMultiNodeProvider",
             "launch_multiple": True,
             "head_node_id": node_provider.FAKE_HEAD_NODE_ID,
+            "gcs_address": address,
         },
         "available_node_types": {name: kind | {"node_config": {}} for name, kind in kinds.items()},
         "head_node_type": head,
     }
     (folder / "cluster.json").write_text(json.dumps(settings))
-    words = ["--num-cpus=0", f"--autoscaling-config={folder / 'cluster.json'}"]
+    words = ["--num-cpus=0", f"--port={address.split(':')[1]}", f"--autoscaling-config={folder / 'cluster.json'}"]
     ids = {
         name: node_provider.FAKE_HEAD_NODE_ID for name in ("RAY_CLOUD_INSTANCE_ID", "RAY_OVERRIDE_NODE_ID_FOR_TESTING")
     }
-    with nodes(folder, *words, RAY_FAKE_CLUSTER="1", RAY_enable_autoscaler_v2="1", **ids) as (address, _):
+    with nodes(folder, *words, RAY_FAKE_CLUSTER="1", RAY_enable_autoscaler_v2="1", **ids) as (started, _):
+        assert started == address
         yield address
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from typing import get_args
 
 import pytest
 
-from pdray.config.alignment import Tracker
+from pdray.config.section import Tracker
 from pdray.errors import UserError
 from pdray.trackers import PACKAGES, check_trackers, prepare_trackers
 

@@ -15,6 +15,7 @@ from pdray.alignment.inputs import PairInput, policy_tokenizer
 from pdray.alignment.reference import ReferenceStore, complete
 from pdray.alignment.resume import Resume, agree_on_checkpoint
 from pdray.config import AlignmentConfig, LoraConfig
+from pdray.config.section import Tracker
 from pdray.models.loading import WEIGHTS, check_weights
 from pdray.models.place import on_this_node
 from pdray.trackers import prepare_trackers
@@ -58,6 +59,7 @@ def train_worker(job: TrainingJob) -> None:
     if ray.train.get_context().get_world_rank() == 0:  # no worker comes here before all of them have met
         job.counter.started()
     prepare_worker(job.alignment)
+    prepare_trackers(_reports(job.alignment), job.folder, PROJECT)
     resume = agree_on_checkpoint(job.folder, job.alignment.zero_stage)
     trainer, facts = build_trainer(job, resume)
     _train(trainer, job, facts, resume)
@@ -153,8 +155,6 @@ def dpo_config(job: TrainingJob, universal: bool = False) -> DPOConfig:
     # Left to itself the trainer takes a CPU as a reason for plain DDP, without a word.
     PartialState(backend="nccl" if use_gpu else "gloo")
     held_out = data.num_held_out(job.pairs.pairs, alignment)
-    reports = alignment.report_to if dist.get_rank() == 0 else []
-    prepare_trackers(reports, job.folder, PROJECT)
     return DPOConfig(
         output_dir=str(job.folder / checkpoints.CHECKPOINTS),
         use_cpu=not use_gpu,
@@ -177,10 +177,17 @@ def dpo_config(job: TrainingJob, universal: bool = False) -> DPOConfig:
         save_strategy="steps",
         save_steps=alignment.save_steps,
         save_total_limit=2,
-        report_to=reports,
+        report_to=_reports(alignment),
         project=PROJECT,
         disable_tqdm=True,
     )
+
+
+def _reports(alignment: AlignmentConfig) -> list[Tracker]:
+    """The trackers that this worker tells."""
+    import torch.distributed as dist
+
+    return alignment.report_to if dist.get_rank() == 0 else []
 
 
 def _model_options(alignment: AlignmentConfig) -> dict[str, Any]:

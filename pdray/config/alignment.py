@@ -7,9 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from pdray.config.lora import LoraConfig
-from pdray.config.section import HOW, Count, Name, Section
-
-Tracker = Literal["tensorboard", "wandb", "mlflow", "trackio"]
+from pdray.config.section import HOW, Count, Name, Section, Tracker
 
 
 class AlignmentConfig(Section):

@@ -8,7 +8,7 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from pdray.aspects import UNIFIED
 from pdray.config.lora import LoraConfig
-from pdray.config.section import HOW, Count, Name, Section, Share, require_distinct
+from pdray.config.section import HOW, Count, Name, Section, Share, Tracker, require_distinct
 
 
 class MultiHeadModel(Section):
@@ -115,6 +115,11 @@ class ProxiesConfig(Section):
         description="train all: restarts in a row that bring no newer checkpoint; those that bring one are not counted",
         json_schema_extra=HOW,
     )
+    report_to: list[Tracker] = Field(
+        default_factory=list,
+        description="train all: trackers that get the log: tensorboard, wandb, mlflow, trackio; a run for each model",
+        json_schema_extra=HOW,
+    )
 
     @model_validator(mode="after")
     def _source(self) -> ProxiesConfig:
@@ -134,6 +139,10 @@ class ProxiesConfig(Section):
             self._found_without_training()
         if self.lora is not None and self.train != "all":
             raise ValueError("lora is set, but heads train nothing below them; set train to all, or leave lora out")
+        if self.report_to and self.train != "all":
+            raise ValueError(
+                "report_to is set, but heads take no steps to tell of; set train to all, or leave report_to out"
+            )
         return self
 
     def _found_without_training(self) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.fields import FieldInfo
@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 HOW: dict[str, Any] = {"fingerprint": False}
 
 Share = Annotated[float, Field(gt=0, le=1)]
+Tracker = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 Count = Annotated[int, Field(ge=1)]
 Name = Annotated[str, Field(min_length=1)]  # of a file, a folder or a data set: the empty one would be this folder
 

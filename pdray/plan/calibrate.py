@@ -121,6 +121,7 @@ def small_run(config: RunConfig, folder: Path, known: Known) -> dict[str, Any]:
             "max_held_out_pairs": HELD_OUT,
             "length_baseline": False,
             "epochs": 1.0,
+            "report_to": [],
         }
     if alignment is not None:
         steps = max(1, min(STEPS, len(rows) // alignment.pairs_per_step))

@@ -19,6 +19,7 @@ from pdray.proxies.remedies import remedy_notes
 from pdray.schema import CorpusOutput, ProxiesOutput
 from pdray.stages import Stage, StageContext, StageResult, Upstream
 from pdray.tokens import token_rule
+from pdray.trackers import check_trackers
 
 
 def settings(config: RunConfig) -> dict[str, Any]:
@@ -60,6 +61,7 @@ def check(config: RunConfig, upstream: Upstream) -> None:
     for name, folder in config.proxies.folders.items():
         checks.append(partial(check_model_folder, name, folder, kind, label))
         checks.append(partial(check_positions, "scores.max_tokens", config.scores.max_tokens, folder))
+    checks.append(partial(check_trackers, "proxies.report_to", config.proxies.report_to))
     if models is not None:
         checks.append(partial(_check_aspects, config.proxies.model_aspects, upstream.corpus))
     if config.proxies.has_unified:

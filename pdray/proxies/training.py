@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from pdray.config import ProxiesConfig
+from pdray.config.section import Tracker
 from pdray.errors import UserError
 from pdray.margins import final_margin
 from pdray.proxies import length, quality
@@ -24,9 +25,12 @@ from pdray.proxies.checkpoints import Checkpoints
 from pdray.proxies.data import BASELINE, TRAIN
 from pdray.proxies.done import SCRATCH, is_done, write_done
 from pdray.storage import StoragePath
+from pdray.trackers import tracked
 
 if TYPE_CHECKING:
     from trl import RewardConfig
+
+PROJECT = "pdray-proxies"
 
 T = TypeVar("T")
 
@@ -201,7 +205,15 @@ def train_one(job: TrainingJob, use: str, folder: StoragePath | None) -> Trained
     Returns:
         None but on the first worker.
     """
+    name = f"{job.name}-{use}"
+    reports = job.proxies.report_to if _is_first() else []
+    with tracked(reports, job.stage, PROJECT, name):
+        return _train(job, use, folder, name, reports)
+
+
+def _train(job: TrainingJob, use: str, folder: StoragePath | None, name: str, reports: list[Tracker]) -> Trained | None:
     from datasets import Dataset
+    from transformers import PrinterCallback
 
     from pdray.proxies.trainer import AspectTrainer, CheckpointKeeper, StepCounter
 
@@ -210,7 +222,6 @@ def train_one(job: TrainingJob, use: str, folder: StoragePath | None) -> Trained
     tokenizer = load_tokenizer(base_model)
     table = job.tables[use].read_table()
     order = training_order(table["aspect"].to_numpy(), job.proxies.epochs, job.seed)
-    name = f"{job.name}-{use}"
     rows = Dataset(table, fingerprint=name)  # else datasets pickles the table for one
     checkpoints = job.checkpoints(use)
     step = agreed(checkpoints.last_step())
@@ -219,11 +230,12 @@ def train_one(job: TrainingJob, use: str, folder: StoragePath | None) -> Trained
         trainer = AspectTrainer(
             job.aspects,
             adapted(model, job.proxies.lora) if job.proxies.lora else model,
-            args=reward_config(job, local),
+            args=reward_config(job, local, reports, name),
             train_dataset=rows.select(order, keep_in_memory=True, new_fingerprint=f"{name}-order"),
             processing_class=tokenizer,
             callbacks=[CheckpointKeeper(checkpoints), *([StepCounter(job.counter)] if job.counter else [])],
         )
+        trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=None if step is None else str(checkpoints.fetch(step, Path(local))))
     if not trainer.is_world_process_zero():
         return None
@@ -264,12 +276,14 @@ def _is_first() -> bool:
     return not dist.is_initialized() or dist.get_rank() == 0
 
 
-def reward_config(job: TrainingJob, local: str) -> RewardConfig:
-    """TRL's settings: plain AdamW with linear decay, no dropout, no outside reporters, pairs in the order of rows.
+def reward_config(job: TrainingJob, local: str, reports: list[Tracker], name: str) -> RewardConfig:
+    """TRL's settings: plain AdamW with linear decay, no dropout, pairs in the order of rows.
 
     Args:
         job: the training.
         local: folder of this worker, where the trainer writes checkpoints.
+        reports: trackers that this worker tells.
+        name: of the training in them.
     """
     from trl import RewardConfig
 
@@ -290,7 +304,11 @@ def reward_config(job: TrainingJob, local: str) -> RewardConfig:
         save_strategy="steps",
         save_steps=proxies.save_steps,
         save_total_limit=1,
-        logging_strategy="no",
-        report_to="none",
+        # On every worker alike, since they average the loss together.
+        logging_strategy="steps" if job.proxies.report_to else "no",
+        logging_steps=1,
+        report_to=reports or "none",
+        run_name=name,
+        project=PROJECT,
         disable_tqdm=True,
     )

@@ -62,11 +62,14 @@ def trained(policy: Path, selection: ShardedFolder, tmp_path_factory: pytest.Tem
     root = tmp_path_factory.mktemp("trained")
     chat = dpo_case.write_kept(root / "chat", PAIRS, chat=True, longest=30)
     jobs = {
+        "tracked": make_job(
+            root, "tracked", selection, policy, report_to=trackers.installed(), run="run6", max_steps=6
+        ),
         "trl": make_job(root, "trl", selection, policy, zero_stage=0, max_steps=STEPS),
         "zero0": make_job(root, "zero0", selection, policy, zero_stage=0, max_steps=STEPS, save_steps=4),
         "zero2": make_job(root, "zero2", selection, policy, zero_stage=2, max_steps=STEPS, save_steps=4),
         "zero3": make_job(root, "zero3", selection, policy, zero_stage=3, max_steps=STEPS, save_steps=4, run="run3"),
-        "lora": make_job(root, "lora", selection, policy, report_to=trackers.installed(), **LORA),
+        "lora": make_job(root, "lora", selection, policy, **LORA),
         "lora again": make_job(root, "lora again", selection, policy, **LORA),
         "poisoned": make_job(root, "poisoned", selection, policy, zero_stage=2, max_steps=STEPS),
         "offload2": make_job(root, "offload2", selection, policy, zero_stage=2, max_steps=3, zero=OFFLOAD_OPTIMIZER),
@@ -265,9 +268,9 @@ def test_trackers_write_into_the_run_folder(trained: dict[str, Path], name: str)
     """The loss of every step, from rank 0 alone."""
     if name not in trackers.installed():
         pytest.skip(f"{name} is not installed")
-    losses = trackers.READERS[name](trained["lora"] / "trackers" / name)
+    (losses,) = trackers.READERS[name](trained["tracked"] / "trackers" / name, "pdray-alignment")
     assert [step for step, _ in losses] == list(range(1, 7))
-    assert [loss for _, loss in losses] == pytest.approx(read_losses(trained["lora"]), abs=1e-6)
+    assert [loss for _, loss in losses] == pytest.approx(read_losses(trained["tracked"]), abs=1e-6)
 
 
 def test_ddp_in_place_of_deepspeed_is_refused(trained: dict[str, str]) -> None:

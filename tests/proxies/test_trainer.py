@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ from pdray.proxies.launch import lanes_of, trainings_at_once
 from pdray.proxies.pairs import AspectPairs
 from pdray.proxies.training import TrainingJob, held_out_margins, reward_config, train_one, train_workers
 from pdray.storage import StoragePath
+from tests import trackers
 from tests.tiny import tiny_encoder
 
 
@@ -70,7 +74,7 @@ def make_trainer(job: TrainingJob, base: str, local: Path) -> Any:
     return AspectTrainer(
         job.aspects,
         load_reward_model(base, tokenizer, 0, len(job.aspects)),
-        args=reward_config(job, str(local)),
+        args=reward_config(job, str(local), [], "model"),
         train_dataset=Dataset(job.tables[TRAIN].read_table()),
         processing_class=tokenizer,
     )
@@ -119,7 +123,7 @@ def test_one_aspect_is_trained_as_trl_trains_it(tmp_path: Path, base: str) -> No
     tokenizer = load_tokenizer(base)
     plain = RewardTrainer(
         load_reward_model(base, tokenizer, 0),
-        args=reward_config(job, str(tmp_path / "plain")),
+        args=reward_config(job, str(tmp_path / "plain"), [], "plain"),
         train_dataset=Dataset(table.drop_columns(["aspect"]).take(order)),
         processing_class=tokenizer,
     )
@@ -127,6 +131,27 @@ def test_one_aspect_is_trained_as_trl_trains_it(tmp_path: Path, base: str) -> No
     ours = load_file(tmp_path / "model" / "model.safetensors")
     for name, weight in plain.model.state_dict().items():
         np.testing.assert_array_equal(ours[name], weight.numpy(), err_msg=name)
+
+
+def variables_after(jobs: list[TrainingJob]) -> set[str]:
+    """Names of the environment's variables once these are trained."""
+    for job in jobs:
+        assert train_one(job, TRAIN, None) is not None
+    return set(os.environ)
+
+
+@pytest.mark.parametrize("name", list(trackers.READERS))
+def test_trackers_get_a_run_of_each_training(tmp_path: Path, base: str, name: str) -> None:
+    """Two in one process, the second of which must not go on in the run of the first."""
+    if name not in trackers.installed():
+        pytest.skip(f"{name} is not installed")
+    job = training_job(tmp_path, base, ["a"], train="all", report_to=[name])
+    with ProcessPoolExecutor(1, get_context("spawn")) as fresh:  # where TRL is not imported yet
+        left = fresh.submit(variables_after, [job, replace(job, name="other")]).result()
+    assert not left & {"TENSORBOARD_LOGGING_DIR", "WANDB_DIR", "MLFLOW_TRACKING_URI", "TRACKIO_DIR"}
+    curves = trackers.READERS[name](tmp_path / "trackers" / name, "pdray-proxies")
+    assert [[step for step, _ in curve] for curve in curves] == [list(range(1, 7))] * 2
+    assert all(0 < loss < 2 for curve in curves for _, loss in curve)
 
 
 class FakeDeath(Exception):
