@@ -90,7 +90,7 @@ def test_alignment_may_be_left_out(settings):
         ("proxies.base_model=hf://org/model", ["proxies.base_model is hf://org/model", "on a hub", "download it"]),
         (
             "proxies={base_model: x, train: head, report_to: [mlflow]}",
-            ["report_to is set, but heads", "set train to all"],
+            ["but heads take no steps", "set train to all"],
         ),
         ("proxies={base_model: x, train: head, lora: {r: 8}}", ["lora is set, but heads", "set train to all"]),
         ("proxies={models: {path: x}}", ["a model for at least two"]),
