@@ -16,6 +16,7 @@ from pdray.schema import (
     CorpusOutput,
     ProxiesOutput,
     ScoresOutput,
+    dictionary_columns,
     pairs_schema,
     scores_schema,
 )
@@ -107,7 +108,7 @@ def _write_shard(
     _, margins = _margins(shard, rows)
     scaled = np.stack([scale_margins(margins[:, k], q) for k, q in enumerate(quantiles)], axis=1)
     flat = {"pair_id": ids, **text, "aspect": labels, "pd": preference_divergence(scaled, own)}
-    one_group = {"row_group_size": rows}  # as a file of this size is written everywhere
+    one_group = {"row_group_size": rows, "data_page_size": 1 << 20}  # as a file of this size is written everywhere
     StoragePath(str(folder / "flat" / f"{shard_name(shard)}.parquet")).write_table(pa.table(flat), **one_group)
 
     corpus, scores = (
@@ -124,7 +125,8 @@ def _write_shard(
     ).take(pa.array(by_id))
     columns = [rewards[:, :, k].reshape(-1)[order] for k in range(len(ASPECTS))]
     scored = pa.table([*columns, tokens.reshape(-1)[order], np.zeros(2 * rows, bool)], schema=scores_schema(ASPECTS))
-    corpus.write(shard, {**texts, PAIRS: pairs}, 0, {})
+    tables = {**texts, PAIRS: pairs}
+    corpus.write(shard, tables, 0, {}, use_dictionary=dictionary_columns(tables))
     scores.write(shard, {TEXTS: scored}, 0, {})
 
 

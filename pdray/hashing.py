@@ -28,9 +28,14 @@ def hash64(ids: Iterable[str], salt: str = "") -> np.ndarray:
     Returns:
         (n,) uint64.
     """
-    key = hashlib.blake2b(salt.encode(), digest_size=16).digest()
-    data = b"".join(hashlib.blake2b(text.encode(), digest_size=8, key=key).digest() for text in ids)
-    return np.frombuffer(data, dtype="<u8")
+    keyed = hashlib.blake2b(digest_size=8, key=hashlib.blake2b(salt.encode(), digest_size=16).digest())
+
+    def hashed(text: str) -> bytes:
+        hasher = keyed.copy()  # half the time of one made anew, whose key is a block to hash
+        hasher.update(text.encode())
+        return hasher.digest()
+
+    return np.frombuffer(b"".join(map(hashed, ids)), dtype="<u8")
 
 
 def uniform(ids: Iterable[str], salt: str = "") -> np.ndarray:

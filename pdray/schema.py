@@ -66,6 +66,16 @@ def pairs_schema(rated: list[str]) -> pa.Schema:
     )
 
 
+def dictionary_columns(tables: dict[str, pa.Table]) -> list[str]:
+    """Leaves of the corpus's tables that a dictionary makes smaller: all but ids and what a text says.
+
+    These do not repeat inside a shard. A dictionary of them would be given up on after a MiB, of every row group.
+    """
+    narrow = [name for table in tables.values() for name in table.column_names]
+    roles = [f"{name}.list.element.role" for name in ("prompt", "response")]
+    return sorted({*narrow, *roles} - {"pair_id", "prompt", "response"})
+
+
 def scores_schema(aspects: list[str]) -> pa.Schema:
     """``scores/texts``: row-aligned with ``corpus/texts``.
 

@@ -18,7 +18,7 @@ from pdray.corpus.rows import DROPPED, RowRules, canonical
 from pdray.errors import UserError
 from pdray.hashing import hash64
 from pdray.progress import Counter as ProgressCounter
-from pdray.schema import PAIRS, TEXTS, pairs_schema
+from pdray.schema import PAIRS, TEXTS, dictionary_columns, pairs_schema
 from pdray.shards import ShardedFolder, deadline, error_text
 from pdray.texts import text_tables
 
@@ -99,6 +99,7 @@ def _write(shard: int, rows: pa.Table, task: ShardTask) -> None:
             "judged": len(judged),
         },
         lines={QUARANTINE: quarantined(bad)},
+        use_dictionary=dictionary_columns(tables),
     )
 
 

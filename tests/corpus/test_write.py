@@ -76,6 +76,20 @@ def test_conversations_keep_their_type(tmp_path):
     assert texts["response"].to_pylist() == [say("assistant", "x"), say("assistant", "y")]
 
 
+@pytest.mark.parametrize("conversational", [False, True])
+def test_what_repeats_has_a_dictionary_and_texts_have_none(tmp_path, conversational):
+    texts = {side: [{"role": "user", "content": side}] for side in ("prompt", "chosen", "rejected")}
+    data = rows(1, **texts) if conversational else rows(1)
+    shards, _ = write(tmp_path, placed(data), RowRules({}, conversational=conversational))
+    plain = set()
+    for table in ("prompts", "texts", "pairs"):
+        with shards.table(table, 0).open_parquet() as file:
+            leaves = [file.metadata.row_group(0).column(leaf) for leaf in range(file.metadata.num_columns)]
+        plain |= {leaf.path_in_schema for leaf in leaves if "RLE_DICTIONARY" not in leaf.encodings}
+    contents = {f"{side}.list.element.content" for side in ("prompt", "response")}
+    assert plain == {"pair_id"} | (contents if conversational else {"prompt", "response"})
+
+
 def test_a_shard_without_a_row_is_written_too(tmp_path):
     shards, outcome = write(tmp_path, placed(rows(2), shard=1), RATED, num_shards=3)
     assert [one["shard"] for one in outcome] == [0, 1, 2]
