@@ -79,6 +79,9 @@ class FoldTexts:
         assert len(inside) == num_texts, f"shard {shard}: {len(inside)} texts of {num_texts}"
         return np.flatnonzero(inside)
 
+    def number(self, shard: int, num_texts: int) -> None:
+        """Known once a shard is read."""
+
 
 @dataclass(frozen=True)
 class OtherPairs:

@@ -52,6 +52,10 @@ class RowChooser(Protocol):
         """Row numbers in the corpus' texts, (n,) int64 ascending, of the shard's ``num_texts``."""
         ...
 
+    def number(self, shard: int, num_texts: int) -> int | None:
+        """How many those are, for the progress line; None where it takes reading the shard."""
+        ...
+
 
 @dataclass(frozen=True)
 class TextPass:
@@ -170,10 +174,15 @@ def run_text_pass(text_pass: TextPass, progress: Progress, what: str) -> PassRes
 
 def _expected(text_pass: TextPass, corpus: dict[int, Marker]) -> int | None:
     """Texts that are still to be computed, where that is known beforehand."""
-    if text_pass.rows is not None:
-        return None
-    done = text_pass.target.done()
-    return sum(marker.rows("texts") for shard, marker in corpus.items() if shard not in done)
+    done, rows, total = text_pass.target.done(), text_pass.rows, 0
+    for shard, marker in corpus.items():
+        if shard not in done:
+            every = marker.rows("texts")
+            number = every if rows is None else rows.number(shard, every)
+            if number is None:
+                return None
+            total += number
+    return total
 
 
 def _all_rounds(text_pass: TextPass, pool: Any, note: Callable[[str], None]) -> dict[int, Marker]:

@@ -98,6 +98,7 @@ def build_smollm2(folder: Path) -> None:
     # A fresh model: the loaded one is marked as quantized and refuses to be saved.
     model = type(loaded)(loaded.config)
     model.load_state_dict(loaded.state_dict())
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")  # saving imports DeepSpeed, which else warns of a missing GPU
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(**where, **FROM_FOLDER).save_pretrained(folder)
 

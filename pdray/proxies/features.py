@@ -37,6 +37,11 @@ class RowsOfPairs:
         del num_texts
         return self.rows_of(shard)
 
+    def number(self, shard: int, num_texts: int) -> int:
+        """How many those are."""
+        del num_texts
+        return len(self.rows_of(shard))
+
     def rows_of(self, shard: int) -> np.ndarray:
         """The rows of a shard."""
         return self.rows.get(shard, np.empty(0, np.int64))

@@ -51,6 +51,12 @@ class KnownRewards:
             np.asarray(table["truncated"].to_numpy(zero_copy_only=False)),
         )
 
+    def number(self, shard: int) -> int:
+        """Texts of a shard that have features."""
+        marker = self.features.read_marker(shard)
+        assert marker is not None, "the proxies are whole when scoring runs"
+        return marker.rows(FEATURES)
+
     def failed(self, shard: int) -> list[list[Any]]:
         """[row, reason] of each text whose features could not be computed."""
         marker = self.features.read_marker(shard)
@@ -69,6 +75,10 @@ class WithFeatures:
         """See :class:`~pdray.engines.shards.RowChooser`."""
         return self.known.rows(shard)
 
+    def number(self, shard: int, num_texts: int) -> int:
+        """How many those are."""
+        return self.known.number(shard)
+
 
 @dataclass(frozen=True)
 class WithoutFeatures:
@@ -79,6 +89,10 @@ class WithoutFeatures:
     def __call__(self, shard: int, num_texts: int) -> np.ndarray:
         """See :class:`~pdray.engines.shards.RowChooser`."""
         return np.setdiff1d(np.arange(num_texts), self.known.rows(shard), assume_unique=True)
+
+    def number(self, shard: int, num_texts: int) -> int:
+        """How many those are."""
+        return num_texts - self.known.number(shard)
 
 
 def read_head(folder: StoragePath, name: str | None, dense: str | None = None) -> RewardHead:

@@ -30,6 +30,7 @@ def test_each_pair_gets_its_own_features(tmp_path: Path) -> None:
     assert rows.count == 5
     assert rows(1, 100).tolist() == [3, 7, 9]
     assert rows(2, 100).tolist() == []
+    assert (rows.number(1, 100), rows.number(2, 100)) == (3, 0)
     shards = ShardedFolder(StoragePath(str(tmp_path)), "test", 3)
     for shard in range(3):
         own = rows(shard, 100)

@@ -108,6 +108,7 @@ def known(tmp_path: Path) -> KnownRewards:
 def test_rows_with_and_without_features_are_every_row_once(known: KnownRewards) -> None:
     assert WithFeatures(known)(0, 5).tolist() == [1, 3, 4]
     assert WithoutFeatures(known)(0, 5).tolist() == [0, 2]
+    assert (WithFeatures(known).number(0, 5), WithoutFeatures(known).number(0, 5)) == (3, 2)
 
 
 def test_rewards_from_features_stand_between_those_of_the_engine(known: KnownRewards) -> None:
