@@ -124,7 +124,7 @@ def test_budgets_share_the_scores(slurm: Slurm, world: World, tmp_path: Path) ->
     ended_well(slurm, scored)
     before = markers(run, "scores")
     ended_well(slurm, array)
-    assert slurm.states(array) == ["COMPLETED", "COMPLETED"]
+    assert slurm.states(array) == ["COMPLETED", "COMPLETED"], slurm.log(array)
     assert markers(run, "scores") == before
     found = [len(list(folder.glob("kept/*"))) for folder in (tmp_path / "run").glob("selection-*")]
     assert len(found) == 2
