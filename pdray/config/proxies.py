@@ -58,9 +58,9 @@ class ProxiesConfig(Section):
     )
     train: Literal["all", "head"] = Field("all", description="train all weights, or the head on a frozen backbone")
     kind: Literal["shared", "separate"] = Field(
-        "separate",
+        "shared",
         description="train all: one model with a label for each aspect, which scoring reads each text with once, or a "
-        "model for each aspect",
+        "model for each aspect, as in the paper",
     )
     reading: Literal["auto", "together", "apart"] = Field(
         "auto",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 
 from pdray.plan import flops
@@ -61,6 +62,16 @@ def corpus(known: Known) -> Cost:
         host_bytes=PROCESS + stored / hardware.nodes,
         disk_bytes=PACKED * facts.text_bytes + facts.pairs * (60 + 16 * facts.rated),
         store_bytes=stored,
+        problems=_too_few(facts.aspects),
+    )
+
+
+def _too_few(aspects: Mapping[str, float]) -> tuple[str, ...]:
+    if len(aspects) > 1:
+        return ()
+    return (
+        f"corpus: the rows that were read are all labelled by {', '.join(aspects) or 'no aspect'}; preference "
+        "divergence compares aspects, so give pairs labelled by at least two",
     )
 
 

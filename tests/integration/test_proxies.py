@@ -263,7 +263,9 @@ def test_all_weights_of_a_decoder_with_two_workers_of_which_one_is_killed(
     """The worker dies in the training of the second aspect; neither that nor the first one begins again."""
     base, flag = str(tiny_llama_lm(tmp_path / "base")), tmp_path / "killed"
     monkeypatch.setattr(Progress, "counting", lambda *_, **__: contextlib.nullcontext(fake_killer(flag, 65)))
-    settings = sections(base_model=base, length_penalty_form="residual", length_baseline=False, save_steps=20, **ALL)
+    settings = sections(
+        base_model=base, kind="separate", length_penalty_form="residual", length_baseline=False, save_steps=20, **ALL
+    )
     result = run_stage(STAGE, tmp_path, upstream=corpus, **settings)
     assert flag.exists()
     check_learned(tmp_path, result)

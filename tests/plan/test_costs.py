@@ -71,6 +71,14 @@ def test_a_shared_prompt_is_computed_once() -> None:
     assert reading(model, 2e6, 1e6, one_by_one) == whole
 
 
+def test_a_corpus_of_one_aspect_is_told_before_it_is_read() -> None:
+    known = known_of(config_of())
+    assert stage_costs(known)["corpus"].problems == ()
+    one = replace(known, corpus=replace(known.corpus, aspects={"helpfulness": known.corpus.pairs}))
+    (problem,) = stage_costs(one)["corpus"].problems
+    assert "all labelled by helpfulness" in problem and "by at least two" in problem
+
+
 def test_separate_proxies_cost_a_pass_each() -> None:
     shared, separate = (
         stage_costs(known_of(config_of(proxies={"kind": kind})))["scores"] for kind in ("shared", "separate")

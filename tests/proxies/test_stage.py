@@ -124,7 +124,7 @@ def test_settings_follow_the_result_and_not_the_machine(tmp_path: Path) -> None:
     assert settings(cpus_per_worker=2) == before
     assert settings(gpus_per_worker=1) == before
     assert settings(save_steps=7, max_failures=3) == before
-    for change in ({"length_penalty": 0.5}, {"kind": "shared"}, {"max_held_out_pairs": 5}, {"dtype": "bfloat16"}):
+    for change in ({"length_penalty": 0.5}, {"kind": "separate"}, {"max_held_out_pairs": 5}, {"dtype": "bfloat16"}):
         assert settings(**change) != before
     assert settings({"max_tokens": 64}) != before
     assert settings({"prompt_tokens": 64}) != before
