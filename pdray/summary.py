@@ -8,6 +8,7 @@ from typing import Any
 
 from pdray.errors import UserError
 from pdray.pipeline import all_stages
+from pdray.selection.groups import in_order
 from pdray.shards import MARKERS
 from pdray.stages import Stage
 from pdray.storage import StoragePath
@@ -155,6 +156,8 @@ def _lines(name: str, stage: dict[str, Any]) -> list[tuple[str, str]]:
             continue
         elif key == "holds":
             rows.append((key, "  ".join(f"{stage['folder']}/{name}/" for name in value)))
+        elif key.startswith("share_by_"):  # JSON has them by the alphabet
+            rows.append((key.replace("_", " "), ", ".join(f"{k} {_number(value[k])}" for k in in_order(value))))
         elif isinstance(value, dict):
             rows.append((key.replace("_", " "), ", ".join(f"{k} {_number(v)}" for k, v in value.items()) or "none"))
         else:

@@ -121,6 +121,12 @@ def test_show_names_what_came_out_below_the_run(folder: StoragePath) -> None:
     assert "attempts" not in table(summary)
 
 
+def test_shares_of_lengths_are_shown_by_length():
+    shares = {"16-31 tokens": 0.5, "2-3 tokens": 0.25, "4-7 tokens": 1.0}
+    shown = table({"run": "r", "stages": {"selection": {"status": "complete", "share_by_length": shares}}})
+    assert "2-3 tokens 0.250, 4-7 tokens 1.000, 16-31 tokens 0.500" in shown
+
+
 def test_a_finished_run_that_was_moved_is_finished(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     run_pipeline(config(tmp_path / "here"))
     shutil.move(tmp_path / "here", tmp_path / "there")
