@@ -9,6 +9,7 @@ import contextlib
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -74,18 +75,23 @@ def tracked(names: Sequence[str], stage: StoragePath, project: str, run: str) ->
 
     A stage on object storage gets the files then, since they grow until then.
     """
-    with tempfile.TemporaryDirectory(prefix="pdray-trackers-") as scratch:
-        folder = stage.local if stage.is_local else Path(scratch)
-        added = prepare_trackers(names, folder, project, run)
-        try:
-            yield
-        finally:
-            for variable in added:
-                del os.environ[variable]
-            if "wandb" in names:  # the next training would go on in this run
-                import_module("wandb").finish()
-            if names and not stage.is_local:
-                copy_folder(folder / FOLDER, stage / FOLDER)
+    folder = stage.local if stage.is_local else Path(_scratch().name)
+    added = prepare_trackers(names, folder, project, run)
+    try:
+        yield
+    finally:
+        for variable in added:
+            del os.environ[variable]
+        if "wandb" in names:  # the next training would go on in this run
+            import_module("wandb").finish()
+        if names and not stage.is_local:
+            copy_folder(folder / FOLDER, stage / FOLDER)
+
+
+@cache
+def _scratch() -> tempfile.TemporaryDirectory[str]:
+    """One for this process, as long as it lives: Trackio keeps to the folder that it found first."""
+    return tempfile.TemporaryDirectory(prefix="pdray-trackers-")
 
 
 def _variables(name: str, folder: Path, project: str) -> dict[str, str]:

@@ -10,7 +10,8 @@ import pytest
 
 from pdray.config.section import Tracker
 from pdray.errors import UserError
-from pdray.trackers import PACKAGES, check_trackers, prepare_trackers
+from pdray.storage import StoragePath
+from pdray.trackers import PACKAGES, check_trackers, prepare_trackers, tracked
 
 
 def test_a_tracker_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,3 +44,16 @@ def test_wandb_with_a_key_of_the_users_is_online(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(os, "environ", {"WANDB_API_KEY": "a key"})  # pragma: allowlist secret
     prepare_trackers(["wandb"], tmp_path, "project")
     assert "WANDB_MODE" not in os.environ
+
+
+def test_a_stage_gets_the_files_of_each_training(folder: StoragePath) -> None:
+    """Trackio looks for its folder once in a process, so that one must stay."""
+    seen = set()
+    for run in ("first", "second"):
+        with tracked(["tensorboard", "trackio"], folder, "project", run):
+            Path(os.environ["TENSORBOARD_LOGGING_DIR"], "events").write_text(run)
+            seen.add(os.environ["TRACKIO_DIR"])
+            assert Path(*seen).is_dir()
+        assert "TRACKIO_DIR" not in os.environ
+    files = {f"trackers/tensorboard/{run}/events" for run in ("first", "second")}
+    assert set(folder.sizes(recursive=True)) == files

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -17,7 +18,7 @@ from pdray.engines.parity import Figures, measure
 from pdray.errors import UserError
 from pdray.progress import Progress
 from pdray.responses import CutRule
-from pdray.shards import Marker, ShardedFolder, ShardsFailedError, run_rounds
+from pdray.shards import VERIFY_THREADS, Marker, ShardedFolder, ShardsFailedError, run_rounds
 from pdray.storage import StoragePath
 from pdray.tokens import TokenRule
 
@@ -174,15 +175,14 @@ def run_text_pass(text_pass: TextPass, progress: Progress, what: str) -> PassRes
 
 def _expected(text_pass: TextPass, corpus: dict[int, Marker]) -> int | None:
     """Texts that are still to be computed, where that is known beforehand."""
-    done, rows, total = text_pass.target.done(), text_pass.rows, 0
-    for shard, marker in corpus.items():
-        if shard not in done:
-            every = marker.rows("texts")
-            number = every if rows is None else rows.number(shard, every)
-            if number is None:
-                return None
-            total += number
-    return total
+    done, rows = text_pass.target.done(), text_pass.rows
+    left = {shard: marker.rows("texts") for shard, marker in corpus.items() if shard not in done}
+    if rows is None:
+        return sum(left.values())
+    with ThreadPoolExecutor(VERIFY_THREADS) as pool:  # a chooser may read a marker
+        numbers = list(pool.map(rows.number, left, left.values()))
+    known = [number for number in numbers if number is not None]
+    return sum(known) if len(known) == len(numbers) else None
 
 
 def _all_rounds(text_pass: TextPass, pool: Any, note: Callable[[str], None]) -> dict[int, Marker]:
