@@ -53,7 +53,8 @@ def test_a_stage_gets_the_files_of_each_training(folder: StoragePath) -> None:
         with tracked(["tensorboard", "trackio"], folder, "project", run):
             Path(os.environ["TENSORBOARD_LOGGING_DIR"], "events").write_text(run)
             seen.add(os.environ["TRACKIO_DIR"])
-            assert Path(*seen).is_dir()
         assert "TRACKIO_DIR" not in os.environ
+    (kept,) = seen
+    assert Path(kept).is_dir()
     files = {f"trackers/tensorboard/{run}/events" for run in ("first", "second")}
     assert set(folder.sizes(recursive=True)) == files
