@@ -9,10 +9,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-# Drivers that share a namespace of Ray's must not share the process.
-NAME = f"pdray-beside-{uuid.uuid4().hex}"
 _numbers = itertools.count()
-_state: dict[str, Any] = {"actor": None}
+_state: dict[str, Any] = {"actor": None, "name": ""}
 
 
 class Beside:
@@ -85,10 +83,12 @@ def _process() -> Any:
     from pdray.runtime.session import driver_node
 
     with suppress(ValueError):
-        if _state["actor"] is not None and ray.get_actor(NAME):
+        if _state["actor"] is not None and ray.get_actor(_state["name"]):
             return _state["actor"]
-    actor = ray.remote(num_cpus=0, scheduling_strategy=driver_node())(Beside).options(name=NAME).remote()
-    _state["actor"] = actor  # the first handle: with it the process would end, whoever else has one
+    # Its own for every process: drivers may share a namespace of Ray's, and a process that ends keeps its for a while.
+    name = f"pdray-beside-{uuid.uuid4().hex}"
+    actor = ray.remote(num_cpus=0, scheduling_strategy=driver_node())(Beside).options(name=name).remote()
+    _state.update(actor=actor, name=name)  # the first handle: with it the process would end, whoever else has one
     return actor
 
 

@@ -69,3 +69,14 @@ def test_it_ends_when_it_is_told_to() -> None:
     told_of_its_end(kept)
     end_beside()  # nothing is there any more
     assert beside._state["actor"] is None
+
+
+def test_one_that_seems_to_be_there_still_is_not_in_the_way_of_the_next(monkeypatch) -> None:
+    """On a busy machine Ray may take the name of one that was ended for taken, and go on doing so."""
+    with kept_beside(Roll) as kept:
+        kept.ask("enter", "a")
+        monkeypatch.setitem(beside._state, "actor", None)  # as end_beside leaves it
+        with kept_beside(Roll) as other:
+            other.ask("enter", "b")
+            assert (kept.ask("all"), other.ask("all")) == (["a"], ["b"])
+        end_beside()
