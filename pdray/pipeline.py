@@ -18,6 +18,7 @@ from pdray.console import Console, logs_to_file
 from pdray.errors import UserError, check_together, reason
 from pdray.models.folder import is_whole
 from pdray.models.torch_builds import check_torch_builds
+from pdray.report import PAGE
 from pdray.schema import Output, check_types, model_folders, to_json
 from pdray.shards import ShardedFolder
 from pdray.stages import Stage, StageContext, StageResult, Upstream
@@ -150,7 +151,10 @@ def run_pipeline(config: RunConfig, until: str | None = None, wait: float = 0.0)
         store.write_state(_state(config, whole))
         waiting = [step.stage.name for step in steps if step.manifest is None]
         if not waiting:
-            Console().say(f"nothing to do: {', '.join(step.stage.name for step in steps)} are complete in {config.run}")
+            console = Console()
+            console.say(f"nothing to do: {', '.join(step.stage.name for step in steps)} are complete in {config.run}")
+            if not _page_shows(store, steps):  # another budget, which came after them, has written it
+                _write_page(config, steps, console)
             return whole
         check_torch_builds()
         with _logs(store) as console:
@@ -160,6 +164,15 @@ def run_pipeline(config: RunConfig, until: str | None = None, wait: float = 0.0)
                 console.clear()
             _write_page(config, steps, console)
     return steps + whole[len(steps) :]
+
+
+def _page_shows(store: RunStore, steps: list[Step]) -> bool:
+    """Whether the run's page is of these stages: it has their fingerprints."""
+    try:
+        page = (store.root / PAGE).read_bytes()
+    except OSError:
+        return False
+    return all(step.manifest["fingerprint"].encode() in page for step in steps if step.manifest)
 
 
 def _write_page(config: RunConfig, steps: list[Step], console: Console) -> None:

@@ -127,6 +127,20 @@ def test_shares_of_lengths_are_shown_by_length():
     assert "2-3 tokens 0.250, 4-7 tokens 1.000, 16-31 tokens 0.500" in shown
 
 
+def test_the_page_is_written_anew_where_it_is_of_another_selection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where nothing else is to do, as after the run of another budget in the same folder."""
+    written: list[Any] = []
+    monkeypatch.setattr(pipeline, "_write_page", lambda *run: written.append(run))
+    run_pipeline(config(tmp_path))
+    run_pipeline(config(tmp_path))
+    assert len(written) == 2
+    monkeypatch.setattr(pipeline, "_page_shows", lambda store, steps: True)
+    run_pipeline(config(tmp_path))
+    assert len(written) == 2
+
+
 def test_a_finished_run_that_was_moved_is_finished(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     run_pipeline(config(tmp_path / "here"))
     shutil.move(tmp_path / "here", tmp_path / "there")

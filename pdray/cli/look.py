@@ -32,7 +32,11 @@ def add(commands: Commands) -> None:
         epilog=REPORT_EPILOG,
     )
     report.add_argument("runs", nargs="+", metavar="RUN", help="run folder, local or on object storage; one or two")
-    report.add_argument("--out", metavar="FILE", help="file to write (default: report.html in the first run folder)")
+    report.add_argument(
+        "--out",
+        metavar="FILE",
+        help="file to write (default: report.html in the run folder; of two, report-SECOND.html in that of the first)",
+    )
 
 
 def _show(args: argparse.Namespace) -> int:

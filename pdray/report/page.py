@@ -14,14 +14,13 @@ import pyarrow as pa
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 
 from pdray.errors import UserError
-from pdray.report import compare, record, sections, words
+from pdray.report import PAGE, compare, record, sections, words
 from pdray.report.run import RunView, read_run
 from pdray.report.scan import Scan, scan
 from pdray.report.sections import Section
 from pdray.report.tables import PairTables, UnreadableError
 from pdray.storage import StoragePath
 
-NAME = "report.html"
 HERE = Path(__file__).parent
 # What a manifest that holds anything but pdray's own figures leads to.
 ODD = (
@@ -74,7 +73,7 @@ def write_report(runs: Sequence[str | Path], out: str | None = None) -> str:
     if len(runs) > 2:
         raise UserError(f"{len(runs)} runs are named, but a report is of one run or of two side by side; name fewer")
     views = [read_run(run) for run in runs]
-    name = NAME if len(views) == 1 else f"report-{views[1].root.name}.html"
+    name = PAGE if len(views) == 1 else f"report-{views[1].root.name}.html"
     target = views[0].root / name if out is None else StoragePath(out)
     try:
         page = render(views[0]) if len(views) == 1 else render_two(*views)

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from pdray.hashing import hash64
 from pdray.report.tables import PairColumns, PairTables, UnreadableError
-from pdray.schema import PAIRS, PROMPTS, TEXTS
+from pdray.schema import KEPT, PAIRS, PROMPTS, TEXTS
 from pdray.selection.kept import read_places
 
 NEGATIVE, CUT, POSITIVE = "Most negative divergence", "At the cut", "Most positive divergence"
@@ -91,7 +91,8 @@ def read_samples(tables: PairTables, groups: Groups) -> dict[str, list[dict[str,
 
     Returns:
         group -> pairs: ``pair_id``, ``aspect``, ``source``, ``conflict``, ``pd``, ``kept``, ``margins`` by aspect, and
-        ``prompt``, ``chosen`` and ``rejected`` as lists of (role or None, text, letters that were cut off).
+        ``prompt``, ``chosen`` and ``rejected`` as lists of (role or None, text, letters that were cut off), and
+        ``relabelled``: whether the last two have changed places, which margins and divergence have not.
 
     Raises:
         UnreadableError: a table is gone or damaged.
@@ -119,14 +120,36 @@ def _pairs(tables: PairTables, shard: int, rows: list[int]) -> list[tuple[int, d
     (prompts,) = read_places(tables.corpus, shard, PROMPTS, "prompt", [prompt_row[chosen]])
     responses = read_places(tables.corpus, shard, TEXTS, "response", [chosen, rejected])
     texts: dict[str, pa.Array] = dict(zip(("prompt", "chosen", "rejected"), [prompts, *responses], strict=True))
+    swapped = _relabelled(tables, shard, rows, responses[0]) if tables.relabelled else set()
     found = []
     for number, (row, pair, facts) in enumerate(zip(rows, pairs.to_pylist(), selected, strict=True)):
         margins = {aspect: facts[f"margin.{aspect}"] for aspect in tables.aspects}
         sides = {side: turns(column[number].as_py()) for side, column in texts.items()}
+        if row in swapped:
+            sides |= {"chosen": sides["rejected"], "rejected": sides["chosen"]}
         facts = {name: facts[name] for name in ("pair_id", "pd", "kept")}
-        told = {name: pair.get(name) for name in ("aspect", "source", "conflict")}
+        told = {name: pair.get(name) for name in ("aspect", "source", "conflict")} | {"relabelled": row in swapped}
         found.append((row, {**facts, **told, "margins": margins, **sides}))
     return found
+
+
+def _relabelled(tables: PairTables, shard: int, rows: list[int], chosen: pa.ChunkedArray) -> set[int]:
+    """Those of some rows of a shard whose kept pair has another chosen response than the corpus.
+
+    Args:
+        tables: of the run.
+        shard: its number.
+        rows: of its pairs.
+        chosen: the responses that the corpus says were chosen, one for each row.
+    """
+    kept = tables.selection.read(PAIRS, shard, ["kept"])["kept"].to_numpy()
+    places = np.cumsum(kept) - 1  # of each kept pair among the kept ones
+    of_kept = tables.selection.read(KEPT, shard, ["chosen"])["chosen"]
+    return {
+        row
+        for number, row in enumerate(rows)
+        if kept[row] and of_kept[int(places[row])].as_py() != chosen[number].as_py()
+    }
 
 
 def turns(value: str | list[dict[str, str]]) -> list[tuple[str | None, str, int]]:

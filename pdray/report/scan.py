@@ -18,8 +18,8 @@ from pdray.report.samples import Groups, best_of, candidates, read_samples
 from pdray.report.tables import PairColumns, PairTables
 
 OCTAVES = 32
-MOST_SOURCES = 500  # names that are counted apart; those that come later count together
-OTHERS = "all others"
+MOST_SOURCES = 20_000  # names that are counted apart; those that come later by name count together
+OTHERS = "\0others"  # no source has this name
 
 Sources = dict[str, tuple[int, int]]
 
@@ -123,6 +123,8 @@ def _by_source(source: pa.ChunkedArray, kept: np.ndarray) -> Sources:
 
 def _bounded(sources: Sources) -> Sources:
     """The first so many names; a name that is left out once comes after those of every larger set as well."""
+    if len(sources) <= MOST_SOURCES:
+        return sources
     names = sorted(sources.keys() - {OTHERS})
     rest = [sources[name] for name in [*names[MOST_SOURCES:], *({OTHERS} & sources.keys())]]
     shown = {name: sources[name] for name in names[:MOST_SOURCES]}

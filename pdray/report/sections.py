@@ -11,7 +11,7 @@ from typing import Any
 from pdray.report import charts, figures, words
 from pdray.report.plots import Chart
 from pdray.report.run import RunView, StageView
-from pdray.report.scan import Scan
+from pdray.report.scan import OTHERS, Scan
 from pdray.schema import CorpusOutput
 
 MOST_POINTS = 1000  # of a curve
@@ -132,9 +132,10 @@ def kept(run: RunView, scan: Scan | None) -> Data | None:
     assert isinstance(corpus, CorpusOutput), "the pass has read it"
     of_aspects = [(name, every, facts["kept_per_aspect"].get(name, 0)) for name, every in corpus.aspect_pairs.items()]
     found = [charts.shares("kept-by-aspect", "Kept by aspect", of_aspects)]
-    sources = [(name or "(no source)", *counts) for name, counts in scan.counts.sources.items()]
+    sources = [(name or "(no source)", *counts) for name, counts in scan.counts.sources.items() if name != OTHERS]
+    others, _ = scan.counts.sources.get(OTHERS, (0, 0))
     if len(sources) > 1:
-        found.append(charts.shares("kept-by-source", "Kept by source", _largest(sources), _told_of(sources)))
+        found.append(charts.shares("kept-by-source", "Kept by source", _largest(sources), _told_of(sources, others)))
     rest, of_kept = scan.counts.lengths.tolist()
     lengths = [
         (f"{2**k:,} to {2 ** (k + 1) - 1:,}" if k else "0 or 1", rest[k] + of_kept[k], of_kept[k])
@@ -149,7 +150,15 @@ def _largest(groups: list[tuple[str, int, int]]) -> list[tuple[str, int, int]]:
     return sorted(groups, key=lambda one: (-one[1], one[0]))[:MOST_GROUPS]
 
 
-def _told_of(groups: list[tuple[str, int, int]]) -> str:
+def _told_of(groups: list[tuple[str, int, int]], others: int) -> str:
+    """What a chart of the largest groups leaves out.
+
+    Args:
+        groups: that were counted apart.
+        others: pairs of the groups that were not.
+    """
+    if others:
+        return f"The largest {MOST_GROUPS} of the first {len(groups):,} by name; {others:,} pairs have other ones."
     return f"The largest {MOST_GROUPS} of {len(groups):,}." if len(groups) > MOST_GROUPS else ""
 
 

@@ -84,6 +84,7 @@ class PairTables:
         rated: whether conflicts are known.
         conversational: whether texts are lists of messages.
         weights: aspect -> weight of its margin in the divergence.
+        relabelled: whether some kept pairs got another label than that of the corpus.
     """
 
     corpus: ReadOnlyShards
@@ -93,6 +94,7 @@ class PairTables:
     rated: bool
     conversational: bool
     weights: dict[str, float]
+    relabelled: bool
 
     @staticmethod
     def of(run: RunView) -> PairTables | None:
@@ -109,6 +111,7 @@ class PairTables:
             rated=bool(corpus.rated),
             conversational=corpus.conversational,
             weights=selection.weights,
+            relabelled=bool(run["selection"].metrics.get("relabelled")),
         )
 
     @property

@@ -6,6 +6,7 @@ from typing import Any
 
 from pdray.report.run import RunView
 from pdray.schema import CorpusOutput, SelectionOutput
+from pdray.selection.strategies import find
 
 # Strategies whose cut is a divergence.
 BY_DIVERGENCE = ("pd", "pd_high", "pd_ratings")
@@ -51,11 +52,12 @@ def asked(run: RunView) -> list[str]:
         )
         found.append(f"Train {kind}, from the labels of that aspect alone.")
     found.append(f"Score every distinct text once, with {scores.get('engine')} in {scores.get('dtype')} precision.")
-    budget = f"{selection.get('budget', 0):.0%} of the pairs"
+    strategy = str(selection.get("strategy"))
+    budget = "every pair" if _keeps_all(strategy) else f"{100 * selection.get('budget', 0):g}% of the pairs"
     if selection.get("quota"):
         budget += f", and of those of every {selection['quota']}"
     gamma = f"margins scaled by their {selection.get('gamma')} quantile"
-    found.append(f"Keep {budget} by the strategy {selection.get('strategy')}, {gamma}.")
+    found.append(f"Keep {budget} by the strategy {strategy}, {gamma}.")
     if alignment := run.section("alignment"):
         loss, workers, stage = (alignment.get(name) for name in ("loss", "num_workers", "zero_stage"))
         found.append(
@@ -67,6 +69,13 @@ def asked(run: RunView) -> list[str]:
         if judges := [*evaluation.get("reward_models", {}), *evaluation.get("endpoints", {})]:
             found.append(f"Compare its answers with those of a baseline, by {', '.join(judges)}.")
     return found
+
+
+def _keeps_all(strategy: str) -> bool:
+    try:
+        return find(strategy).keeps_all
+    except Exception:  # of a package that is not here, or does not load here
+        return False
 
 
 def came_out(run: RunView, auroc: float | None) -> list[str]:

@@ -11,7 +11,8 @@ import pytest
 
 from pdray import pipeline
 from pdray.console import Console
-from tests.report.cases import make_run
+from pdray.store import MANIFEST, RunStore
+from tests.report.cases import folder_of, make_run
 
 
 def told(root: Path, until: str = "selection", **output: Any) -> str:
@@ -38,6 +39,20 @@ def test_a_run_with_a_selection_has_a_page(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(pipeline, "MOST_PAIRS_ON_A_PAGE", 119)
     assert told(tmp_path) == f"report     not written by itself for 120 pairs; pdray report {tmp_path} writes it\n"
     assert not page.exists()
+
+
+@pytest.mark.usefixtures("no_drawing")
+def test_a_page_of_another_selection_is_written_anew(tmp_path: Path) -> None:
+    """Another budget has left its page; the run that has its own selection already must not keep that."""
+    made = make_run(tmp_path)
+    store = RunStore(str(tmp_path))
+    manifests = [(folder_of(made.run, name) / MANIFEST).read_json() for name in ("corpus", "selection")]
+    steps: Any = [*(SimpleNamespace(manifest=manifest) for manifest in manifests), SimpleNamespace(manifest=None)]
+    assert not pipeline._page_shows(store, steps), "no page"
+    told(tmp_path)
+    assert pipeline._page_shows(store, steps)
+    manifests[1]["fingerprint"] = "ef" * 32
+    assert not pipeline._page_shows(store, steps)
 
 
 @pytest.mark.usefixtures("no_drawing")

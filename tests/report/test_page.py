@@ -13,9 +13,12 @@ from typing import Any
 import pytest
 
 from pdray.cli import main
+from pdray.report import sections
 from pdray.report.page import SECTIONS, render, render_two, write_report
 from pdray.report.run import read_run
+from pdray.report.words import asked
 from pdray.storage import StoragePath
+from tests.report import cases
 from tests.report.cases import edit_manifest, make_run
 
 PLOTS = 15
@@ -73,6 +76,28 @@ def test_a_finished_run_is_told_in_words(whole: Page) -> None:
         assert sentence in whole.words
     assert "not finished" not in whole.words
     assert {section.name for section in SECTIONS} <= set(whole.ids)
+
+
+@pytest.mark.parametrize(
+    ("selection", "told"),
+    [
+        ({"strategy": "pd", "budget": 0.005}, "Keep 0.5% of the pairs by the strategy pd"),
+        ({"strategy": "all", "budget": 0.3}, "Keep every pair by the strategy all"),
+        ({"strategy": "of-a-package", "budget": 0.07}, "Keep 7% of the pairs by the strategy of-a-package"),
+    ],
+)
+def test_the_budget_is_told_as_it_was_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, selection: dict[str, Any], told: str
+) -> None:
+    monkeypatch.setitem(cases.CONFIG, "selection", cases.CONFIG["selection"] | selection)
+    assert any(sentence.startswith(told) for sentence in asked(read_run(str(make_run(tmp_path).run))))
+
+
+def test_sources_that_were_not_counted_apart_are_said() -> None:
+    groups = [(f"source {number}", 2, 1) for number in range(30)]
+    assert sections._told_of(groups, 0) == "The largest 24 of 30."
+    assert sections._told_of(groups, 5) == "The largest 24 of the first 30 by name; 5 pairs have other ones."
+    assert sections._told_of(groups[:24], 0) == ""
 
 
 def test_every_judge_has_its_row_and_its_points(whole: Page) -> None:

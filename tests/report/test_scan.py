@@ -5,15 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from pdray.hashing import hash64
 from pdray.report import scan as scanning
+from pdray.report.page import render
 from pdray.report.run import read_run
 from pdray.report.samples import CUT, EXTREME, MOST_LETTERS, NEGATIVE, POSITIVE, SALT, TYPICAL, turns
 from pdray.report.scan import OTHERS, Scan, scan
 from pdray.report.tables import PairTables, UnreadableError
-from tests.report.cases import ASPECTS, Made, make_run
+from pdray.schema import KEPT, PAIRS
+from tests.report.cases import ASPECTS, Made, edit_manifest, folder_of, make_run, shards_of
+from tests.sharing.cases import finished_run
 
 
 def scanned(made: Made) -> Scan:
@@ -102,6 +106,25 @@ def test_names_of_sources_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     one, other = {"c": (5, 1), "d": (1, 0)}, {"a": (2, 1), "b": (1, 1), "d": (1, 1)}
     assert scanning._added(one, other) == {"a": (2, 1), "b": (1, 1), OTHERS: (7, 2)}
     assert scanning._added(scanning._added(one, other), {"d": (3, 3)})[OTHERS] == (10, 5)
+
+
+def test_a_pair_that_was_labelled_anew_is_read_as_it_was_kept(tmp_path: Path) -> None:
+    made = finished_run(tmp_path, pairs=20, shards=2)
+    row = int(np.flatnonzero(made.kept)[1])
+    folder = shards_of(folder_of(made.run, "selection"), 2)
+    shard = int(row >= 10)
+    kept = folder.read(KEPT, shard)
+    sides = [kept[name].to_pylist() for name in ("chosen", "rejected")]
+    place = kept["pair_id"].to_pylist().index(made.ids[row])
+    sides[0][place], sides[1][place] = sides[1][place], sides[0][place]
+    for name, column in zip(("chosen", "rejected"), sides, strict=True):
+        kept = kept.set_column(kept.column_names.index(name), kept.schema.field(name), pa.array(column))
+    folder.write(shard, {PAIRS: folder.read(PAIRS, shard), KEPT: kept}, 0, {})
+    edit_manifest(made.run, "selection", lambda value: value["metrics"].update(relabelled=1))
+    found = {pair["pair_id"]: pair for pairs in scanned(made).samples.values() for pair in pairs}
+    assert [name for name, pair in found.items() if pair["relabelled"]] == [made.ids[row]]
+    assert found[made.ids[row]]["chosen"][0][1] == f"bad answer {row}"
+    assert "labelled anew" in render(read_run(str(made.run)))
 
 
 def test_a_damaged_table_is_named_and_left_alone(tmp_path: Path) -> None:

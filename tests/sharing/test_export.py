@@ -174,6 +174,16 @@ def test_the_card_tells_what_was_done_and_nothing_of_the_machine(tmp_path: Path)
     assert "Train the policy" not in text and "Judge the policy" not in text
 
 
+def test_the_card_says_that_pairs_were_labelled_anew(tmp_path: Path) -> None:
+    made = finished_run(tmp_path / "run")
+    export(made.run.uri, tmp_path / "before")
+    edit_manifest(made.run, "selection", lambda value: value["metrics"].update(relabelled=3))
+    export(made.run.uri, tmp_path / "after")
+    told = "3 pairs were labelled anew: their chosen and rejected response have changed places since the corpus."
+    assert told not in front(tmp_path / "before")[1]
+    assert told in front(tmp_path / "after")[1]
+
+
 def test_a_size_is_below_its_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pdray.sharing.card.SIZES", ((18, "n<18"), (19, "n<19")))
     export(finished_run(tmp_path / "run").run.uri, tmp_path / "out")
