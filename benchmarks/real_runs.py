@@ -4,15 +4,19 @@
     python -m benchmarks.real_runs summeval --data DIR --models DIR --out benchmarks/results/run-summeval-2core.json
 
 ``--data`` holds hh_rlhf_pairs.parquet and summeval_pairs.parquet; ``--models`` gets the MiniLM and SmolLM2-135M folders
-that ``pdray models`` builds, where they are not there yet. Besides the run itself the script cuts the same scores again
-for the pairs with the highest divergence and for a random draw.
+that ``pdray models`` builds, where they are not there yet. Before the run ``pdray plan`` predicts its seconds, by rates
+that it measures with a small run of its own. After it the script cuts the same scores again for the pairs with the
+highest divergence and for a random draw.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +72,7 @@ def main() -> None:
     if args.no_alignment:
         del settings["alignment"]
     config.write_text(yaml.safe_dump(settings, sort_keys=False))
+    foretold = predicted(config)
     pdray("run", str(config))
     summary = summarise(folder)
     cuts = {}
@@ -77,9 +82,24 @@ def main() -> None:
     pdray("run", str(config))  # points `pdray show` back to the run itself
     summary["stages"]["selection"]["auroc"] = auroc(folder, summary["stages"])
     rows = [{"stage": name, **without_paths(stage)} for name, stage in summary["stages"].items()]
+    if len(foretold) == len(rows):  # else some were done before
+        rows.append({"stage": "all", "seconds": sum(row["seconds"] for row in rows)})
+        foretold["all"] = sum(foretold.values())
+    for row in rows:
+        row["predicted_seconds"] = foretold.get(row["stage"])
     rows += [{"stage": f"selection, {name}", **without_paths(stage)} for name, stage in cuts.items()]
     shown = {name: value for name, value in settings.items() if name != "run"}
     write_result(args.out, f"run {args.run}", without_paths(shown) | {"input_rows": args.rows or "all"}, rows)
+
+
+def predicted(config: Path) -> dict[str, float]:
+    """Seconds by stage that is to run, as ``pdray plan`` has them on this machine."""
+    with tempfile.TemporaryDirectory() as scratch:
+        environment = os.environ | {"XDG_CACHE_HOME": scratch}  # no rates of another day
+        words = [sys.executable, "-m", "pdray", "plan", str(config)]
+        subprocess.run([*words, "--calibrate"], check=True, env=environment)
+        told = subprocess.run([*words, "--json"], check=True, env=environment, stdout=subprocess.PIPE).stdout
+    return {stage["name"]: stage["seconds"] for stage in json.loads(told)["stages"] if "seconds" in stage}
 
 
 def auroc(run: Path, stages: dict[str, Any]) -> float | None:
