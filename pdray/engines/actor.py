@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import atexit
+import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -18,7 +20,7 @@ import pyarrow as pa
 
 from pdray.engines.encode import Encoded, ModelEncoder, TextFacts
 from pdray.engines.engine import EngineOptions, RewardEngine, Rewards
-from pdray.engines.failures import as_matrix, score_around
+from pdray.engines.failures import EngineBrokenError, TooManyFailedError, as_matrix, score_around
 from pdray.engines.parity import compare, require_parity
 from pdray.engines.shards import PARITY, TextPass
 from pdray.errors import UserError
@@ -30,7 +32,7 @@ from pdray.texts import read_texts
 ENCODED_AT_ONCE = 256  # texts
 LOAD_SECONDS = 1800.0
 EXIT_SECONDS = 10
-FAILED_BEFORE = "its process ended or hung whenever it was scored"
+FAILED_BEFORE = "its process or engine ended or hung whenever it was scored"
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,12 @@ def bound_exit(seconds: int) -> None:
     atexit.register(signal.alarm, seconds)
 
 
+def end_process(reason: str) -> None:
+    """End this worker at once, and say why in its log; Ray starts it anew and gives it the same shard."""
+    print(f"this worker ends: {reason}", file=sys.stderr, flush=True)
+    os._exit(1)
+
+
 class ShardScorer:
     """A Ray Data actor: ``{"shard": number}`` in, how it went out.
 
@@ -116,6 +124,8 @@ class ShardScorer:
         self._loading = threading.Lock()
         self._loaded: Future[list[RewardEngine]] | None = None
         self._folders: list[Path] | None = None
+        self._scored: list[list[int] | None] = [None] * len(work.num_labels)  # by each engine, once
+        self._broken = ""
         self._encoders = threading.local()
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -124,8 +134,11 @@ class ShardScorer:
         Returns:
             ``shard``; ``error`` and ``refusal``, a UserError's message, empty where there is none; ``texts`` and
             ``tokens`` that were read, ``failed`` texts among them, and ``pairs`` of the shard; ``seconds`` of the
-            texts, without loading. Nothing is raised: Ray Data would only count it.
+            texts, without loading. Nothing is raised: Ray Data would only count it. After a shard that a broken engine
+            has failed this process ends, or it would fail one after the other faster than others score them.
         """
+        if self._broken:
+            end_process(self._broken)
         shard = int(row["shard"])
         outcome = {"shard": shard, "error": "", "refusal": "", "texts": 0, "tokens": 0, "failed": 0, "pairs": 0}
         outcome["seconds"] = 0.0
@@ -138,11 +151,17 @@ class ShardScorer:
             return outcome | {"error": error_text(error)}
 
     def probe(self, shard: int, start: int, stop: int) -> None:
-        """Score some of the texts that a shard's rows choose, and write nothing: does this process live through it?"""
+        """Score some of the texts that a shard's rows choose, and write nothing: does this process live through it?
+
+        Raises:
+            EngineBrokenError: its engine does not, or none of the texts was scored.
+        """
         texts, rows = self._read(shard)
         part = slice(start, stop)
         self._engines()
-        self._score(shard, texts.take(rows[part]), rows[part])
+        *_, failed = self._score(shard, texts.take(rows[part]), rows[part])
+        if failed and len(failed) == len(rows[part]):
+            raise EngineBrokenError(next(iter(failed.values())))
 
     def _write(self, shard: int) -> dict[str, Any]:
         text_pass = self._work.text_pass
@@ -225,27 +244,56 @@ class ShardScorer:
                 start, tokens, parts = stop, 0, []
 
     def _run(self, encoded: Encoded, skipped: set[int]) -> tuple[Rewards, dict[int, str], list[float]]:
-        """In the engine thread: rewards of a slice, the reason of each text that failed, seconds of each engine."""
+        """In the engine thread: rewards of a slice, the reason of each text that failed, seconds of each engine.
+
+        Raises:
+            EngineBrokenError: an engine raises for what it has scored before, or for all of several texts.
+            TooManyFailedError: as of :func:`~pdray.engines.failures.score_around`.
+        """
         assert self._loaded is not None
+        if self._broken:
+            raise EngineBrokenError(self._broken)
         num_texts = len(encoded.facts.num_tokens)
         texts = [index for index in range(num_texts) if index not in skipped]
         matrices: list[Rewards] = []
         failed: dict[int, str] = {}
         seconds = []
-        for engine, ids, labels in zip(self._loaded.result(), encoded.ids, self._work.num_labels, strict=True):
+        engines = zip(self._loaded.result(), encoded.ids, self._work.num_labels, strict=True)
+        for number, (engine, ids, labels) in enumerate(engines):
 
             def score(part: list[int], engine: RewardEngine = engine, ids: list[list[int]] = ids) -> Rewards:
                 with deadline(self._work.text_pass.config.step_timeout):
                     return engine.score([ids[index] for index in part])
 
             began = time.monotonic()
-            rewards, broken = score_around(score, texts, self._work.most_failed)
+            try:
+                rewards, broken = score_around(score, texts, self._work.most_failed)
+            except TooManyFailedError:
+                self._check_engine(number, engine)
+                raise
+            if broken:
+                self._check_engine(number, engine)
+                if self._scored[number] is None and len(broken) == len(texts) > 1:
+                    raise EngineBrokenError(f"the engine raises for every text: {next(iter(broken.values()))}")
+            elif texts and self._scored[number] is None:
+                self._scored[number] = ids[texts[0]]
             seconds.append(time.monotonic() - began)
             failed |= broken
             matrices.append(as_matrix(rewards, num_texts, labels))
         outputs = np.concatenate(matrices, axis=1)
         outputs[list(failed)] = np.nan
         return outputs, failed, seconds
+
+    def _check_engine(self, number: int, engine: RewardEngine) -> None:
+        """Whether an engine for which texts failed still scores one that it has scored before."""
+        if (ids := self._scored[number]) is None:
+            return
+        try:
+            with deadline(self._work.text_pass.config.step_timeout):
+                engine.score([ids])
+        except Exception as error:
+            self._broken = f"the engine raises for a text that it has scored before: {error_text(error)}"
+            raise EngineBrokenError(self._broken) from None
 
     def _encoder(self) -> ModelEncoder:
         """One for each thread: a tokenizer is not made to be shared."""
@@ -277,6 +325,7 @@ class ShardScorer:
                 return engines
             encoded = ModelEncoder(folders, work.text_pass.rule, work.options.output).encode(work.sample)
             rewards = [engine.score(ids) for engine, ids in zip(engines, encoded.ids, strict=True)]
+            self._scored = [ids[0] for ids in encoded.ids]
         parity = compare(work.sample, np.concatenate(rewards, axis=1), work.reference, work.labels)
         (work.text_pass.target.folder / PARITY).write_table(parity)
         require_parity(parity, work.sample["prompt"].to_pylist(), work.text_pass.config)

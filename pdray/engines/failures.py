@@ -15,6 +15,10 @@ class TooManyFailedError(RuntimeError):
     """More texts failed than the config allows."""
 
 
+class EngineBrokenError(RuntimeError):
+    """The engine raises for texts that are not to blame, so its process is of no more use."""
+
+
 def score_around(
     score: Callable[[list[int]], Rewards], texts: list[int], most: int
 ) -> tuple[dict[int, Rewards], dict[int, str]]:

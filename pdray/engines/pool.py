@@ -16,7 +16,7 @@ from pdray import metrics
 from pdray.config import EngineConfig
 from pdray.engines.actor import ShardScorer, Work, without_sample
 from pdray.engines.engine import EngineOptions, Output, Rewards
-from pdray.engines.failures import TooManyFailedError, find_killers
+from pdray.engines.failures import EngineBrokenError, TooManyFailedError, find_killers
 from pdray.engines.parity import reference_rewards, take_sample
 from pdray.engines.shards import TextPass
 from pdray.engines.workers import Prober, all_ended, tolerant
@@ -185,7 +185,7 @@ class Pool:
         return self._work
 
     def leave_out_killers(self, failed: dict[int, str]) -> bool:
-        """Find the texts that end their process, in shards whose workers were lost in every round.
+        """Find the texts that end their process or its engine, in shards for which that came about in every round.
 
         Args:
             failed: shard -> the last reason.
@@ -196,7 +196,7 @@ class Pool:
         Raises:
             UserError: there are more of them than the config allows.
         """
-        if any(reason != LOST for reason in failed.values()):
+        if any(reason != LOST and not reason.startswith(EngineBrokenError.__name__) for reason in failed.values()):
             return False
         self._note(f"the workers of {len(failed)} shards were lost in every round; looking for the texts that end them")
         places = max(1, find_places(Need("scoring actor", self._size.cpus, self._size.gpus, 1, ""), self._note))

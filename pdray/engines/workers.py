@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from pdray.engines.actor import ShardScorer, Work
+from pdray.engines.failures import EngineBrokenError
 from pdray.runtime import remote
 from pdray.runtime.beside import Kept, kept_beside
 
@@ -23,7 +24,7 @@ class Prober:
         self._actor: Any = None
 
     def survives(self, shard: int, start: int, stop: int) -> bool:
-        """Whether a process lives through these texts; an exception of Python's ends no process."""
+        """Whether a process lives through these texts, and its engine; another exception of Python's ends neither."""
         import ray
 
         if self._actor is None:
@@ -32,6 +33,10 @@ class Prober:
         try:
             ray.get(self._actor.probe.remote(shard, start, stop))
         except ray.exceptions.RayActorError:
+            self._actor = None
+            return False
+        except EngineBrokenError:
+            self.end()
             self._actor = None
             return False
         except ray.exceptions.RayTaskError:

@@ -98,6 +98,18 @@ class MortalEngine(TransformersEngine):
         return super().score(token_ids)
 
 
+class SpoiltEngine(TransformersEngine):
+    """Raises for the poisoned text, and for everything after it, as a GPU does after an assertion."""
+
+    spoilt = False
+
+    def score(self, token_ids: TokenIds) -> Rewards:
+        self.spoilt = self.spoilt or poisoned(token_ids)
+        if self.spoilt:
+            raise RuntimeError("the device is in an error state")
+        return super().score(token_ids)
+
+
 class BrokenEngine(TransformersEngine):
     """Loads, answers the comparison, and raises for everything after it."""
 

@@ -17,17 +17,19 @@ import pytest
 
 from pdray.config import ScoresConfig
 from pdray.engines import actor
-from pdray.engines.actor import FAILED_BEFORE, ShardScorer, Work
+from pdray.engines.actor import FAILED_BEFORE, ShardScorer, Work, without_sample
 from pdray.engines.encode import ModelEncoder, TextFacts
 from pdray.engines.engine import EngineLoader, load_engine
+from pdray.engines.failures import EngineBrokenError
 from pdray.engines.parity import _reference
 from pdray.engines.pool import ActorSize, engine_options
 from pdray.engines.shards import TextPass
+from pdray.engines.transformers_engine import TransformersEngine
 from pdray.shards import ShardedFolder
 from pdray.storage import StoragePath
 from pdray.texts import read_texts
 from pdray.tokens import token_rule
-from tests.engines.doubles import BrokenEngine, RaisingEngine, SquashedEngine
+from tests.engines.doubles import BrokenEngine, RaisingEngine, SpoiltEngine, SquashedEngine
 from tests.scoring.cases import make_texts, write_corpus
 from tests.tiny import tiny_bert, tiny_llama_reward
 
@@ -172,10 +174,50 @@ def test_rows_that_are_left_out_never_reach_the_engine(tmp_path: Path, models: l
 
 
 def test_an_engine_that_breaks_fails_the_shard_and_writes_nothing(tmp_path: Path, models: list[Path]) -> None:
-    work = make_work(tmp_path, models[:1], load=BrokenEngine)
+    for most_failed in (3, 1000):
+        work = make_work(tmp_path / str(most_failed), models[:1], load=BrokenEngine, most_failed=most_failed)
+        outcome = ShardScorer(work, Counts())({"shard": 0})
+        told = "EngineBrokenError: the engine raises for a text that it has scored before: RuntimeError: the device is"
+        assert outcome["error"].startswith(told)
+        assert work.text_pass.target.done() == {}
+
+
+def test_a_worker_with_a_broken_engine_takes_no_other_shard(
+    tmp_path: Path, models: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends: list[str] = []
+
+    def end(reason: str) -> None:
+        ends.append(reason)
+        raise SystemExit
+
+    monkeypatch.setattr("pdray.engines.actor.end_process", end)
+    scorer = ShardScorer(make_work(tmp_path, models[:1], load=BrokenEngine), Counts())
+    assert scorer({"shard": 0})["error"]
+    with pytest.raises(SystemExit):
+        scorer({"shard": 1})
+    assert "the device is gone" in ends[0]
+
+
+def test_an_engine_that_never_scored_a_text_fails_the_shard(tmp_path: Path, models: list[Path]) -> None:
+    """Without the comparison nothing is known that it could score."""
+
+    class Dead(TransformersEngine):
+        def score(self, token_ids: Any) -> Any:
+            raise RuntimeError("no kernel image")
+
+    work = without_sample(make_work(tmp_path, models[:1], load=Dead, most_failed=1000))
     outcome = ShardScorer(work, Counts())({"shard": 0})
-    assert outcome["error"].startswith("TooManyFailedError: more than 3 texts cannot be scored: RuntimeError")
+    assert outcome["error"] == "EngineBrokenError: the engine raises for every text: RuntimeError: no kernel image"
     assert work.text_pass.target.done() == {}
+
+
+def test_a_probe_tells_a_text_that_spoils_the_engine(tmp_path: Path, models: list[Path]) -> None:
+    work = without_sample(make_work(tmp_path, models[:1], load=SpoiltEngine, most_failed=1000))
+    ShardScorer(work, Counts()).probe(0, 0, 41)
+    for start, stop in ((41, 42), (20, 60), (0, 90)):
+        with pytest.raises(EngineBrokenError, match="error state"):
+            ShardScorer(work, Counts()).probe(0, start, stop)
 
 
 def test_an_engine_unlike_transformers_is_refused_before_any_shard(tmp_path: Path, models: list[Path]) -> None:

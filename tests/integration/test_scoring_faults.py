@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from ray import cloudpickle
 
-from pdray.engines.failures import TooManyFailedError
+from pdray.engines.actor import FAILED_BEFORE
 from pdray.errors import UserError
 from pdray.schema import RewardModel
 from pdray.shards import ShardedFolder, ShardsFailedError, run_rounds
@@ -23,6 +23,7 @@ from tests.engines.doubles import (
     KillingEngine,
     MortalEngine,
     RaisingEngine,
+    SpoiltEngine,
     SquashedEngine,
 )
 from tests.scoring.cases import TEXTS, make_texts, plain_rewards, rewards_of, score, upstream_of
@@ -54,9 +55,10 @@ POISONED_SHARDS = [POISONED[:8], POISONED[8:]]
     ("engine", "reason", "timeout"),
     [
         # A process is started anew for every round and every half.
-        pytest.param(KillingEngine, "its process ended or hung whenever it was scored", 600, marks=pytest.mark.slow),
+        pytest.param(KillingEngine, FAILED_BEFORE, 600, marks=pytest.mark.slow),
+        pytest.param(SpoiltEngine, FAILED_BEFORE, 600, marks=pytest.mark.slow),
         # Every round and every half waits for the deadline; that a hanging engine is ended at all is tested below.
-        pytest.param(HangingEngine, "its process ended or hung whenever it was scored", 10, marks=pytest.mark.chaos),
+        pytest.param(HangingEngine, FAILED_BEFORE, 10, marks=pytest.mark.chaos),
     ],
 )
 def test_the_one_text_that_breaks_an_engine_is_found_and_listed(
@@ -89,7 +91,8 @@ def test_more_broken_texts_than_allowed_are_refused(tmp_path: Path, bert: Reward
 
 @pytest.mark.slow
 def test_an_engine_that_breaks_altogether_fails_the_stage(tmp_path: Path, bert: RewardModel) -> None:
-    with pytest.raises(UserError, match=f"{TooManyFailedError.__name__}: more than 0 texts cannot be scored: .* gone"):
+    told = "3 shards failed 3 times: .*: the engine raises for a text that it has scored before: .* gone"
+    with pytest.raises(ShardsFailedError, match=told):
         score(tmp_path, upstream_of(tmp_path, bert), load=BrokenEngine)
 
 
