@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pdray.errors import UserError
-from pdray.evaluation.files import as_names, as_text, read_file
+from pdray.evaluation.files import as_names, as_text, read_rows
 from pdray.hashing import hash64
 
 TEXTS = ("prompt", "chosen", "rejected")
@@ -28,18 +28,15 @@ def read_pairs(path: str, most: int, seed: int) -> tuple[pa.Table, int]:
     Raises:
         UserError: the file cannot be read, or does not hold such pairs.
     """
-    table = read_file("evaluation.pairs", path)
-    missing = [name for name in TEXTS if name not in table.column_names]
-    if missing:
-        raise UserError(f"{path} has no column {', '.join(missing)} but {', '.join(table.column_names)}; {NEEDED}")
-    columns = {name: as_text(path, name, table[name], NEEDED) for name in TEXTS}
+    rows = read_rows("evaluation.pairs", path, TEXTS, "aspect", NEEDED)
+    columns = {name: as_text(path, name, [row.get(name) for row in rows], NEEDED) for name in TEXTS}
     if len({column.type for column in columns.values()}) > 1:
         raise UserError(f"{path} has strings in some of its columns and messages in others; {NEEDED}")
-    columns["aspect"] = as_names(path, "aspect", table)
+    columns["aspect"] = as_names(path, "aspect", rows)
     pairs = pa.table(columns)
     for name in TEXTS:
         pairs = pairs.filter(pc.is_valid(pairs[name]))
     if not len(pairs):
         raise UserError(f"{path} holds no pair with prompt, chosen and rejected; {NEEDED}")
     order = hash64(map(str, range(len(pairs))), f"{seed}/evaluation").argsort(kind="stable")
-    return pairs.take(sorted(order[:most].tolist())), len(table)
+    return pairs.take(sorted(order[:most].tolist())), len(rows)

@@ -64,7 +64,7 @@ def test_a_file_brings_sets_and_messages(tmp_path: Path) -> None:
     ("line", "message"),
     [
         ({"text": "x"}, "has no column prompt but text"),
-        ({"prompt": 3}, "the column prompt of .* is int64"),
+        ({"prompt": 3}, "the column prompt of .* something else than texts"),
         ({"prompt": ""}, "holds no prompt with a text"),
         ({"prompt": "x", "set": [1]}, "the column set of .* must hold names"),
     ],

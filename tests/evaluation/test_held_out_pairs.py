@@ -51,6 +51,11 @@ def test_rows_without_a_text_are_left_out_and_counted(tmp_path: Path) -> None:
     assert (len(pairs), rows) == (10, 11)
 
 
+def test_what_columns_hold_that_nobody_reads_is_of_no_account(tmp_path: Path) -> None:
+    odd = [row | {"meta": meta} for row, meta in zip(ROWS, [1, "N/A", None, [1, "x"], {"a": 1}] * 2, strict=True)]
+    assert read_pairs(jsonl(tmp_path, odd), 100, 0)[0].to_pylist() == ROWS
+
+
 def test_a_file_that_the_driver_cannot_hold_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = jsonl(tmp_path, ROWS)
     monkeypatch.setattr("pdray.evaluation.files.MOST_BYTES", 100)
@@ -63,7 +68,7 @@ def test_a_file_that_the_driver_cannot_hold_is_refused(tmp_path: Path, monkeypat
     [
         ("pairs.csv", "prompt,chosen,rejected\n", "ends neither with .jsonl nor with .parquet"),
         ("pairs.jsonl", '{"prompt": "p", "chosen": "c"}\n', "has no column rejected but prompt, chosen"),
-        ("pairs.jsonl", '{"prompt": 1, "chosen": "c", "rejected": "r"}\n', "the column prompt of .* is int64"),
+        ("pairs.jsonl", '{"prompt": 1, "chosen": "c", "rejected": "r"}\n', "the column prompt of .* something else"),
         (
             "pairs.jsonl",
             '{"prompt": "p", "chosen": [{"role": "assistant", "content": "c"}], "rejected": "r"}\n',
@@ -71,8 +76,8 @@ def test_a_file_that_the_driver_cannot_hold_is_refused(tmp_path: Path, monkeypat
         ),
         ("pairs.jsonl", '{"prompt": null, "chosen": null, "rejected": null}\n', "holds no pair"),
         ("pairs.jsonl", '{"prompt": "p", "chosen": "c", "rejected": "r", "aspect": [1]}\n', "column aspect of"),
-        ("pairs.jsonl", "{broken\n", "cannot be read"),
-        ("pairs.jsonl", "", "cannot be read"),
+        ("pairs.jsonl", '{"prompt": "p", "chosen": "c", "rejected": "r"}\n\n{broken\n', r"line 3: not JSON"),
+        ("pairs.jsonl", "", r"cannot be read \(it is empty\)"),
         ("pairs.parquet", "PAR1", "cannot be read"),
     ],
 )
