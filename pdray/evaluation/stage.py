@@ -123,7 +123,7 @@ def run(ctx: StageContext, load: GeneratorLoader = load_generator) -> StageResul
     """
     evaluation, alignment = _sections(ctx.config)
     assert ctx.upstream.alignment is not None, "evaluation reads the alignment"
-    pairs, rows = read_pairs(evaluation.pairs, evaluation.max_pairs, ctx.config.seed)
+    pairs, left_out = read_pairs(evaluation.pairs, evaluation.max_pairs, ctx.config.seed)
     policy = str(ctx.run.local / ctx.upstream.alignment.policy)
     rule = cut_rule(alignment.max_tokens, alignment.prompt_tokens)
     logps, computed = _log_probabilities(ctx, pairs, [policy, alignment.policy], rule)
@@ -158,12 +158,9 @@ def run(ctx: StageContext, load: GeneratorLoader = load_generator) -> StageResul
         metrics, notes = metrics | comparison.metrics, comparison.notes
     return StageResult(
         output=EvaluationOutput(len(finite)),
-        rows_in=rows,
+        rows_in=len(pairs) + sum(left_out.values()),
         rows_out=len(finite),
-        dropped={
-            "beyond evaluation.max_pairs, or without a text": rows - len(pairs),
-            "log-probabilities not finite": len(pairs) - len(finite),
-        },
+        dropped=left_out | {"log-probabilities not finite": len(pairs) - len(finite)},
         metrics=metrics,
         notes=notes,
     )
@@ -233,7 +230,7 @@ def _sections(config: RunConfig) -> tuple[EvaluationConfig, AlignmentConfig]:
 
 STAGE = Stage(
     name="evaluation",
-    version=1,
+    version=2,
     upstream=("alignment",),
     settings=settings,
     run=run,
