@@ -9,6 +9,7 @@ What took long lies beside it, see :mod:`pdray.evaluation.parts`.
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Callable
 from dataclasses import asdict
@@ -220,6 +221,8 @@ def log_probabilities(pairs: pa.Table, models: list[str], rule: CutRule, num_gpu
         engine = TransformersLogps(model, EngineOptions("transformers", "float32", rule.max_tokens, num_gpus=num_gpus))
         for column, texts in enumerate(encoded):
             logps[:, row, column] = engine.score(texts)[:, 0]
+        del engine
+        gc.collect()  # a model that is split over GPUs refers to itself, and a task has room for one
     return logps
 
 
