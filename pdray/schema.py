@@ -183,6 +183,7 @@ class CorpusOutput:
         aspect_pairs: pairs of each aspect.
         conversational: whether texts are lists of messages.
         rated: aspects with true ratings, sorted.
+        preferred: pairs whose overall label prefers one of their responses.
     """
 
     num_shards: int
@@ -192,6 +193,7 @@ class CorpusOutput:
     aspect_pairs: dict[str, int]
     conversational: bool
     rated: list[str] = field(default_factory=list)
+    preferred: int = 0
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -108,6 +109,11 @@ class EndpointConfig(Section):
     )
     concurrency: Count = Field(16, description="questions under way at once", json_schema_extra=HOW)
 
+    @property
+    def decisive(self) -> tuple[str, dict[str, Any], int]:
+        """What of the settings decides a verdict, so that a server that moves is not asked again."""
+        return self.model, self.extra_body, self.verdict_tokens
+
     @field_validator("url")
     @classmethod
     def _a_url(cls, url: str) -> str:
@@ -166,4 +172,11 @@ class EvaluationConfig(Section):
             raise ValueError(f"two judges are called {min(twice)}; rename one of them")
         if MEAN in self.judges:
             raise ValueError(f"a judge is called {MEAN}, which is what the mean of all judges is called; rename it")
+        for (name, one), (other, judge) in combinations(self.endpoints.items(), 2):
+            if one.decisive == judge.decisive:
+                raise ValueError(
+                    f"the endpoints {name} and {other} have the same model {one.model}, extra_body and verdict_tokens, "
+                    "so that the verdicts of one would count for both; take one out or, if these are different models, "
+                    "serve them under different names and set model to those"
+                )
         return self

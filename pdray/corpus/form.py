@@ -55,7 +55,7 @@ def rating_columns(config: CorpusConfig, columns: frozenset[str]) -> tuple[str, 
         if name.startswith(prefixes[0]) and prefixes[1] + name.removeprefix(prefixes[0]) in columns
     }
     if config.kind == "pairs":
-        return "pairs", dict(found)
+        return "pairs", {name: pair for name, pair in found.items() if not config.aspects or name in config.aspects}
     form = "rated pairs" if found else "rated responses"
     ratings: dict[str, tuple[str, ...]] = dict(found)
     if not found:

@@ -195,7 +195,7 @@ def _lines(filesystem: pafs.FileSystem, files: list[str], texts: frozenset[str],
     for path, first in zip(files, firsts, strict=True):
         _refuse_both(path, (key for row in first for key in row), partitions)
     rows = [row for first in firsts for row in first]
-    conversational = any(_is_messages(row.get(name)) for row in rows for name in texts)
+    conversational = any(is_messages(row.get(name)) for row in rows for name in texts)
     return Part(
         filesystem, cut_pieces(filesystem, files), frozenset(key for row in rows for key in row), conversational
     )
@@ -235,5 +235,6 @@ def _has_messages(schema: pa.Schema, texts: frozenset[str]) -> bool:
     )
 
 
-def _is_messages(value: Any) -> bool:
+def is_messages(value: Any) -> bool:
+    """Whether a value of a row is a list of messages, by its first one."""
     return isinstance(value, list) and bool(value) and isinstance(value[0], dict) and "role" in value[0]

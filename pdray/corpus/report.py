@@ -21,6 +21,7 @@ class Report:
         reasons: rows set aside or dropped, by reason.
         aspects: pairs written, by aspect.
         repeated: pairs whose responses repeated the prompt.
+        preferred: pairs whose overall label prefers one of their responses.
         in_conflict, judged: pairs whose label opposes the other true ratings, and pairs where that is known.
     """
 
@@ -30,6 +31,7 @@ class Report:
     reasons: Counter[str] = field(default_factory=Counter)
     aspects: Counter[str] = field(default_factory=Counter)
     repeated: int = 0
+    preferred: int = 0
     in_conflict: int = 0
     judged: int = 0
 
@@ -54,7 +56,7 @@ def add_up(markers: Iterable[Marker]) -> Report:
     report = Report()
     for marker in markers:
         facts = marker.facts
-        for name in ("rows", "pairs", "texts", "repeated", "in_conflict", "judged"):
+        for name in ("rows", "pairs", "texts", "repeated", "preferred", "in_conflict", "judged"):
             setattr(report, name, getattr(report, name) + facts[name])
         report.reasons.update(facts["reasons"])
         report.aspects.update(facts["aspects"])

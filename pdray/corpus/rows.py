@@ -67,7 +67,7 @@ def check_pair(raw: dict[str, Any], rules: RowRules) -> dict[str, Any]:
     Raises:
         BadRowError: a rule is broken.
     """
-    prompt, (chosen, rejected), repeated = _texts(raw, ("chosen", "rejected"), rules)
+    prompt, (chosen, rejected), repeated = row_texts(raw, ("chosen", "rejected"), rules)
     aspect = _plain(raw, "aspect", rules)
     pair: dict[str, Any] = {"prompt": prompt, "chosen": chosen, "rejected": rejected, "aspect": aspect}
     if pair["chosen"] == pair["rejected"]:
@@ -86,7 +86,7 @@ def check_rated_pair(raw: dict[str, Any], rules: RowRules) -> dict[str, Any] | N
     Raises:
         BadRowError: a rule is broken.
     """
-    prompt, (first, second), repeated = _texts(raw, ("response_a", "response_b"), rules)
+    prompt, (first, second), repeated = row_texts(raw, ("response_a", "response_b"), rules)
     if first == second:
         raise BadRowError("equal responses")
     ratings = {aspect: (_rating(raw, a), _rating(raw, b)) for aspect, (a, b) in rules.ratings.items()}
@@ -103,7 +103,7 @@ def check_response(raw: dict[str, Any], rules: RowRules) -> dict[str, Any]:
     Raises:
         BadRowError: a rule is broken.
     """
-    prompt, (response,), repeated = _texts(raw, ("response",), rules)
+    prompt, (response,), repeated = row_texts(raw, ("response",), rules)
     row: dict[str, Any] = {"prompt": prompt, "response": response, "repeated_prompt": repeated}
     ratings = {f"rating.{aspect}": _rating(raw, column) for aspect, (column,) in rules.ratings.items()}
     if all(value is None for value in ratings.values()):
@@ -171,8 +171,17 @@ def canonical(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True, ensure_ascii=False)
 
 
-def _texts(raw: dict[str, Any], names: tuple[str, ...], rules: RowRules) -> tuple[Text, list[Any], bool]:
-    """The prompt, the responses without it, and whether they repeated it."""
+def row_texts(raw: dict[str, Any], names: tuple[str, ...], rules: RowRules) -> tuple[Text, list[Any], bool]:
+    """The prompt, the responses without it, and whether they repeated it.
+
+    Args:
+        raw: a row.
+        names: of the responses, our column names.
+        rules: see :class:`RowRules`.
+
+    Raises:
+        BadRowError: a rule is broken.
+    """
     if rules.implicit_prompt:
         return *_implicit([_text(raw, name, rules, RESPONSE_ROLE) for name in names]), False
     prompt = _text(raw, "prompt", rules, "user")

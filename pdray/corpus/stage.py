@@ -177,6 +177,7 @@ def _result(built: Built) -> StageResult:
             aspect_pairs=aspects,
             conversational=rules.conversational,
             rated=sorted(rules.ratings),
+            preferred=report.preferred,
         ),
         rows_in=report.rows,
         rows_out=report.pairs,
@@ -201,7 +202,7 @@ def _result(built: Built) -> StageResult:
 
 STAGE = Stage(
     name="corpus",
-    version=3,
+    version=4,
     upstream=(),
     settings=settings,
     run=run,

@@ -95,6 +95,7 @@ def _write(shard: int, rows: pa.Table, task: ShardTask) -> None:
             "reasons": dict(sorted(Counter(row["reason"] for row in bad).items())),
             "aspects": dict(sorted(Counter(pairs["aspect"].to_pylist()).items())),
             "repeated": pairs["repeated_prompt"].to_pylist().count(True),
+            "preferred": sum(label in SIDES for label in pairs["overall"].to_pylist()),
             "in_conflict": sum(judged),
             "judged": len(judged),
         },

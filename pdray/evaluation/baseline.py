@@ -8,7 +8,7 @@ from pdray.config import AlignmentConfig, GenerationConfig
 from pdray.errors import UserError
 from pdray.schema import AlignmentOutput
 from pdray.storage import StoragePath
-from pdray.store import RUN_STATE, DamagedError, RunStore, read_manifest
+from pdray.store import ROUNDS, RUN_STATE, DamagedError, RunStore, read_manifest
 
 
 def baseline_folder(generation: GenerationConfig, alignment: AlignmentConfig) -> str:
@@ -28,6 +28,11 @@ def baseline_folder(generation: GenerationConfig, alignment: AlignmentConfig) ->
         output = None if manifest is None else AlignmentOutput(**manifest["output"])
     except (DamagedError, TypeError):
         output = None
+    if output is None and (rounds := (StoragePath(path) / ROUNDS).folders()):
+        raise UserError(
+            f"evaluation.generation.baseline is {path}, a run of several rounds, each of which trains a policy; name "
+            f"the folder of a finished one, as in {Path(path) / ROUNDS / rounds[-1]}"
+        )
     if output is None:
         raise UserError(
             f"evaluation.generation.baseline is {path}, a run without a finished alignment; let it finish, or name "

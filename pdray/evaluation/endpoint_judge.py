@@ -104,9 +104,8 @@ class _Asker:
     async def _part(
         self, endpoint: Endpoint, part: list[Comparison], counter: Any
     ) -> list[tuple[Verdict | None, Verdict | None]]:
-        judge = self._judge
         async with self._parts:
-            key = key_of(judge.model, judge.extra_body, judge.verdict_tokens, QUESTION, part)
+            key = key_of(*self._judge.decisive, QUESTION, part)
             table = self._store.read(key)
             known = SCHEMA.empty_table() if table is None else table
             rows: list[dict[str, Any]] = known.to_pylist() or [dict.fromkeys(SCHEMA.names) for _ in part]

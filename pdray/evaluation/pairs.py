@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import pyarrow as pa
-import pyarrow.compute as pc
+from collections import Counter
 
+import pyarrow as pa
+
+from pdray.corpus.read import is_messages
+from pdray.corpus.rows import BadRowError, RowRules, row_texts
 from pdray.errors import UserError
-from pdray.evaluation.files import as_names, as_text, read_file
+from pdray.evaluation.files import as_names, read_rows
 from pdray.hashing import hash64
+from pdray.schema import text_type
 
 TEXTS = ("prompt", "chosen", "rejected")
-NEEDED = "evaluation.pairs needs the columns prompt, chosen and rejected, all strings or all lists of messages"
+BEYOND = "beyond evaluation.max_pairs"
+NEEDED = "evaluation.pairs needs the columns prompt, chosen and rejected, strings or lists of messages"
 
 
-def read_pairs(path: str, most: int, seed: int) -> tuple[pa.Table, int]:
-    """The held-out pairs.
+def read_pairs(path: str, most: int, seed: int) -> tuple[pa.Table, dict[str, int]]:
+    """The held-out pairs, whose texts are read as those of the corpus.
 
     Args:
         path: a ``.jsonl`` or ``.parquet`` file.
@@ -22,24 +27,28 @@ def read_pairs(path: str, most: int, seed: int) -> tuple[pa.Table, int]:
         seed: of the run.
 
     Returns:
-        ``prompt``, ``chosen``, ``rejected``, strings or messages, and ``aspect``, a string or null, in the order of the
-        file, without those that lack a text; and how many rows the file has.
+        ``prompt``, ``chosen``, ``rejected``, all strings or all messages, and ``aspect``, a string or null, in the
+        order of the file; and how many rows were left out, by the rule of the corpus that they break, or beyond
+        ``most``.
 
     Raises:
-        UserError: the file cannot be read, or does not hold such pairs.
+        UserError: the file cannot be read, or holds no such pair.
     """
-    table = read_file("evaluation.pairs", path)
-    missing = [name for name in TEXTS if name not in table.column_names]
-    if missing:
-        raise UserError(f"{path} has no column {', '.join(missing)} but {', '.join(table.column_names)}; {NEEDED}")
-    columns = {name: as_text(path, name, table[name], NEEDED) for name in TEXTS}
-    if len({column.type for column in columns.values()}) > 1:
-        raise UserError(f"{path} has strings in some of its columns and messages in others; {NEEDED}")
-    columns["aspect"] = as_names(path, "aspect", table)
-    pairs = pa.table(columns)
-    for name in TEXTS:
-        pairs = pairs.filter(pc.is_valid(pairs[name]))
-    if not len(pairs):
-        raise UserError(f"{path} holds no pair with prompt, chosen and rejected; {NEEDED}")
+    rows = read_rows("evaluation.pairs", path, TEXTS, "aspect", NEEDED)
+    conversational = any(is_messages(row.get(name)) for row in rows for name in TEXTS)
+    rules = RowRules({name: name for name in TEXTS}, conversational=conversational)
+    found, left_out = [], Counter[str]()
+    for row in rows:
+        try:
+            prompt, (chosen, rejected), _ = row_texts(row, TEXTS[1:], rules)
+            found.append({"prompt": prompt, "chosen": chosen, "rejected": rejected, "aspect": row.get("aspect")})
+        except BadRowError as error:
+            left_out[str(error)] += 1
+    if not found:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in left_out.most_common(3))
+        raise UserError(f"{path} holds no pair ({reasons or 'no rows'}); {NEEDED}")
+    columns = {name: pa.array([row[name] for row in found], text_type(conversational)) for name in TEXTS}
+    pairs = pa.table(columns | {"aspect": as_names(path, "aspect", found)})
     order = hash64(map(str, range(len(pairs))), f"{seed}/evaluation").argsort(kind="stable")
-    return pairs.take(sorted(order[:most].tolist())), len(table)
+    left_out[BEYOND] = max(0, len(pairs) - most)
+    return pairs.take(sorted(order[:most].tolist())), dict(left_out)

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from pdray.config import EvaluationConfig
 from pdray.errors import UserError
-from pdray.evaluation.files import as_names, as_text, read_file
+from pdray.evaluation.files import as_names, as_text, read_rows
 from pdray.hashing import hash64
 
 NEEDED = "evaluation.generation.prompts needs the column prompt, strings or lists of messages"
@@ -47,10 +47,9 @@ def read_prompts(evaluation: EvaluationConfig, pairs: pa.Table, seed: int) -> pa
 
 
 def _read(path: str) -> pa.Table:
-    table = read_file("evaluation.generation.prompts", path)
-    if "prompt" not in table.column_names:
-        raise UserError(f"{path} has no column prompt but {', '.join(table.column_names)}; {NEEDED}")
-    return pa.table({"prompt": as_text(path, "prompt", table["prompt"], NEEDED), "set": as_names(path, "set", table)})
+    rows = read_rows("evaluation.generation.prompts", path, ("prompt",), "set", NEEDED)
+    prompts = as_text(path, "prompt", [row.get("prompt") for row in rows], NEEDED)
+    return pa.table({"prompt": prompts, "set": as_names(path, "set", rows)})
 
 
 def as_conversation(answers: list[str], conversational: bool) -> list[Any]:

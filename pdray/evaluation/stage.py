@@ -9,6 +9,7 @@ What took long lies beside it, see :mod:`pdray.evaluation.parts`.
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Callable
 from dataclasses import asdict
@@ -123,7 +124,7 @@ def run(ctx: StageContext, load: GeneratorLoader = load_generator) -> StageResul
     """
     evaluation, alignment = _sections(ctx.config)
     assert ctx.upstream.alignment is not None, "evaluation reads the alignment"
-    pairs, rows = read_pairs(evaluation.pairs, evaluation.max_pairs, ctx.config.seed)
+    pairs, left_out = read_pairs(evaluation.pairs, evaluation.max_pairs, ctx.config.seed)
     policy = str(ctx.run.local / ctx.upstream.alignment.policy)
     rule = cut_rule(alignment.max_tokens, alignment.prompt_tokens)
     logps, computed = _log_probabilities(ctx, pairs, [policy, alignment.policy], rule)
@@ -158,12 +159,9 @@ def run(ctx: StageContext, load: GeneratorLoader = load_generator) -> StageResul
         metrics, notes = metrics | comparison.metrics, comparison.notes
     return StageResult(
         output=EvaluationOutput(len(finite)),
-        rows_in=rows,
+        rows_in=len(pairs) + sum(left_out.values()),
         rows_out=len(finite),
-        dropped={
-            "beyond evaluation.max_pairs, or without a text": rows - len(pairs),
-            "log-probabilities not finite": len(pairs) - len(finite),
-        },
+        dropped=left_out | {"log-probabilities not finite": len(pairs) - len(finite)},
         metrics=metrics,
         notes=notes,
     )
@@ -223,6 +221,8 @@ def log_probabilities(pairs: pa.Table, models: list[str], rule: CutRule, num_gpu
         engine = TransformersLogps(model, EngineOptions("transformers", "float32", rule.max_tokens, num_gpus=num_gpus))
         for column, texts in enumerate(encoded):
             logps[:, row, column] = engine.score(texts)[:, 0]
+        del engine
+        gc.collect()  # a model that is split over GPUs refers to itself, and a task has room for one
     return logps
 
 
@@ -233,7 +233,7 @@ def _sections(config: RunConfig) -> tuple[EvaluationConfig, AlignmentConfig]:
 
 STAGE = Stage(
     name="evaluation",
-    version=1,
+    version=2,
     upstream=("alignment",),
     settings=settings,
     run=run,

@@ -16,8 +16,9 @@ def check(config: RunConfig, upstream: Upstream) -> None:
     """Refuse a strategy that reads what the run does not have, and once the corpus is known a budget that keeps none.
 
     Raises:
-        UserError: the strategy reads log-probabilities that the run does not compute, or ratings that no pair has, or
-            it labels pairs anew for a loss that cannot use that; ⌊λN⌋ is 0; a weight of an unknown aspect.
+        UserError: the strategy reads log-probabilities that the run does not compute, or ratings or overall labels
+            that no pair has, or it labels pairs anew for a loss that cannot use that; ⌊λN⌋ is 0; a weight of an
+            unknown aspect.
     """
     corpus, selection = upstream.corpus, config.selection
     _check_logps(selection.strategy, config.logprobs)
@@ -50,6 +51,12 @@ def check(config: RunConfig, upstream: Upstream) -> None:
         raise UserError(
             f"selection.strategy {selection.strategy} needs true ratings of every aspect, but the corpus has none of "
             f"{', '.join(lacking)} (columns score_chosen.<aspect> and score_rejected.<aspect>); choose another strategy"
+        )
+    if not corpus.preferred and find_strategy(selection.strategy).label_of == "overall":
+        raise UserError(
+            f"selection.strategy {selection.strategy} labels pairs by their overall preference, but no pair of the "
+            "corpus says chosen or rejected in the column overall; write the labels there, name the column that has "
+            "them in corpus.columns.overall, or choose another strategy"
         )
     unknown = sorted(set(selection.weights) - set(corpus.aspects))
     if unknown:

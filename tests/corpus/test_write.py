@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 
 from pdray.corpus.duplicates import find_losers, placed_schema
+from pdray.corpus.report import add_up
 from pdray.corpus.rows import RowRules
 from pdray.corpus.write import ShardTask, write_shards
 from pdray.errors import UserError
@@ -63,6 +64,12 @@ def test_texts_stand_once_sorted_and_pairs_name_them(tmp_path):
     ]
     facts = shards.done()[0].facts
     assert (facts["rows"], facts["pairs"], facts["texts"], facts["aspects"]) == (3, 3, 5, {"a": 2, "b": 1})
+
+
+def test_pairs_with_an_overall_preference_are_counted(tmp_path):
+    data = [row | {"overall": label} for row, label in zip(rows(4), ["chosen", "rejected", "equal", None], strict=True)]
+    shards, _ = write(tmp_path, placed(data))
+    assert add_up(shards.done().values()).preferred == 2
 
 
 def test_conversations_keep_their_type(tmp_path):

@@ -23,6 +23,10 @@ RM, GPT = {"path": "models/rm"}, {"url": "http://localhost:8000/v1", "model": "m
         ({"reward_models": {"rm": RM}}, "rm is to judge answers, but none are generated; add generation"),
         ({"generation": GENERATION, "reward_models": {"x": RM}, "endpoints": {"x": GPT}}, "two judges are called x"),
         ({"generation": GENERATION, "endpoints": {"mean": GPT}}, "a judge is called mean"),
+        (
+            {"generation": GENERATION, "endpoints": {"x": GPT, "y": GPT | {"url": "http://other/v1", "tries": 2}}},
+            "the endpoints x and y have the same model m, .* verdicts of one would count for both; take one out",
+        ),
         ({"generation": {"gpus": 1.5}}, "1.5 is above 1 and no whole number; set it to 1 or 2"),
         ({"generation": {"engine_args": {"trust_remote_code": True}}}, r"decided elsewhere \(always false\); leave"),
         (
@@ -35,6 +39,12 @@ RM, GPT = {"path": "models/rm"}, {"url": "http://localhost:8000/v1", "model": "m
 def test_what_does_not_fit_is_refused(section: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         EvaluationConfig.model_validate({"pairs": "pairs.jsonl"} | section)
+
+
+@pytest.mark.parametrize("other", [{"model": "n"}, {"extra_body": {"top_k": 1}}, {"verdict_tokens": 17}])
+def test_endpoints_that_differ_in_what_decides_a_verdict_are_two_judges(other: dict[str, Any]) -> None:
+    section = {"pairs": "pairs.jsonl", "generation": GENERATION, "endpoints": {"x": GPT, "y": GPT | other}}
+    assert EvaluationConfig.model_validate(section).judges == ["x", "y"]
 
 
 def config_of(root: Path, **evaluation: Any) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -11,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -18,6 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pdray.config import AlignmentConfig, ConfigError, EvaluationConfig, build_config
 from pdray.engines.engine import EngineOptions
+from pdray.engines.transformers_logps import TransformersLogps
 from pdray.engines.vllm_generation import Answer, Decoding
 from pdray.evaluation.stage import STAGE, log_probabilities, run
 from pdray.responses import CutRule
@@ -179,14 +182,30 @@ def test_answers_are_generated_once_and_judged_by_all(
 
 
 def test_a_text_is_read_as_the_alignment_reads_it(models: dict[str, Path]) -> None:
-    import pyarrow as pa
-
     row = {"prompt": "word " * 40, "chosen": "yes", "rejected": "no"}
     cut = log_probabilities(pa.Table.from_pylist([row]), [str(models["policy"])], CutRule(24, 12), 0)
     assert cut.shape == (1, 1, 2)
     assert np.isfinite(cut).all()
     whole = plain_logp(models["policy"], row["prompt"], row["chosen"])
     assert cut[0, 0, 0] != pytest.approx(whole, abs=1e-3)
+
+
+def test_one_model_is_let_go_of_before_the_next_one_loads(
+    models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[weakref.ref[Any]] = []
+
+    class Watched(TransformersLogps):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            assert not any(model() for model in loaded)
+            super().__init__(*args, **kwargs)
+            self._model.forward = self._model.forward  # refers to itself, as where it is split over GPUs
+            loaded.append(weakref.ref(self._model))
+
+    monkeypatch.setattr("pdray.engines.transformers_logps.TransformersLogps", Watched)
+    pairs = pa.Table.from_pylist(rows()[:1])
+    log_probabilities(pairs, [str(models["policy"]), str(models["reference"])], CutRule(24, 12), 0)
+    assert len(loaded) == 2
 
 
 def test_without_an_alignment_there_is_nothing_to_judge(tmp_path: Path) -> None:

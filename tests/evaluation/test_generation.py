@@ -64,7 +64,7 @@ def test_a_file_brings_sets_and_messages(tmp_path: Path) -> None:
     ("line", "message"),
     [
         ({"text": "x"}, "has no column prompt but text"),
-        ({"prompt": 3}, "the column prompt of .* is int64"),
+        ({"prompt": 3}, "the column prompt of .* something else than texts"),
         ({"prompt": ""}, "holds no prompt with a text"),
         ({"prompt": "x", "set": [1]}, "the column set of .* must hold names"),
     ],
@@ -228,3 +228,15 @@ def test_the_baseline_is_the_start_a_folder_or_a_run(tmp_path: Path) -> None:
         baseline_folder(GenerationConfig(baseline=str(tmp_path)), alignment)
     (folder / "manifest.json").write_text(json.dumps(manifest | {"output": {"policy": "alignment-00000001/policy"}}))
     assert baseline_folder(GenerationConfig(baseline=str(tmp_path)), alignment) == str(folder / "policy")
+
+
+def test_a_run_of_several_rounds_is_no_baseline_and_the_sentence_names_a_round(tmp_path: Path) -> None:
+    alignment, state = AlignmentConfig(policy="models/sft"), {"stages": {"alignment": "alignment-00000001"}}
+    folders = [tmp_path / "rounds" / name for name in ("01", "02")]
+    for folder in (tmp_path, *folders):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "run.json").write_text(json.dumps({"config": {"rounds": 2}} | state))
+    with pytest.raises(UserError, match=r"a run of several rounds, .*; name the folder of .* in .*/rounds/02$"):
+        baseline_folder(GenerationConfig(baseline=str(tmp_path)), alignment)
+    with pytest.raises(UserError, match="a run without a finished alignment; let it finish"):
+        baseline_folder(GenerationConfig(baseline=str(folders[1])), alignment)

@@ -90,7 +90,8 @@ def test_what_is_not_finite_is_left_out_and_counted(world: SimpleNamespace, monk
     found = evaluated(world)
     assert (found.rows_in, found.rows_out) == (8, 6)
     assert found.dropped == {
-        "beyond evaluation.max_pairs, or without a text": 1,
+        "missing field: chosen": 1,
+        "beyond evaluation.max_pairs": 0,
         "log-probabilities not finite": 1,
     }
     assert {name: one["pairs"] for name, one in found.metrics["aspects"].items()} == {"x": 2, "y": 3}

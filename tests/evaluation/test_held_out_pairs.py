@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pdray.errors import UserError
-from pdray.evaluation.pairs import read_pairs
+from pdray.evaluation.pairs import BEYOND, read_pairs
 
 ROWS = [{"prompt": f"p{row}", "chosen": f"c{row}", "rejected": f"r{row}", "aspect": "x"} for row in range(10)]
 
@@ -23,19 +23,31 @@ def jsonl(folder: Path, rows: list[Any]) -> str:
 
 
 def test_strings_of_jsonl_and_parquet_are_the_same_pairs(tmp_path: Path) -> None:
-    pairs, rows = read_pairs(jsonl(tmp_path, ROWS), 100, 0)
+    pairs, left_out = read_pairs(jsonl(tmp_path, ROWS), 100, 0)
     pq.write_table(pa.Table.from_pylist(ROWS), tmp_path / "pairs.parquet")
-    assert (pairs.to_pylist(), rows) == (ROWS, 10)
+    assert (pairs.to_pylist(), left_out) == (ROWS, {BEYOND: 0})
     assert read_pairs(str(tmp_path / "pairs.parquet"), 100, 0)[0].equals(pairs)
 
 
-def test_messages_stay_messages_and_an_aspect_is_not_needed(tmp_path: Path) -> None:
-    def say(role: str, text: str) -> list[dict[str, str]]:
-        return [{"role": role, "content": text}]
+def say(role: str, text: str) -> list[dict[str, str]]:
+    return [{"role": role, "content": text}]
 
+
+def test_messages_stay_messages_and_an_aspect_is_not_needed(tmp_path: Path) -> None:
     row = {"prompt": say("user", "p"), "chosen": say("assistant", "c"), "rejected": say("assistant", "r")}
     pairs, _ = read_pairs(jsonl(tmp_path, [row]), 100, 0)
     assert pairs.to_pylist() == [row | {"aspect": None}]
+
+
+@pytest.mark.parametrize("prompt", ["p", say("user", "p")])
+def test_texts_are_read_as_those_of_the_corpus(tmp_path: Path, prompt: Any) -> None:
+    """The turns that the responses repeat are taken off, and a prompt may be a string beside messages."""
+    whole = {"chosen": say("user", "p") + say("assistant", "c"), "rejected": say("user", "p") + say("assistant", "r")}
+    another = whole | {"chosen": say("user", "q") + say("assistant", "c")}
+    pairs, left_out = read_pairs(jsonl(tmp_path, [{"prompt": prompt} | row for row in (whole, another)]), 100, 0)
+    expected = {"prompt": say("user", "p"), "chosen": say("assistant", "c"), "rejected": say("assistant", "r")}
+    assert pairs.to_pylist() == [expected | {"aspect": None}]
+    assert left_out == {"begins with a turn of the user: chosen": 1, BEYOND: 0}
 
 
 def test_the_seed_chooses_and_the_order_is_that_of_the_file(tmp_path: Path) -> None:
@@ -47,8 +59,14 @@ def test_the_seed_chooses_and_the_order_is_that_of_the_file(tmp_path: Path) -> N
 
 
 def test_rows_without_a_text_are_left_out_and_counted(tmp_path: Path) -> None:
-    pairs, rows = read_pairs(jsonl(tmp_path, [*ROWS, {"prompt": "p", "chosen": "c"}]), 100, 0)
-    assert (len(pairs), rows) == (10, 11)
+    rows = [*ROWS, {"prompt": "p", "chosen": "c"}, {"prompt": "p", "chosen": " ", "rejected": "r"}]
+    pairs, left_out = read_pairs(jsonl(tmp_path, rows), 7, 0)
+    assert (len(pairs), left_out) == (7, {"missing field: rejected": 1, "empty field: chosen": 1, BEYOND: 3})
+
+
+def test_what_columns_hold_that_nobody_reads_is_of_no_account(tmp_path: Path) -> None:
+    odd = [row | {"meta": meta} for row, meta in zip(ROWS, [1, "N/A", None, [1, "x"], {"a": 1}] * 2, strict=True)]
+    assert read_pairs(jsonl(tmp_path, odd), 100, 0)[0].to_pylist() == ROWS
 
 
 def test_a_file_that_the_driver_cannot_hold_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,16 +81,11 @@ def test_a_file_that_the_driver_cannot_hold_is_refused(tmp_path: Path, monkeypat
     [
         ("pairs.csv", "prompt,chosen,rejected\n", "ends neither with .jsonl nor with .parquet"),
         ("pairs.jsonl", '{"prompt": "p", "chosen": "c"}\n', "has no column rejected but prompt, chosen"),
-        ("pairs.jsonl", '{"prompt": 1, "chosen": "c", "rejected": "r"}\n', "the column prompt of .* is int64"),
-        (
-            "pairs.jsonl",
-            '{"prompt": "p", "chosen": [{"role": "assistant", "content": "c"}], "rejected": "r"}\n',
-            "strings in some of its columns and messages in others",
-        ),
+        ("pairs.jsonl", '{"prompt": 1, "chosen": "c", "rejected": "r"}\n', r"holds no pair \(1 not text: prompt\)"),
         ("pairs.jsonl", '{"prompt": null, "chosen": null, "rejected": null}\n', "holds no pair"),
         ("pairs.jsonl", '{"prompt": "p", "chosen": "c", "rejected": "r", "aspect": [1]}\n', "column aspect of"),
-        ("pairs.jsonl", "{broken\n", "cannot be read"),
-        ("pairs.jsonl", "", "cannot be read"),
+        ("pairs.jsonl", '{"prompt": "p", "chosen": "c", "rejected": "r"}\n\n{broken\n', r"line 3: not JSON"),
+        ("pairs.jsonl", "", r"cannot be read \(it is empty\)"),
         ("pairs.parquet", "PAR1", "cannot be read"),
     ],
 )

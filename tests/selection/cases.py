@@ -252,6 +252,7 @@ def write_case(root: Path, case: Case, num_shards: int, seed: int = 0) -> Upstre
                 dict(zip(ASPECTS, counts, strict=True)),
                 case.chat,
                 rated,
+                sum(label in SIDES for label in case.overall or []),
             ),
         ),
         finished("proxies", StoragePath(str(root)), ProxiesOutput([], dict.fromkeys(case.labels, case.penalty))),

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import cast
 
 import numpy as np
 import pytest
 
+from pdray.config import RunConfig
+from pdray.errors import UserError
+from pdray.schema import CorpusOutput
 from pdray.selection import strategies
+from pdray.selection.check import check
 from pdray.selection.strategies.fusion import fuse, probability
 from pdray.selection.strategy import Columns, LogProbs, Table, sort_key, z_scores
+from pdray.stages import Upstream
 
 POLICY = np.array([[-10.0, -20.0, -8.0], [-12.0, -10.0, -9.0]])
 REFERENCE = np.array([[-11.0, -18.0, -8.0], [-10.0, -12.0, np.nan]])
@@ -72,3 +78,13 @@ def test_each_says_what_it_reads(name: str) -> None:
     assert bool(strategy.logps) is (name in reads)
     assert strategy.crossfit is (name == "selective")
     assert strategy.about
+
+
+def test_overall_needs_a_pair_with_an_overall_label_as_soon_as_the_corpus_is_known() -> None:
+    sections = {"corpus": {"path": "x"}, "proxies": {"base_model": "m"}, "selection": {"strategy": "overall"}}
+    config = RunConfig.model_validate(sections)
+    check(config, Upstream())
+    unlabelled = CorpusOutput(1, 40, 80, ["a", "b"], {"a": 20, "b": 20}, conversational=False)
+    with pytest.raises(UserError, match=r"no pair of the corpus says chosen or rejected in the column overall; write"):
+        check(config, Upstream(corpus=unlabelled))
+    check(config, Upstream(corpus=replace(unlabelled, preferred=1)))
