@@ -52,6 +52,7 @@ class Step:
         manifest: None while it is not finished, or no longer whole.
         output: what it handed over, None like the manifest.
         damage: what is no longer whole of a stage that was finished.
+        lost: whether that is a model.
     """
 
     stage: Stage
@@ -62,6 +63,7 @@ class Step:
     manifest: dict[str, Any] | None = None
     output: Output | None = None
     damage: str | None = None
+    lost: bool = False
 
 
 def plan(config: RunConfig) -> list[Step]:
@@ -80,9 +82,16 @@ def plan(config: RunConfig) -> list[Step]:
         prints[stage.name] = fingerprint([stage.name, stage.version, settings, upstream])
         folder = store.stage_folder(stage.name, prints[stage.name])
         try:
-            steps.append(_found(store, Step(stage, prints[stage.name], settings, folder, reads)))
+            step = _found(store, Step(stage, prints[stage.name], settings, folder, reads))
+            while stage.anew and step.lost:
+                prints[stage.name] = fingerprint([step.fingerprint, "anew"])
+                folder = store.stage_folder(stage.name, prints[stage.name])
+                other = _found(store, Step(stage, prints[stage.name], settings, folder, reads))
+                # Until the other is finished the user is told what it is made for.
+                step = other if other.manifest or other.damage else replace(other, damage=step.damage)
         except OSError as error:
             raise UserError(f"{folder} cannot be read ({error}); mend that, or set run to another folder") from None
+        steps.append(step)
     return steps
 
 
@@ -108,7 +117,7 @@ def _found(store: RunStore, step: Step) -> Step:
         return replace(step, damage=f"{missing} of {num_shards} shards in {name} are missing or damaged")
     for folder in model_folders(output):
         if not is_whole(store.root / folder):
-            return replace(step, damage=f"the model folder {folder} is missing or damaged")
+            return replace(step, damage=f"the model folder {folder} is missing or damaged", lost=True)
     if step.stage.damage and (damage := step.stage.damage(step.folder, manifest)):
         return replace(step, damage=damage)
     return replace(step, manifest=manifest, output=output)

@@ -115,6 +115,8 @@ class Stage:
         damage: what is no longer whole in the finished stage's folder, given its manifest, of all that neither a shard
             nor a model folder tells; None where everything is.
         optional: whether a run has it only where the config has its section.
+        anew: whether a model that it lost is trained in a folder of another fingerprint, and with it all that read the
+            model: trained again it may be another one, whose rewards must not stand beside those of the first.
     """
 
     name: str
@@ -128,6 +130,7 @@ class Stage:
     damage: Callable[[StoragePath, dict[str, Any]], str | None] | None = None
     reads_also: Callable[[RunConfig], tuple[str, ...]] = lambda config: ()
     optional: bool = False
+    anew: bool = False
 
     def reads(self, config: RunConfig) -> tuple[str, ...]:
         """All stages that it reads in a run."""

@@ -21,7 +21,7 @@ from safetensors.numpy import save
 from pdray import pipeline
 from pdray.errors import UserError
 from pdray.pipeline import plan, run_pipeline
-from pdray.schema import AlignmentOutput, CorpusOutput
+from pdray.schema import AlignmentOutput, CorpusOutput, EvaluationOutput
 from pdray.shards import Outcome, run_rounds
 from pdray.stages import Stage, StageContext, StageResult
 from pdray.storage import StoragePath
@@ -83,7 +83,12 @@ def small_stages(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def config(run: StoragePath | Path, seed: int = 0) -> Any:
     return SimpleNamespace(
-        run=str(run), seed=seed, cluster=None, alignment=True, model_dump=lambda mode: {"run": str(run), "seed": seed}
+        run=str(run),
+        seed=seed,
+        cluster=None,
+        alignment=True,
+        evaluation=True,
+        model_dump=lambda mode: {"run": str(run), "seed": seed},
     )
 
 
@@ -181,6 +186,36 @@ def test_a_model_that_was_deleted_is_announced_and_made_again(
     run_pipeline(config(folder))
     assert f"the model folder {policy.parent.name}/policy is missing or damaged" in capfd.readouterr().out
     assert (policy / "config.json").exists()
+
+
+def test_a_lost_model_that_others_were_made_from_is_not_mixed_with_its_successor(
+    folder: StoragePath, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trained again it may be another one: what read the first is made anew, in folders of its own."""
+    judged: list[str] = []
+
+    def judge(ctx: StageContext) -> StageResult:
+        judged.append(ctx.upstream.folders["alignment"].name)
+        return StageResult(EvaluationOutput(1), 1, 1)
+
+    reader = Stage("evaluation", 1, ("alignment",), lambda config: {}, judge, lambda value: EvaluationOutput(**value))
+    stages = [STAGES[0], replace(STAGES[1], anew=True), reader]
+    monkeypatch.setattr(pipeline, "all_stages", lambda: stages)
+    monkeypatch.setattr("pdray.summary.all_stages", lambda: stages)
+    run_pipeline(config(folder))
+    first = folder_of(folder, "alignment")
+    (first / "policy" / "model.safetensors").delete()
+    capfd.readouterr()
+    run_pipeline(config(folder))
+    assert f"alignment  the model folder {first.name}/policy is missing or damaged" in capfd.readouterr().out
+    second = folder_of(folder, "alignment")
+    assert judged == [first.name, second.name] and first.uri != second.uri
+    assert (second / "policy" / "model.safetensors").exists() and not (first / "policy" / "model.safetensors").exists()
+    run_pipeline(config(folder))
+    assert capfd.readouterr().out.startswith("nothing to do: corpus, alignment, evaluation are complete")
+    (second / "policy" / "model.safetensors").delete()
+    run_pipeline(config(folder))
+    assert len(set(judged)) == 3
 
 
 def _replace(text: bytes) -> Callable[[Path], object]:

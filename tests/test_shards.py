@@ -9,11 +9,12 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from pdray.errors import UserError
-from pdray.shards import Marker, Outcome, ShardedFolder, ShardsFailedError, error_text, run_rounds
+from pdray.shards import Marker, Outcome, ShardedFolder, ShardsFailedError, content_of, error_text, run_rounds
 from pdray.storage import StoragePath
 
 
@@ -54,6 +55,14 @@ def test_what_was_written_is_done_and_comes_back(shards: ShardedFolder) -> None:
     assert shards.read("texts", 2)["id"].to_pylist()[7] == "2-7"
     assert shards.read("texts", 2, ["x"]).column_names == ["x"]
     assert len(shards.read("pairs", 2)) == 0
+
+
+def test_content_tells_numbers_apart_to_the_last_digit() -> None:
+    x = np.array([0.1, np.nan], np.float32)
+    tables = {"texts": pa.table({"reward": x, "id": ["a", "b"]})}
+    same = {"texts": pa.table({"reward": x.copy(), "id": ["c", "d"]})}
+    other = {"texts": pa.table({"reward": np.nextafter(x, np.float32(1)), "id": ["a", "b"]})}
+    assert content_of(tables) == content_of(same) != content_of(other)
 
 
 def test_lines_beside_the_tables_belong_to_the_shard(shards: ShardedFolder) -> None:

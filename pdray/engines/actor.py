@@ -25,7 +25,7 @@ from pdray.engines.parity import compare, require_parity
 from pdray.engines.shards import PARITY, TextPass
 from pdray.errors import UserError
 from pdray.runtime.beside import Kept
-from pdray.shards import deadline, error_text
+from pdray.shards import CONTENT, content_of, deadline, error_text
 from pdray.storage import node_copy
 from pdray.texts import read_texts
 
@@ -183,6 +183,7 @@ class ShardScorer:
                 "truncated": int(facts.truncated.sum()),
                 "non_finite": int((~np.isfinite(outputs)).sum()),
                 "seconds": round(time.monotonic() - began, 3),
+                CONTENT: content_of(tables),
             }
             more["failed"] = sorted([*more.get("failed", []), *([int(row), failed[row]] for row in failed)])
             text_pass.target.write(shard, tables, marker.ids_sum, counts | more)

@@ -158,4 +158,5 @@ STAGE = Stage(
     load=ProxiesOutput.load,
     shown=("kind", "reading", "readings", "aspects", "agreement", "truncated"),
     check=check,
+    anew=True,
 )

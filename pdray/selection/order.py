@@ -50,6 +50,7 @@ class PairSource:
         logprobs: likewise, for strategies that read log-probabilities; else None.
         unified: ρ of the reward model of all aspects together; None where there is none.
         crossfit: has ``pairs`` with a loss each, row-aligned with those of the corpus; None where no strategy asks.
+        content: digest of the rewards and log-probabilities; "" where their markers do not tell.
     """
 
     corpus: ShardedFolder
@@ -58,6 +59,7 @@ class PairSource:
     logprobs: ShardedFolder | None = None
     unified: float | None = None
     crossfit: ShardedFolder | None = None
+    content: str = ""
 
     @property
     def num_shards(self) -> int:

@@ -35,7 +35,7 @@ from pdray.selection.ranks import cut_by_position, sorted_pairs, write_ranks
 from pdray.selection.shared import Shared, read_shared, shared_path, write_shared
 from pdray.selection.statistics import find_statistics
 from pdray.selection.strategies import origin
-from pdray.shards import VERIFY_THREADS, Marker, Outcome, ShardedFolder, run_rounds, shard_name
+from pdray.shards import CONTENT, VERIFY_THREADS, Marker, Outcome, ShardedFolder, run_rounds, shard_name
 from pdray.stages import Stage, StageContext, StageResult, Upstream
 from pdray.storage import StoragePath
 from pdray.store import fingerprint
@@ -131,9 +131,11 @@ def pair_source(upstream: Upstream) -> PairSource:
     assert upstream.corpus is not None and upstream.proxies is not None and upstream.scores is not None
     with ThreadPoolExecutor(VERIFY_THREADS) as pool:
         of_corpus = list(pool.map(partial(_marker, corpus), range(corpus.num_shards)))
+        contents: list[Any] = []
         for other in (scores, *([logprobs] if logprobs is not None else [])):
-            markers = pool.map(partial(_marker, other), range(other.num_shards))
-            if [_rows(marker, TEXTS) for marker in of_corpus] != [_rows(marker, TEXTS) for marker in markers]:
+            of_other = list(pool.map(partial(_marker, other), range(other.num_shards)))
+            contents += [marker.facts.get(CONTENT) for marker in of_other]
+            if [_rows(marker, TEXTS) for marker in of_corpus] != [_rows(marker, TEXTS) for marker in of_other]:
                 raise UserError(f"{other.folder} does not hold one row for each text of {corpus.folder}; run again")
         crossfit = upstream.shards("crossfit") if upstream.crossfit is not None else None
         if crossfit is not None:
@@ -144,7 +146,9 @@ def pair_source(upstream: Upstream) -> PairSource:
     if found != upstream.corpus.pairs:
         raise UserError(f"{corpus.folder} holds {found:,} pairs instead of {upstream.corpus.pairs:,}; run again")
     penalties = {aspect: upstream.proxies.length_penalty[aspect] for aspect in upstream.corpus.aspects}
-    return PairSource(corpus, scores, penalties, logprobs, upstream.proxies.length_penalty.get(UNIFIED), crossfit)
+    unified = upstream.proxies.length_penalty.get(UNIFIED)
+    content = fingerprint(contents) if any(contents) else ""
+    return PairSource(corpus, scores, penalties, logprobs, unified, crossfit, content)
 
 
 def _marker(shards: ShardedFolder, shard: int) -> Marker:
@@ -166,7 +170,8 @@ def find_shared(ctx: StageContext, source: PairSource) -> tuple[Shared, RowsArou
     """
     selection, shards = ctx.config.selection, source.num_shards
     decided = {name: value for name, value in settings(ctx.config).items() if name not in ("budget", "rank")}
-    key = fingerprint([VERSION, decided, ctx.upstream.fingerprints])
+    # Scores that were lost and made again on another machine may differ in their last digits, and then the first count.
+    key = fingerprint([VERSION, decided, ctx.upstream.fingerprints, *([source.content] if source.content else [])])
     path = shared_path(ctx.run, key)
     shared = read_shared(path, key)
     if shared is not None:

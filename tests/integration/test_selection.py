@@ -20,7 +20,7 @@ from pdray.selection import stage
 from pdray.selection.groups import in_order, shared_out
 from pdray.selection.shared import read_shared
 from pdray.selection.stage import STAGE
-from pdray.shards import ShardedFolder
+from pdray.shards import CONTENT, ShardedFolder
 from pdray.stages import Upstream
 from pdray.storage import StoragePath
 from tests.selection.cases import ASPECTS, Case, by_hand, divergence, random_case, read, select, text, write_case
@@ -203,6 +203,25 @@ def test_another_budget_reads_no_quantile_again(tmp_path, case, monkeypatch):
     assert result.rows_out == 450
     with pytest.raises(TypeError):
         run_stage(STAGE, tmp_path, "other", upstream, selection=SelectionConfig(gamma=0.8, rank="none"))
+
+
+def test_scores_that_were_made_again_with_other_digits_are_counted_again(tmp_path, case, monkeypatch):
+    """As on another machine: the first count of before would put the cut beside its place."""
+    upstream = write_case(tmp_path, case, 2)
+    scores = upstream.shards("scores")
+
+    def made(content: str) -> None:
+        for shard in range(2):
+            scores.write(shard, {"texts": scores.read("texts", shard)}, 0, {CONTENT: content})
+
+    made("first")
+    run_stage(STAGE, tmp_path, upstream=upstream, selection=SelectionConfig(rank="none"))
+    monkeypatch.setattr(stage, "absolute_quantiles", None)  # calling it would fail
+    half = SelectionConfig(budget=0.15, rank="none")
+    run_stage(STAGE, tmp_path, "half", upstream, selection=half)
+    made("second")
+    with pytest.raises(TypeError):
+        run_stage(STAGE, tmp_path, "again", upstream, selection=half)
 
 
 def test_a_damaged_shared_file_is_not_believed(tmp_path, case):
