@@ -113,6 +113,7 @@ def small_run(config: RunConfig, folder: Path, known: Known) -> dict[str, Any]:
     settings = config.model_dump(mode="json")
     settings["run"] = str(folder / "run")
     settings["corpus"] = {"path": str(folder / "pairs.parquet"), "texts_per_shard": config.corpus.texts_per_shard}
+    settings["rounds"] = 1  # no round could select without log-probabilities
     settings["logprobs"] = None
     settings["selection"] = {"strategy": "all", "rank": "none"}
     if config.proxies.models is None:
