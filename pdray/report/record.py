@@ -55,9 +55,9 @@ def _cost(run: RunView, stage: StageView) -> dict[str, Any]:
 def _gpu_hours(run: RunView, stage: StageView) -> float | None:
     """GPUs that the workers held times the hours of the stage; None where nothing says how many they were."""
     section = run.section(stage.name)
-    if stage.name == "proxies" and section.get("gpus_per_worker"):
-        workers = section.get("num_workers") if stage.metrics.get("train") == "all" else None
-        return workers and section["gpus_per_worker"] * workers * stage.manifest["seconds"] / 3600
+    if stage.name == "proxies":
+        gpus = _gpus_of_proxies(run, stage)
+        return None if gpus is None else float(gpus * stage.manifest["seconds"] / 3600)
     if stage.name == "evaluation" and (section.get("gpus") or (section.get("generation") or {}).get("gpus")):
         return None
     if stage.name == "crossfit" and (section.get("gpus_per_actor") or run.section("alignment").get("gpus_per_worker")):
@@ -68,6 +68,19 @@ def _gpu_hours(run: RunView, stage: StageView) -> float | None:
     if gpus and workers is None:
         return None
     return float(gpus * (workers or 0) * stage.manifest["seconds"] / 3600)
+
+
+def _gpus_of_proxies(run: RunView, stage: StageView) -> float | None:
+    """That they held; None where nothing says how many actors computed features, or models were trained at once."""
+    section, metrics = run.section("proxies"), stage.metrics
+    if metrics.get("trained") is False:
+        return 0  # ready ones
+    if metrics.get("train") == "head":
+        return None if run.section("scores").get("gpus_per_actor") else 0
+    gpus = section.get("gpus_per_worker") or 0
+    if gpus and (metrics.get("train") != "all" or metrics.get("kind") != "shared"):
+        return None
+    return float(gpus * section.get("num_workers", 1))
 
 
 def _seconds(found: list[tuple[str, float]]) -> Chart:
