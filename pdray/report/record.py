@@ -8,6 +8,7 @@ from pdray.report.plots import KEPT, Chart, chart, thousands
 from pdray.report.run import RunView, StageView
 from pdray.report.scan import Scan
 from pdray.report.words import number
+from pdray.schema import LogprobsOutput, ScoresOutput
 
 # Stage -> the setting with the GPUs of one worker, and the metric that says how many workers there were.
 GPUS = {
@@ -67,6 +68,8 @@ def _gpu_hours(run: RunView, stage: StageView) -> float | None:
     workers = stage.metrics.get(metric)
     if gpus and workers is None:
         return None
+    if isinstance(stage.output, ScoresOutput | LogprobsOutput):
+        workers = min(workers or 0, stage.output.num_shards)  # a pool starts no more actors than there are shards
     return float(gpus * (workers or 0) * stage.manifest["seconds"] / 3600)
 
 

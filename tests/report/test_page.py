@@ -90,7 +90,7 @@ def test_every_row_that_is_left_out_is_counted(whole: Page) -> None:
 
 
 def test_gpu_hours_are_those_that_workers_held(whole: Page) -> None:
-    assert re.search(r"scores\s+1,800\.0\s+0\.1\s+20\.5 texts/s\s+3\.00\s+1\s+2026-01-02 03:04:05", whole.words)
+    assert re.search(r"scores\s+1,800\.0\s+0\.1\s+20\.5 texts/s\s+2\.00\s+1\s+2026-01-02 03:04:05", whole.words)
 
 
 def hours(run: StoragePath, stage: str, settings: dict[str, Any], **metrics: Any) -> float | None:
@@ -123,6 +123,13 @@ def test_models_that_were_trained_side_by_side_do_not_count_as_one(tmp_path: Pat
     assert hours(run, "proxies", {}, kind="separate") is None
     assert hours(run, "proxies", {"proxies": {"gpus_per_worker": 0.0}}) == 0
     assert hours(run, "proxies", {"proxies": proxies}, trained=False, train=None, kind=None) == 0  # ready ones
+
+
+@pytest.mark.usefixtures("no_drawing")
+def test_an_actor_that_has_no_shard_is_not_started(tmp_path: Path) -> None:
+    run = make_run(tmp_path, 24, shards=2, until="scores").run
+    assert hours(run, "scores", {"scores": {"gpus_per_actor": 1.0}}, num_actors=1) == 0.5
+    assert hours(run, "scores", {}, num_actors=8) == 1
 
 
 def test_every_plot_is_there_as_drawing_and_as_data(whole: Page) -> None:
