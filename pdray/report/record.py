@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from pdray.plan import hardware
 from pdray.report.plots import KEPT, Chart, chart, thousands
 from pdray.report.run import RunView, StageView
 from pdray.report.scan import Scan
@@ -22,35 +23,44 @@ RATES = {
     "tokens_per_second": "tokens/s",
     "seconds_per_step": "s a step",
 }
+PRICED = hardware.GPUS["H100"]  # a run does not say which GPUs it had
 DIGESTS = ("ids_digest", "shards_digest")
 
 
 def costs(run: RunView, scan: Scan | None) -> dict[str, Any] | None:
-    """Seconds, rates and GPU-hours of every stage."""
+    """Seconds, rates, GPU-hours and what these cost, of every stage."""
     rows = [_cost(run, stage) for stage in run.configured if stage.complete]
     if not rows:
         return None
-    gpu_hours = [row["gpu_hours"] for row in rows if row["gpu_hours"] is not None]
+    gpu_hours = sum(row["gpu_hours"] for row in rows if row["gpu_hours"] is not None)
     return {
         "rows": rows,
         "charts": [_seconds([(row["name"], row["seconds"]) for row in rows])],
         "seconds": sum(row["seconds"] for row in rows),
-        "gpu_hours": sum(gpu_hours),
+        "gpu_hours": gpu_hours,
+        "dollars": _dollars(gpu_hours),
+        "gpu": PRICED,
     }
 
 
 def _cost(run: RunView, stage: StageView) -> dict[str, Any]:
     seconds, rows = stage.manifest["seconds"], stage.manifest["rows_out"]
+    gpu_hours = _gpu_hours(run, stage)
     rates = [(unit, number(stage.metrics[key], 1)) for key, unit in RATES.items() if stage.metrics.get(key)]
     return {
         "name": stage.name,
         "seconds": seconds,
         "rate": rows / seconds if seconds else None,
         "rates": rates,
-        "gpu_hours": _gpu_hours(run, stage),
+        "gpu_hours": gpu_hours,
+        "dollars": _dollars(gpu_hours),
         "attempts": stage.attempts,
         "started": str(stage.manifest.get("started", "")).replace("T", " ").removesuffix("Z"),
     }
+
+
+def _dollars(gpu_hours: float | None) -> float | None:
+    return gpu_hours * PRICED.price if gpu_hours else None
 
 
 def _gpu_hours(run: RunView, stage: StageView) -> float | None:

@@ -90,7 +90,7 @@ def test_every_row_that_is_left_out_is_counted(whole: Page) -> None:
 
 
 def test_gpu_hours_are_those_that_workers_held(whole: Page) -> None:
-    assert re.search(r"scores\s+1,800\.0\s+0\.1\s+20\.5 texts/s\s+2\.00\s+1\s+2026-01-02 03:04:05", whole.words)
+    assert re.search(r"scores\s+1,800\.0\s+0\.1\s+20\.5 texts/s\s+2\.00\s+6\.00\s+1\s+2026-01-02 03:04:05", whole.words)
 
 
 def hours(run: StoragePath, stage: str, settings: dict[str, Any], **metrics: Any) -> float | None:
@@ -130,6 +130,18 @@ def test_an_actor_that_has_no_shard_is_not_started(tmp_path: Path) -> None:
     run = make_run(tmp_path, 24, shards=2, until="scores").run
     assert hours(run, "scores", {"scores": {"gpus_per_actor": 1.0}}, num_actors=1) == 0.5
     assert hours(run, "scores", {}, num_actors=8) == 1
+
+
+@pytest.mark.usefixtures("no_drawing")
+def test_gpu_hours_are_given_a_price(tmp_path: Path) -> None:
+    run = make_run(tmp_path, 24).run
+    edit_manifest(run, "scores", lambda manifest: manifest["metrics"].update(num_actors=2))
+    words = page_of(run).words
+    assert re.search(r"scores\s+1,800\.0\s+0\.0\s+20\.5 texts/s\s+2\.00\s+6\.00\s+1", words)
+    assert re.search(r"corpus\s+1,800\.0\s+0\.0\s+0\.00\s+–\s+1", words)
+    assert "Estimated dollars: 3.00 an hour, the round figure by which pdray plan counts an H100" in words
+    assert hours(run, "scores", {"scores": {"gpus_per_actor": 0.0}}) == 0
+    assert "dollars" not in page_of(run).words
 
 
 def test_every_plot_is_there_as_drawing_and_as_data(whole: Page) -> None:
