@@ -77,6 +77,17 @@ def notes_on(config: RunConfig, here: bool, stages: list[StagePlan], hardware: H
     return notes
 
 
+def priceless(price: float | None, hardware: Hardware) -> list[str]:
+    """That a price was given where no GPU is planned for, if it was."""
+    if price is None or hardware.gpu is not None:
+        return []
+    where = "this machine" if hardware.here else "the cluster"
+    return [
+        f"--price is of a GPU-hour, but {where} has no GPU of a kind that is known here; say what there will be with "
+        "--on, as in 8xH100"
+    ]
+
+
 def _free_bytes(run: str) -> int | None:
     """Free bytes of the disk that a local run folder lies on, or will."""
     root = StoragePath(run)

@@ -165,6 +165,17 @@ def test_the_same_as_json_and_from_python(config: Path, capsys: pytest.CaptureFi
     assert found["tokens"]["proxies.base_model"]["longest_as_read"] <= 64
 
 
+def test_a_price_without_gpus_is_not_left_without_a_word(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bare = replace(this_machine(), gpu=None, gpus=0)
+    monkeypatch.setattr("pdray.plan.estimate.this_machine", lambda num_cpus: bare)
+    run, told = pdray.Run(config), "--price is of a GPU-hour, but this machine has no GPU of a kind that is known here"
+    plan = run.estimate(price=2.5)
+    assert plan.price is None and any(note.startswith(told) and "as in 8xH100" in note for note in plan.notes)
+    assert not [note for note in [*run.estimate().notes, *run.estimate("8xH100", 2.5).notes] if "--price" in note]
+    monkeypatch.setattr("pdray.plan.estimate.cluster_hardware", lambda address, labels: replace(bare, here=False))
+    assert any("but the cluster has no GPU" in note for note in run.estimate(price=2.5, address="http://head").notes)
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
