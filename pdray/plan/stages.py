@@ -10,9 +10,9 @@ from pdray.plan import flops
 from pdray.plan.cost import Cost, Known
 from pdray.plan.distinct import expected_met
 from pdray.plan.generation import with_generation, with_reward_models
-from pdray.plan.memory import PROCESS
+from pdray.plan.memory import CONTEXT, PROCESS, engine_bytes
 from pdray.plan.passes import Reading, pass_cost, reading, reading_apart
-from pdray.plan.places import fitting, impossible
+from pdray.plan.places import fitting, gpu_problem, impossible
 from pdray.plan.training import alignment_cost, proxies_cost, used_pairs
 from pdray.runtime.placement import Need
 from pdray.selection.check import find_strategy
@@ -195,8 +195,8 @@ def selection(known: Known) -> Cost:
 
 def evaluation(known: Known) -> Cost:
     """Policy and reference over both responses of the held-out pairs, in float32, 512 pairs a task; and the answers."""
-    section, model, lengths = known.config.evaluation, known.policy, known.held_out
-    assert section is not None and model is not None and lengths is not None
+    section, model, lengths, alignment = known.config.evaluation, known.policy, known.held_out, known.config.alignment
+    assert section is not None and model is not None and lengths is not None and alignment is not None
     on_gpu, hardware = section.gpus > 0, known.hardware
     places, sentence = fitting(Need("evaluation task", 1, section.gpus, 1, "evaluation.gpus"), hardware)
     if sentence:
@@ -207,15 +207,17 @@ def evaluation(known: Known) -> Cost:
     waves = math.ceil(tasks / places)
     seconds = waves * operations / tasks / (rate.tflops * 1e12 * (section.gpus or 1))
     at_once = min(tasks, places)
+    engine = engine_bytes(model.shape, 4, alignment.max_tokens, True)
     cost = Cost(
         seconds=rate.start + seconds,
         start=rate.start,
         gpus=at_once * section.gpus,
         cpus=at_once,
         work=f"{known.num_held_out:,} held-out pairs",
-        gpu_bytes=model.shape.parameters(True) * 4 if on_gpu else 0,
+        gpu_bytes=engine / max(1.0, section.gpus) + CONTEXT if on_gpu else 0,
         host_bytes=math.ceil(at_once / hardware.nodes) * (PROCESS + model.shape.parameters(True) * 4),
         disk_bytes=known.num_held_out * 40,
         measured=rate.measured,
+        problems=gpu_problem("evaluation", engine, section.gpus, "evaluation.gpus", hardware) if on_gpu else (),
     )
     return with_reward_models(known, with_generation(known, cost))

@@ -268,6 +268,31 @@ def test_rewards_of_the_answers_by_hand() -> None:
     assert cost(a=judge, gpus=0).seconds is not None
 
 
+def test_models_of_the_evaluation_that_do_not_fit() -> None:
+    def problems(size: float, of_task: float = 1, on: str = "8xH100", **generation: Any) -> tuple[str, ...]:
+        evaluation: dict[str, Any] = {"pairs": "/nowhere/held.jsonl", "gpus": of_task}
+        if generation:
+            evaluation |= {"generation": generation, "reward_models": {"rm": {"path": "/nowhere/rm"}}}
+        known = known_of(config_of(evaluation=evaluation), on, held_out=Lengths(np.array([500])), num_held_out=100)
+        assert known.policy is not None
+        large = replace(known.policy, shape=replace(known.policy.shape, body=size))
+        return stage_costs(replace(known, policy=large, judges={"rm": large}))["evaluation"].problems
+
+    (pairs,) = problems(70e9)
+    assert pairs == "evaluation takes 269 GiB of a GPU, of which it has 80; set evaluation.gpus=4"
+    assert problems(70e9, 4) == problems(70e9, 0) == ()
+    (nowhere,) = problems(70e9, on="2xH100")
+    assert nowhere.endswith("of which it has 80; take a smaller model, or GPUs with more memory")
+    (part,) = problems(11e9, 0.5)
+    assert part.endswith("of which it has 40; set evaluation.gpus=1")
+    (answers,) = problems(20e9, 4, gpus=1, dtype="float32")
+    assert answers.startswith("evaluation.generation takes ") and " of which it has 64; set " in answers
+    assert answers.endswith(" evaluation.generation.dtype=bfloat16 or evaluation.generation.gpus=2")
+    _, rewards = problems(24e9, gpus=1)
+    assert rewards.startswith("evaluation.reward_models.rm takes ")
+    assert rewards.endswith("; set evaluation.reward_models.rm.dtype=bfloat16 or evaluation.gpus=2")
+
+
 def test_rounds_take_their_times_and_their_disk_and_the_same_memory() -> None:
     one = Cost(10, 3, gpus=2, host_bytes=4, disk_bytes=5, work="x")
     three = Cost(30, 9, gpus=2, host_bytes=4, disk_bytes=15, work="3 × x")
