@@ -51,7 +51,7 @@ def kept_pairs(known: Known) -> int:
 
 
 def corpus(known: Known) -> Cost:
-    """Reading, checking, shuffling by prompt, writing; all checked rows lie in the object store at once."""
+    """Reading, checking, shuffling by prompt, writing; Ray holds all checked rows at once."""
     facts, hardware = known.corpus, known.hardware
     stored = 2 * facts.pairs * facts.pair_bytes  # the blocks, and what the shuffle makes of them
     return Cost(
@@ -59,7 +59,7 @@ def corpus(known: Known) -> Cost:
         start=START,
         cpus=hardware.cpus,
         work=f"{facts.rows:,.0f} rows",
-        host_bytes=PROCESS + stored / hardware.nodes,
+        host_bytes=PROCESS + min(stored / hardware.nodes, hardware.store_bytes),
         disk_bytes=PACKED * facts.text_bytes + facts.pairs * (60 + 16 * facts.rated),
         store_bytes=stored,
         problems=_too_few(facts.aspects),
@@ -187,7 +187,7 @@ def selection(known: Known) -> Cost:
         start=START,
         cpus=hardware.cpus,
         work=f"{kept:,} of {facts.pairs:,.0f} pairs",
-        host_bytes=2 * PROCESS + ranked * 100 / hardware.nodes,
+        host_bytes=2 * PROCESS + min(ranked * 100 / hardware.nodes, hardware.store_bytes),
         disk_bytes=facts.pairs * (44 + 4 * known.num_aspects) + PACKED * kept * facts.pair_bytes + ranked * 48,
         store_bytes=ranked * 100,
     )

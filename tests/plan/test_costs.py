@@ -15,6 +15,7 @@ from pdray.plan.cost import Cost, Model
 from pdray.plan.flops import Lengths
 from pdray.plan.generation import DECODING
 from pdray.plan.hardware import GIB, GPUS, Hardware, parse_hardware, this_machine
+from pdray.plan.memory import PROCESS
 from pdray.plan.passes import pass_cost, reading
 from pdray.plan.rates import START, UTILISATION, Rate
 from pdray.plan.stages import kept_pairs, stage_costs
@@ -291,6 +292,15 @@ def test_models_of_the_evaluation_that_do_not_fit() -> None:
     _, rewards = problems(24e9, gpus=1)
     assert rewards.startswith("evaluation.reward_models.rm takes ")
     assert rewards.endswith("; set evaluation.reward_models.rm.dtype=bfloat16 or evaluation.gpus=2")
+
+
+def test_what_does_not_fit_the_object_store_takes_no_memory_of_a_node() -> None:
+    costs = stage_costs(known_of(config_of(selection={"rank": "all"}), corpus=facts_of(1e10)))
+    assert costs["corpus"].store_bytes == 4e13 and costs["selection"].store_bytes == 1e12
+    for name in ("corpus", "selection"):
+        assert costs[name].host_bytes < 200 * GIB
+    small = stage_costs(known_of(config_of(), "16xH100"))["corpus"]
+    assert small.host_bytes - PROCESS == small.store_bytes / 2
 
 
 def test_rounds_take_their_times_and_their_disk_and_the_same_memory() -> None:

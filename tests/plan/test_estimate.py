@@ -14,8 +14,11 @@ import pdray
 from pdray.cli import main
 from pdray.hashing import digest
 from pdray.identity import model_identity
-from pdray.plan.hardware import parse_hardware, this_machine
+from pdray.plan.cost import Cost
+from pdray.plan.estimate import StagePlan
+from pdray.plan.hardware import GIB, parse_hardware, this_machine
 from pdray.plan.rates import Rate, rate_key, read_rates, write_rates
+from pdray.plan.told import notes_on
 from pdray.rounds import plan_rounds, round_config
 from tests.tiny import tiny_bert, tiny_llama_lm
 from tests.whole_run import write_yaml
@@ -231,6 +234,17 @@ def test_a_disk_that_is_too_small_is_told(config: Path, monkeypatch: pytest.Monk
         assert any("but its disk has 0 free; set run to another one" in note for note in notes) is told
     monkeypatch.setattr("pdray.plan.told._free_bytes", lambda run: 0)
     assert not [note for note in run.estimate("8xH100").notes if "its disk has" in note]
+
+
+def test_what_ray_writes_to_its_disk_is_told(config: Path) -> None:
+    plan = pdray.Run(config).estimate("8xH100")
+    assert not [note for note in plan.notes if "object store" in note]
+    stored = Cost(1, 0, store_bytes=2 * 500 * GIB)
+    stages = [StagePlan("corpus", "to run", None, stored), StagePlan("selection", "done", 1, None)]
+    told = notes_on(pdray.Run(config).config, False, stages, parse_hardware("16xH100"))
+    (note,) = [one for one in told if "object store" in one]
+    assert note.startswith("corpus puts about 500 GiB into the object store of each node, which holds 186 ")
+    assert "the other 314 go to the disk of Ray's session" in note
 
 
 def test_measured_rates_are_used_and_named(config: Path) -> None:
