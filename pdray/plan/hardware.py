@@ -14,7 +14,7 @@ from pdray.errors import UserError
 
 GIB = 2**30
 # Of a node with GPUs: what most such machines have at least. Of a CPU: what two machines of two cores came to in
-# float32, from a frozen MiniLM to DPO of SmolLM2-135M (README), utilisation included.
+# float32, from a frozen MiniLM to DPO of SmolLM2-135M (the models of docs/benchmarks.md), utilisation included.
 GPUS_PER_NODE, CPUS_PER_GPU, HOST_GIB_PER_GPU = 8, 12, 128
 CORE_TFLOPS = 0.05
 NETWORK_GB = 50.0  # a second for each GPU between nodes, one 400 Gb/s adapter

@@ -19,7 +19,7 @@ from pdray.selection.check import find_strategy
 from pdray.selection.divergence import num_kept
 
 # Seconds of a CPU: checking, hashing and writing a row, which is a guess; selecting a pair, its text among them, and
-# ranking one, from the README's selection of a million pairs on two cores.
+# ranking one, from the selection of a million pairs on two cores in docs/benchmarks.md.
 A_ROW, A_PAIR, A_RANK = 250e-6, 15e-6, 100e-6
 START = 4.0  # of a stage whose workers load no model
 A_HEAD_PAIR = 5e-3  # fitting a head, for each pair and reading
