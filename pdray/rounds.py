@@ -1,4 +1,4 @@
-"""Repeated selection: train, read the corpus with what was trained, select again (METHOD: asked for by reviewers).
+"""Repeated selection: train, read the corpus with what was trained, select again (docs/method.md).
 
     <run>/corpus-…, proxies-…, scores-…   once
     <run>/shared/                         once: among it the log-probabilities of the untouched policy

@@ -113,7 +113,8 @@ def small_run(config: RunConfig, folder: Path, known: Known) -> dict[str, Any]:
     settings = config.model_dump(mode="json")
     settings["run"] = str(folder / "run")
     settings["corpus"] = {"path": str(folder / "pairs.parquet"), "texts_per_shard": config.corpus.texts_per_shard}
-    settings["logprobs"] = None
+    settings["rounds"] = 1  # no round could select without log-probabilities
+    settings["logprobs"] = settings["crossfit"] = None
     settings["selection"] = {"strategy": "all", "rank": "none"}
     if config.proxies.models is None:
         settings["proxies"] |= {

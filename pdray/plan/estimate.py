@@ -19,7 +19,7 @@ from pdray.plan.lengths import Texts, logprobs_rule, pair_lengths, response_leng
 from pdray.plan.rates import read_rates
 from pdray.plan.shape import read_model
 from pdray.plan.stages import stage_costs
-from pdray.plan.told import assumptions, notes_on
+from pdray.plan.told import assumptions, notes_on, priceless
 from pdray.responses import cut_rule
 from pdray.rounds import ONCE, plan_rounds, rounds_left
 
@@ -50,7 +50,7 @@ class Plan:
     Attributes:
         run: its folder.
         hardware: what it is planned for.
-        price: dollars of a GPU-hour; None where it uses no GPU.
+        price: dollars of a GPU-hour; None where the hardware has no GPU.
         price_given: whether the user gave it.
         corpus: what there is.
         texts: tokens of the texts, by setting of the model that reads them.
@@ -172,7 +172,11 @@ def estimate(config: RunConfig, on: str | None = None, price: float | None = Non
         texts=texts,
         stages=stages,
         assumptions=assumptions(known),
-        notes=[*known.corpus.notes, *notes_on(config, on is None and address is None, stages, hardware)],
+        notes=[
+            *known.corpus.notes,
+            *priceless(price, hardware),
+            *notes_on(config, on is None and address is None, stages, hardware),
+        ],
     )
 
 

@@ -12,13 +12,14 @@ from pdray.evaluation.reward_judge import TEXTS_PER_TASK, token_rule
 from pdray.plan import flops
 from pdray.plan.cost import Cost, Known
 from pdray.plan.flops import Lengths
-from pdray.plan.memory import PROCESS, WIDTHS
-from pdray.plan.places import fitting, impossible
+from pdray.plan.memory import CONTEXT, PROCESS, WIDTHS, engine_bytes
+from pdray.plan.places import fitting, gpu_problem, impossible
 from pdray.runtime.placement import Need, node_cpus
 
 # Tokens are made one after the other, so that weights are read anew for each step of a batch: a guess of how much of
 # the speed of reading texts that leaves.
 DECODING = 0.1
+VLLM_SHARE = 0.8  # of a GPU's memory that an engine of answers takes, where engine_args does not say
 POLICIES = 2
 PROMPTS_PER_PART = 64
 
@@ -45,7 +46,15 @@ def with_generation(known: Known, cost: Cost) -> Cost:
     operations = flops.forward(model.shape, answers, Lengths(np.array([length])), True) / DECODING
     rate = known.rate("logprobs", model, generation.resolved_dtype, on_gpu)
     size = generation.gpus if on_gpu else cpus
-    weights = model.shape.parameters(True) * WIDTHS[generation.resolved_dtype]
+    dtype, tokens = generation.resolved_dtype, generation.prompt_tokens + generation.max_tokens
+    weights = model.shape.parameters(True) * WIDTHS[dtype]
+    engine = engine_bytes(model.shape, WIDTHS[dtype], tokens, True)
+    problems: tuple[str, ...] = ()
+    if on_gpu:
+        halved = "evaluation.generation.dtype=bfloat16" if dtype == "float32" else None
+        share = float(generation.engine_args.get("gpu_memory_utilization", VLLM_SHARE))
+        setting = "evaluation.generation.gpus"
+        problems = gpu_problem("evaluation.generation", engine, generation.gpus, setting, hardware, halved, share)
     asked = [f"{answers:,} questions to {name}, not counted" for name in evaluation.endpoints]
     return replace(
         cost,
@@ -53,9 +62,10 @@ def with_generation(known: Known, cost: Cost) -> Cost:
         gpus=max(cost.gpus, engines * generation.gpus),
         cpus=max(cost.cpus, engines * cpus),
         work="; ".join([cost.work, f"{answers:,} answers of up to {generation.max_tokens:,} tokens", *asked]),
-        gpu_bytes=max(cost.gpu_bytes, weights / max(1.0, generation.gpus) if on_gpu else 0),
+        gpu_bytes=max(cost.gpu_bytes, engine / max(1.0, generation.gpus) + CONTEXT if on_gpu else 0),
         host_bytes=max(cost.host_bytes, math.ceil(engines / hardware.nodes) * (PROCESS + weights)),
         disk_bytes=cost.disk_bytes + answers * 4 * generation.max_tokens,
+        problems=cost.problems + problems,
     )
 
 
@@ -75,6 +85,12 @@ def with_reward_models(known: Known, cost: Cost) -> Cost:
         length = min(judge.max_tokens, _prompt(known, rule.prompt_tokens) + evaluation.generation.max_tokens)
         operations = flops.forward(model.shape, answers, Lengths(np.array([length])), False)
         weights = model.shape.parameters(False) * WIDTHS[judge.dtype]
+        engine = engine_bytes(model.shape, WIDTHS[judge.dtype], judge.max_tokens, False)
+        problems: tuple[str, ...] = ()
+        if on_gpu:
+            what = f"evaluation.reward_models.{name}"
+            halved = f"{what}.dtype=bfloat16" if judge.dtype == "float32" else None
+            problems = gpu_problem(what, engine, evaluation.gpus, "evaluation.gpus", hardware, halved)
         waves = math.ceil(tasks / places)
         cost = replace(
             cost,
@@ -84,9 +100,10 @@ def with_reward_models(known: Known, cost: Cost) -> Cost:
             gpus=max(cost.gpus, at_once * evaluation.gpus),
             cpus=max(cost.cpus, at_once),
             work=f"{cost.work}; {answers:,} rewards by {name}",
-            gpu_bytes=max(cost.gpu_bytes, weights if on_gpu else 0),
+            gpu_bytes=max(cost.gpu_bytes, engine / max(1.0, evaluation.gpus) + CONTEXT if on_gpu else 0),
             host_bytes=max(cost.host_bytes, math.ceil(at_once / hardware.nodes) * (PROCESS + weights)),
             disk_bytes=cost.disk_bytes + answers * 8,
+            problems=cost.problems + problems,
         )
     return cost
 

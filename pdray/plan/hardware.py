@@ -14,10 +14,11 @@ from pdray.errors import UserError
 
 GIB = 2**30
 # Of a node with GPUs: what most such machines have at least. Of a CPU: what two machines of two cores came to in
-# float32, from a frozen MiniLM to DPO of SmolLM2-135M (README), utilisation included.
+# float32, from a frozen MiniLM to DPO of SmolLM2-135M (the models of docs/benchmarks.md), utilisation included.
 GPUS_PER_NODE, CPUS_PER_GPU, HOST_GIB_PER_GPU = 8, 12, 128
 CORE_TFLOPS = 0.05
 NETWORK_GB = 50.0  # a second for each GPU between nodes, one 400 Gb/s adapter
+STORE_SHARE, MOST_STORE = 0.3, 200e9  # of a node's memory for Ray's object store, and bytes at most: Ray's defaults
 MOST_GPUS = 100_000
 FORM = re.compile(r"(\d{1,9})\s*x\s*([A-Za-z][\w-]*)", re.IGNORECASE)
 
@@ -84,6 +85,11 @@ class Hardware:
     def resources(self) -> list[dict[str, float]]:
         """CPUs and GPUs of each node, as Ray counts them."""
         return [{"CPU": self.cpus / self.nodes, "GPU": self.gpus / self.nodes}] * self.nodes
+
+    @property
+    def store_bytes(self) -> float:
+        """Of Ray's object store on each node; what does not fit there goes to disk."""
+        return min(STORE_SHARE * self.host_gib * GIB, MOST_STORE)
 
     @property
     def gpus_per_node(self) -> int:

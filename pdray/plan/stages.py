@@ -10,16 +10,16 @@ from pdray.plan import flops
 from pdray.plan.cost import Cost, Known
 from pdray.plan.distinct import expected_met
 from pdray.plan.generation import with_generation, with_reward_models
-from pdray.plan.memory import PROCESS
+from pdray.plan.memory import CONTEXT, PROCESS, engine_bytes
 from pdray.plan.passes import Reading, pass_cost, reading, reading_apart
-from pdray.plan.places import fitting, impossible
+from pdray.plan.places import fitting, gpu_problem, impossible
 from pdray.plan.training import alignment_cost, proxies_cost, used_pairs
 from pdray.runtime.placement import Need
 from pdray.selection.check import find_strategy
 from pdray.selection.divergence import num_kept
 
 # Seconds of a CPU: checking, hashing and writing a row, which is a guess; selecting a pair, its text among them, and
-# ranking one, from the README's selection of a million pairs on two cores.
+# ranking one, from the selection of a million pairs on two cores in docs/benchmarks.md.
 A_ROW, A_PAIR, A_RANK = 250e-6, 15e-6, 100e-6
 START = 4.0  # of a stage whose workers load no model
 A_HEAD_PAIR = 5e-3  # fitting a head, for each pair and reading
@@ -51,7 +51,7 @@ def kept_pairs(known: Known) -> int:
 
 
 def corpus(known: Known) -> Cost:
-    """Reading, checking, shuffling by prompt, writing; all checked rows lie in the object store at once."""
+    """Reading, checking, shuffling by prompt, writing; Ray holds all checked rows at once."""
     facts, hardware = known.corpus, known.hardware
     stored = 2 * facts.pairs * facts.pair_bytes  # the blocks, and what the shuffle makes of them
     return Cost(
@@ -59,7 +59,7 @@ def corpus(known: Known) -> Cost:
         start=START,
         cpus=hardware.cpus,
         work=f"{facts.rows:,.0f} rows",
-        host_bytes=PROCESS + stored / hardware.nodes,
+        host_bytes=PROCESS + min(stored / hardware.nodes, hardware.store_bytes),
         disk_bytes=PACKED * facts.text_bytes + facts.pairs * (60 + 16 * facts.rated),
         store_bytes=stored,
         problems=_too_few(facts.aspects),
@@ -187,7 +187,7 @@ def selection(known: Known) -> Cost:
         start=START,
         cpus=hardware.cpus,
         work=f"{kept:,} of {facts.pairs:,.0f} pairs",
-        host_bytes=2 * PROCESS + ranked * 100 / hardware.nodes,
+        host_bytes=2 * PROCESS + min(ranked * 100 / hardware.nodes, hardware.store_bytes),
         disk_bytes=facts.pairs * (44 + 4 * known.num_aspects) + PACKED * kept * facts.pair_bytes + ranked * 48,
         store_bytes=ranked * 100,
     )
@@ -195,8 +195,8 @@ def selection(known: Known) -> Cost:
 
 def evaluation(known: Known) -> Cost:
     """Policy and reference over both responses of the held-out pairs, in float32, 512 pairs a task; and the answers."""
-    section, model, lengths = known.config.evaluation, known.policy, known.held_out
-    assert section is not None and model is not None and lengths is not None
+    section, model, lengths, alignment = known.config.evaluation, known.policy, known.held_out, known.config.alignment
+    assert section is not None and model is not None and lengths is not None and alignment is not None
     on_gpu, hardware = section.gpus > 0, known.hardware
     places, sentence = fitting(Need("evaluation task", 1, section.gpus, 1, "evaluation.gpus"), hardware)
     if sentence:
@@ -207,15 +207,17 @@ def evaluation(known: Known) -> Cost:
     waves = math.ceil(tasks / places)
     seconds = waves * operations / tasks / (rate.tflops * 1e12 * (section.gpus or 1))
     at_once = min(tasks, places)
+    engine = engine_bytes(model.shape, 4, alignment.max_tokens, True)
     cost = Cost(
         seconds=rate.start + seconds,
         start=rate.start,
         gpus=at_once * section.gpus,
         cpus=at_once,
         work=f"{known.num_held_out:,} held-out pairs",
-        gpu_bytes=model.shape.parameters(True) * 4 if on_gpu else 0,
+        gpu_bytes=engine / max(1.0, section.gpus) + CONTEXT if on_gpu else 0,
         host_bytes=math.ceil(at_once / hardware.nodes) * (PROCESS + model.shape.parameters(True) * 4),
         disk_bytes=known.num_held_out * 40,
         measured=rate.measured,
+        problems=gpu_problem("evaluation", engine, section.gpus, "evaluation.gpus", hardware) if on_gpu else (),
     )
     return with_reward_models(known, with_generation(known, cost))

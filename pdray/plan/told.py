@@ -72,9 +72,33 @@ def notes_on(config: RunConfig, here: bool, stages: list[StagePlan], hardware: H
             f"the run folder takes about {needed / GIB:,.0f} GiB more, but its disk has {free / GIB:,.0f} free; set "
             "run to another one"
         )
+    stored = {stage.name: stage.cost.store_bytes / hardware.nodes for stage in stages if stage.cost}
+    notes += [spilling(name, size, hardware) for name, size in stored.items() if size > hardware.store_bytes]
     if hardware.gpu is not None:
         notes += [hint for stage in stages if stage.cost for hint in stage.cost.hints]
     return notes
+
+
+def spilling(stage: str, stored: float, hardware: Hardware) -> str:
+    """That more bytes of a stage come to each node than its object store holds."""
+    cure = "set selection.rank=none" if stage == "selection" else "take more nodes"
+    held = hardware.store_bytes
+    return (
+        f"{stage} puts about {stored / GIB:,.0f} GiB into the object store of each node, which holds {held / GIB:,.0f} "
+        f"of them; the other {(stored - held) / GIB:,.0f} go to the disk of Ray's session, which is slower: give it "
+        f"the room (TMPDIR of a Ray that the run starts), or {cure}"
+    )
+
+
+def priceless(price: float | None, hardware: Hardware) -> list[str]:
+    """That a price was given where no GPU is planned for, if it was."""
+    if price is None or hardware.gpu is not None:
+        return []
+    where = "this machine" if hardware.here else "the cluster"
+    return [
+        f"--price is of a GPU-hour, but {where} has no GPU of a kind that is known here; say what there will be with "
+        "--on, as in 8xH100"
+    ]
 
 
 def _free_bytes(run: str) -> int | None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from pdray.plan import hardware
 from pdray.report.plots import KEPT, Chart, chart, thousands
 from pdray.report.run import RunView, StageView
 from pdray.report.scan import Scan
 from pdray.report.words import number
+from pdray.schema import LogprobsOutput, ScoresOutput
 
 # Stage -> the setting with the GPUs of one worker, and the metric that says how many workers there were.
 GPUS = {
@@ -21,43 +23,52 @@ RATES = {
     "tokens_per_second": "tokens/s",
     "seconds_per_step": "s a step",
 }
+PRICED = hardware.GPUS["H100"]  # a run does not say which GPUs it had
 DIGESTS = ("ids_digest", "shards_digest")
 
 
 def costs(run: RunView, scan: Scan | None) -> dict[str, Any] | None:
-    """Seconds, rates and GPU-hours of every stage."""
+    """Seconds, rates, GPU-hours and what these cost, of every stage."""
     rows = [_cost(run, stage) for stage in run.configured if stage.complete]
     if not rows:
         return None
-    gpu_hours = [row["gpu_hours"] for row in rows if row["gpu_hours"] is not None]
+    gpu_hours = sum(row["gpu_hours"] for row in rows if row["gpu_hours"] is not None)
     return {
         "rows": rows,
         "charts": [_seconds([(row["name"], row["seconds"]) for row in rows])],
         "seconds": sum(row["seconds"] for row in rows),
-        "gpu_hours": sum(gpu_hours),
+        "gpu_hours": gpu_hours,
+        "dollars": _dollars(gpu_hours),
+        "gpu": PRICED,
     }
 
 
 def _cost(run: RunView, stage: StageView) -> dict[str, Any]:
     seconds, rows = stage.manifest["seconds"], stage.manifest["rows_out"]
+    gpu_hours = _gpu_hours(run, stage)
     rates = [(unit, number(stage.metrics[key], 1)) for key, unit in RATES.items() if stage.metrics.get(key)]
     return {
         "name": stage.name,
         "seconds": seconds,
         "rate": rows / seconds if seconds else None,
         "rates": rates,
-        "gpu_hours": _gpu_hours(run, stage),
+        "gpu_hours": gpu_hours,
+        "dollars": _dollars(gpu_hours),
         "attempts": stage.attempts,
         "started": str(stage.manifest.get("started", "")).replace("T", " ").removesuffix("Z"),
     }
 
 
+def _dollars(gpu_hours: float | None) -> float | None:
+    return gpu_hours * PRICED.price if gpu_hours else None
+
+
 def _gpu_hours(run: RunView, stage: StageView) -> float | None:
     """GPUs that the workers held times the hours of the stage; None where nothing says how many they were."""
     section = run.section(stage.name)
-    if stage.name == "proxies" and section.get("gpus_per_worker"):
-        workers = section.get("num_workers") if stage.metrics.get("train") == "all" else None
-        return workers and section["gpus_per_worker"] * workers * stage.manifest["seconds"] / 3600
+    if stage.name == "proxies":
+        gpus = _gpus_of_proxies(run, stage)
+        return None if gpus is None else float(gpus * stage.manifest["seconds"] / 3600)
     if stage.name == "evaluation" and (section.get("gpus") or (section.get("generation") or {}).get("gpus")):
         return None
     if stage.name == "crossfit" and (section.get("gpus_per_actor") or run.section("alignment").get("gpus_per_worker")):
@@ -67,7 +78,22 @@ def _gpu_hours(run: RunView, stage: StageView) -> float | None:
     workers = stage.metrics.get(metric)
     if gpus and workers is None:
         return None
+    if isinstance(stage.output, ScoresOutput | LogprobsOutput):
+        workers = min(workers or 0, stage.output.num_shards)  # a pool starts no more actors than there are shards
     return float(gpus * (workers or 0) * stage.manifest["seconds"] / 3600)
+
+
+def _gpus_of_proxies(run: RunView, stage: StageView) -> float | None:
+    """That they held; None where nothing says how many actors computed features, or models were trained at once."""
+    section, metrics = run.section("proxies"), stage.metrics
+    if metrics.get("trained") is False:
+        return 0  # ready ones
+    if metrics.get("train") == "head":
+        return None if run.section("scores").get("gpus_per_actor") else 0
+    gpus = section.get("gpus_per_worker") or 0
+    if gpus and (metrics.get("train") != "all" or metrics.get("kind") != "shared"):
+        return None
+    return float(gpus * section.get("num_workers", 1))
 
 
 def _seconds(found: list[tuple[str, float]]) -> Chart:

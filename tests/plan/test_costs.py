@@ -15,6 +15,7 @@ from pdray.plan.cost import Cost, Model
 from pdray.plan.flops import Lengths
 from pdray.plan.generation import DECODING
 from pdray.plan.hardware import GIB, GPUS, Hardware, parse_hardware, this_machine
+from pdray.plan.memory import PROCESS
 from pdray.plan.passes import pass_cost, reading
 from pdray.plan.rates import START, UTILISATION, Rate
 from pdray.plan.stages import kept_pairs, stage_costs
@@ -266,6 +267,40 @@ def test_rewards_of_the_answers_by_hand() -> None:
     assert both.seconds is not None and first.seconds is not None and both.seconds > first.seconds
     assert both.gpu_bytes == first.gpu_bytes >= 4 * 1.2e9
     assert cost(a=judge, gpus=0).seconds is not None
+
+
+def test_models_of_the_evaluation_that_do_not_fit() -> None:
+    def problems(size: float, of_task: float = 1, on: str = "8xH100", **generation: Any) -> tuple[str, ...]:
+        evaluation: dict[str, Any] = {"pairs": "/nowhere/held.jsonl", "gpus": of_task}
+        if generation:
+            evaluation |= {"generation": generation, "reward_models": {"rm": {"path": "/nowhere/rm"}}}
+        known = known_of(config_of(evaluation=evaluation), on, held_out=Lengths(np.array([500])), num_held_out=100)
+        assert known.policy is not None
+        large = replace(known.policy, shape=replace(known.policy.shape, body=size))
+        return stage_costs(replace(known, policy=large, judges={"rm": large}))["evaluation"].problems
+
+    (pairs,) = problems(70e9)
+    assert pairs == "evaluation takes 269 GiB of a GPU, of which it has 80; set evaluation.gpus=4"
+    assert problems(70e9, 4) == problems(70e9, 0) == ()
+    (nowhere,) = problems(70e9, on="2xH100")
+    assert nowhere.endswith("of which it has 80; take a smaller model, or GPUs with more memory")
+    (part,) = problems(11e9, 0.5)
+    assert part.endswith("of which it has 40; set evaluation.gpus=1")
+    (answers,) = problems(20e9, 4, gpus=1, dtype="float32")
+    assert answers.startswith("evaluation.generation takes ") and " of which it has 64; set " in answers
+    assert answers.endswith(" evaluation.generation.dtype=bfloat16 or evaluation.generation.gpus=2")
+    _, rewards = problems(24e9, gpus=1)
+    assert rewards.startswith("evaluation.reward_models.rm takes ")
+    assert rewards.endswith("; set evaluation.reward_models.rm.dtype=bfloat16 or evaluation.gpus=2")
+
+
+def test_what_does_not_fit_the_object_store_takes_no_memory_of_a_node() -> None:
+    costs = stage_costs(known_of(config_of(selection={"rank": "all"}), corpus=facts_of(1e10)))
+    assert costs["corpus"].store_bytes == 4e13 and costs["selection"].store_bytes == 1e12
+    for name in ("corpus", "selection"):
+        assert costs[name].host_bytes < 200 * GIB
+    small = stage_costs(known_of(config_of(), "16xH100"))["corpus"]
+    assert small.host_bytes - PROCESS == small.store_bytes / 2
 
 
 def test_rounds_take_their_times_and_their_disk_and_the_same_memory() -> None:

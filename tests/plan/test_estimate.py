@@ -14,8 +14,11 @@ import pdray
 from pdray.cli import main
 from pdray.hashing import digest
 from pdray.identity import model_identity
-from pdray.plan.hardware import parse_hardware, this_machine
+from pdray.plan.cost import Cost
+from pdray.plan.estimate import StagePlan
+from pdray.plan.hardware import GIB, parse_hardware, this_machine
 from pdray.plan.rates import Rate, rate_key, read_rates, write_rates
+from pdray.plan.told import notes_on
 from pdray.rounds import plan_rounds, round_config
 from tests.tiny import tiny_bert, tiny_llama_lm
 from tests.whole_run import write_yaml
@@ -165,6 +168,17 @@ def test_the_same_as_json_and_from_python(config: Path, capsys: pytest.CaptureFi
     assert found["tokens"]["proxies.base_model"]["longest_as_read"] <= 64
 
 
+def test_a_price_without_gpus_is_not_left_without_a_word(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bare = replace(this_machine(), gpu=None, gpus=0)
+    monkeypatch.setattr("pdray.plan.estimate.this_machine", lambda num_cpus: bare)
+    run, told = pdray.Run(config), "--price is of a GPU-hour, but this machine has no GPU of a kind that is known here"
+    plan = run.estimate(price=2.5)
+    assert plan.price is None and any(note.startswith(told) and "as in 8xH100" in note for note in plan.notes)
+    assert not [note for note in [*run.estimate().notes, *run.estimate("8xH100", 2.5).notes] if "--price" in note]
+    monkeypatch.setattr("pdray.plan.estimate.cluster_hardware", lambda address, labels: replace(bare, here=False))
+    assert any("but the cluster has no GPU" in note for note in run.estimate(price=2.5, address="http://head").notes)
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -220,6 +234,17 @@ def test_a_disk_that_is_too_small_is_told(config: Path, monkeypatch: pytest.Monk
         assert any("but its disk has 0 free; set run to another one" in note for note in notes) is told
     monkeypatch.setattr("pdray.plan.told._free_bytes", lambda run: 0)
     assert not [note for note in run.estimate("8xH100").notes if "its disk has" in note]
+
+
+def test_what_ray_writes_to_its_disk_is_told(config: Path) -> None:
+    plan = pdray.Run(config).estimate("8xH100")
+    assert not [note for note in plan.notes if "object store" in note]
+    stored = Cost(1, 0, store_bytes=2 * 500 * GIB)
+    stages = [StagePlan("corpus", "to run", None, stored), StagePlan("selection", "done", 1, None)]
+    told = notes_on(pdray.Run(config).config, False, stages, parse_hardware("16xH100"))
+    (note,) = [one for one in told if "object store" in one]
+    assert note.startswith("corpus puts about 500 GiB into the object store of each node, which holds 186 ")
+    assert "the other 314 go to the disk of Ray's session" in note
 
 
 def test_measured_rates_are_used_and_named(config: Path) -> None:

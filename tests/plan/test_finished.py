@@ -206,3 +206,21 @@ def test_a_small_run_has_the_models_and_workers_of_its_config(models: Path, tmp_
     assert small.proxies.max_pairs_per_aspect == calibrate.OF_ASPECT
     assert small.corpus.path == str(tmp_path / "pairs.parquet")
     assert small.run.startswith(str(tmp_path))
+
+
+def test_a_small_run_has_no_rounds(models: Path, tmp_path: Path) -> None:
+    """The log-probabilities that they select by are left out of it."""
+    settings = config_at(models, tmp_path / "run").model_dump(mode="json")
+    config = RunConfig.model_validate(
+        settings
+        | {"rounds": 2, "logprobs": {"policy": str(models / "policy")}, "selection": {"strategy": "pd_potential"}}
+    )
+    assert RunConfig.model_validate(calibrate.small_run(config, tmp_path, known_at(config))).rounds == 1
+
+
+def test_a_small_run_trains_nothing_for_other_folds(models: Path, tmp_path: Path) -> None:
+    settings = config_at(models, tmp_path / "run").model_dump(mode="json")
+    config = RunConfig.model_validate(
+        settings | {"crossfit": {"max_steps": 500}, "selection": {"strategy": "selective"}}
+    )
+    assert RunConfig.model_validate(calibrate.small_run(config, tmp_path, known_at(config))).crossfit is None

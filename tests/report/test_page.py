@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from pdray.cli import main
-from pdray.report import sections
+from pdray.report import record, sections
 from pdray.report.page import SECTIONS, render, render_two, write_report
 from pdray.report.run import read_run
 from pdray.report.words import asked
@@ -114,7 +114,58 @@ def test_every_row_that_is_left_out_is_counted(whole: Page) -> None:
 
 
 def test_gpu_hours_are_those_that_workers_held(whole: Page) -> None:
-    assert re.search(r"scores\s+1,800\.0\s+0\.1\s+20\.5 texts/s\s+3\.00\s+1\s+2026-01-02 03:04:05", whole.words)
+    assert re.search(r"scores\s+1,800\.0\s+0\.1\s+20\.5 texts/s\s+2\.00\s+6\.00\s+1\s+2026-01-02 03:04:05", whole.words)
+
+
+def hours(run: StoragePath, stage: str, settings: dict[str, Any], **metrics: Any) -> float | None:
+    """GPU-hours of a stage of half an hour, with other settings and metrics."""
+    state = (run / "run.json").read_json()
+    for section, changes in settings.items():
+        state["config"][section] |= changes
+    (run / "run.json").write_json(state)
+    edit_manifest(run, stage, lambda manifest: manifest["metrics"].update(metrics))
+    found = record.costs(read_run(str(run)), None)
+    assert found is not None
+    (row,) = [row for row in found["rows"] if row["name"] == stage]
+    return row["gpu_hours"]  # type: ignore[no-any-return]
+
+
+@pytest.mark.usefixtures("no_drawing")
+def test_gpus_of_features_are_those_of_the_scores(tmp_path: Path) -> None:
+    """How many actors computed them nobody says."""
+    run = make_run(tmp_path, 24, until="scores").run
+    proxies = {"train": "head", "kind": "separate", "gpus_per_worker": 4.0}
+    assert hours(run, "proxies", {"proxies": proxies}, train="head") is None
+    assert hours(run, "proxies", {"scores": {"gpus_per_actor": 0.0}}) == 0
+
+
+@pytest.mark.usefixtures("no_drawing")
+def test_models_that_were_trained_side_by_side_do_not_count_as_one(tmp_path: Path) -> None:
+    run = make_run(tmp_path, 24, until="scores").run
+    proxies = {"gpus_per_worker": 1.0, "num_workers": 2}
+    assert hours(run, "proxies", {"proxies": proxies}, kind="shared") == 1
+    assert hours(run, "proxies", {}, kind="separate") is None
+    assert hours(run, "proxies", {"proxies": {"gpus_per_worker": 0.0}}) == 0
+    assert hours(run, "proxies", {"proxies": proxies}, trained=False, train=None, kind=None) == 0  # ready ones
+
+
+@pytest.mark.usefixtures("no_drawing")
+def test_an_actor_that_has_no_shard_is_not_started(tmp_path: Path) -> None:
+    run = make_run(tmp_path, 24, shards=2, until="scores").run
+    assert hours(run, "scores", {"scores": {"gpus_per_actor": 1.0}}, num_actors=1) == 0.5
+    assert hours(run, "scores", {}, num_actors=8) == 1
+
+
+@pytest.mark.usefixtures("no_drawing")
+def test_gpu_hours_are_given_a_price(tmp_path: Path) -> None:
+    run = make_run(tmp_path, 24).run
+    edit_manifest(run, "scores", lambda manifest: manifest["metrics"].update(num_actors=2))
+    words = page_of(run).words
+    assert re.search(r"scores\s+1,800\.0\s+0\.0\s+20\.5 texts/s\s+2\.00\s+6\.00\s+1", words)
+    assert re.search(r"corpus\s+1,800\.0\s+0\.0\s+0\.00\s+–\s+1", words)
+    assert "Estimated dollars: 3.00 an hour, the round figure by which pdray plan counts an H100" in words
+    assert hours(run, "scores", {"scores": {"gpus_per_actor": 0.0}}) == 0
+    assert "dollars" not in page_of(run).words
 
 
 def test_every_plot_is_there_as_drawing_and_as_data(whole: Page) -> None:
