@@ -148,3 +148,18 @@ def test_a_node_that_does_not_start(programs: dict[str, str]) -> None:
         "pdray.sbatch: Ray on node n1 did not start in 3 tries; its last lines stand above",
     ]
     assert calls(programs) == ["tried"] * 3
+
+
+def test_the_node_of_the_script_keeps_the_token_and_the_last_lines_for_the_next_try(programs: dict[str, str]) -> None:
+    folder = Path(programs["PATH"].partition(":")[0])
+    (folder / "srun").write_text('#!/usr/bin/env bash\nwhile [ "$1" != bash ]; do shift; done\nexec "$@"\n')
+    (folder / "ray").write_text(
+        '#!/usr/bin/env bash\ncat "$RAY_AUTH_TOKEN_PATH" >> "$CALLS"; echo >> "$CALLS"; echo busy\n'
+    )
+    code, out = end(start(programs | {"SLURM_CPUS_ON_NODE": "1"}, "run.yaml"))
+    assert code == 1
+    assert out.splitlines() == [
+        "busy",
+        "pdray.sbatch: Ray on node n1 did not start in 3 tries; its last lines stand above",
+    ]
+    assert len(calls(programs)) == 3 and len(set(calls(programs))) == 1
