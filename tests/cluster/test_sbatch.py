@@ -150,16 +150,36 @@ def test_a_node_that_does_not_start(programs: dict[str, str]) -> None:
     assert calls(programs) == ["tried"] * 3
 
 
-def test_the_node_of_the_script_keeps_the_token_and_the_last_lines_for_the_next_try(programs: dict[str, str]) -> None:
-    folder = Path(programs["PATH"].partition(":")[0])
+def with_real_nodes(environment: dict[str, str], ray: str) -> dict[str, str]:
+    """A job whose ``srun`` does what it is asked to, with a stand-in for Ray."""
+    folder = Path(environment["PATH"].partition(":")[0])
     (folder / "srun").write_text('#!/usr/bin/env bash\nwhile [ "$1" != bash ]; do shift; done\nexec "$@"\n')
-    (folder / "ray").write_text(
-        '#!/usr/bin/env bash\ncat "$RAY_AUTH_TOKEN_PATH" >> "$CALLS"; echo >> "$CALLS"; echo busy\n'
-    )
-    code, out = end(start(programs | {"SLURM_CPUS_ON_NODE": "1"}, "run.yaml"))
+    (folder / "ray").write_text(f"#!/usr/bin/env bash\n{ray}\n")
+    return environment | {"SLURM_CPUS_ON_NODE": "2"}
+
+
+def test_the_node_of_the_script_keeps_the_token_and_the_last_lines_for_the_next_try(programs: dict[str, str]) -> None:
+    ray = 'cat "$RAY_AUTH_TOKEN_PATH" >> "$CALLS"; echo >> "$CALLS"; echo busy'
+    code, out = end(start(with_real_nodes(programs, ray), "run.yaml"))
     assert code == 1
     assert out.splitlines() == [
         "busy",
         "pdray.sbatch: Ray on node n1 did not start in 3 tries; its last lines stand above",
     ]
     assert len(calls(programs)) == 3 and len(set(calls(programs))) == 1
+
+
+@pytest.mark.parametrize(
+    ("variables", "store"),
+    [
+        ({"SLURM_MEM_PER_NODE": "1000"}, ["--object-store-memory=300000000"]),
+        ({"SLURM_MEM_PER_CPU": "1000"}, ["--object-store-memory=600000000"]),
+        ({"SLURM_MEM_PER_NODE": "0"}, []),
+        ({}, []),
+    ],
+)
+def test_the_object_store_is_a_part_of_the_memory_of_the_job(
+    programs: dict[str, str], variables: dict[str, str], store: list[str]
+) -> None:
+    end(start(with_real_nodes(programs, 'echo "$*" >> "$CALLS"') | variables, "run.yaml"))
+    assert [word for word in calls(programs)[0].split() if word.startswith("--object-store-memory")] == store
