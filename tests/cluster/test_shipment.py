@@ -111,15 +111,18 @@ def test_submitted_from_python(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, 
     assert written.parent == tmp_path / "run" / "submitted" and "seed: 7\n" in written.read_text()
     pdray.submit(config, "http://head:8265")
     assert "entrypoint_label_selector" not in taken[1], "a driver that reserves nothing starts on the head"
+    pdray.submit(config, "http://head:8265", until="selection", wait=900)
+    assert taken[2]["entrypoint"].endswith(".yaml --until selection --wait 900")
 
 
 def test_the_command_line_says_what_goes_along(monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[Any] = []
-    monkeypatch.setattr(submit, "submit_and_tell", lambda *words: taken.append(words) or 0)
-    words = ["submit", "run.yaml", "--address", "http://head:8265", "--detach"]
+    monkeypatch.setattr(submit, "submit_and_tell", lambda *words, **more: taken.append((*words, more)) or 0)
+    words = ["submit", "run.yaml", "--address", "http://head:8265", "--detach", "--until", "selection", "--wait", "9"]
     words += ["--project", ".", "--runtime-env", "env.yaml", "--driver-cpus", "2", "--driver-memory", "16"]
     assert main(words) == 0
-    assert taken == [("run.yaml", [], "http://head:8265", False, Shipment(".", "env.yaml", 2.0, 16.0))]
+    told = {"until": "selection", "wait": 9.0}
+    assert taken == [("run.yaml", [], "http://head:8265", False, Shipment(".", "env.yaml", 2.0, 16.0), told)]
 
 
 @pytest.mark.parametrize(
