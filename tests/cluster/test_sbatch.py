@@ -106,12 +106,13 @@ def test_the_code_is_forwarded_and_nothing_requeued(programs: dict[str, str], co
     assert calls(programs).count("srun ended") == 2
 
 
-def test_a_member_of_an_array_takes_its_budget(programs: dict[str, str]) -> None:
+def test_a_member_of_an_array_takes_its_budget_and_waits_for_its_turn(programs: dict[str, str]) -> None:
     member = programs | {"CODE": "0", "SLURM_ARRAY_TASK_ID": "1"}
     assert end(start(member, "--budgets", "0.1,0.3", "run.yaml", "--until", "selection"))[0] == 0
     (driver,) = [call for call in calls(programs) if call.startswith("python")]
     assert driver == (
-        "python -m pdray run run.yaml --until selection --set selection.budget=0.3 --set cluster.address=10.0.0.1:6000"
+        "python -m pdray run --wait 86400 run.yaml --until selection --set selection.budget=0.3 "
+        "--set cluster.address=10.0.0.1:6000"
     )
 
 
