@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,26 @@ def test_skypilot_takes_the_task() -> None:
 @pytest.mark.parametrize("part", ["setup", "run"])
 def test_the_tasks_scripts_are_well_formed(part: str) -> None:
     assert subprocess.run(["bash", "-n"], input=read("sky")[part], text=True).returncode == 0
+
+
+def test_the_task_ends_its_own_ray_alone(tmp_path: Path) -> None:
+    """SkyPilot's own Ray runs beside it, and ``ray stop`` ends all of a machine."""
+    programs = {
+        "ray": """echo "ray $*" >> calls
+            case "$*" in *--block*) trap 'echo ended >> calls; exit' TERM; while :; do sleep 0.05; done ;; esac""",
+        "pdray": "sleep 0.5; exit 3",
+    }
+    folder = tmp_path / ".venv" / "bin"
+    folder.mkdir(parents=True)
+    for name, body in programs.items():
+        (folder / name).write_text(f"#!/usr/bin/env bash\n{body}\n")
+        (folder / name).chmod(0o755)
+    environment = os.environ | {"SKYPILOT_NODE_IPS": "10.0.0.1\n10.0.0.2", "SKYPILOT_NODE_RANK": "0"}
+    done = subprocess.run(["bash", "-c", read("sky")["run"]], cwd=tmp_path, env=environment, timeout=60)
+    assert done.returncode == 3
+    told = (tmp_path / "calls").read_text().splitlines()
+    assert told[-1] == "ended"
+    assert [line.split()[1] for line in told[:-1]] in (["start", "health-check"], ["health-check", "start"])
 
 
 @pytest.mark.parametrize("name", [*LAUNCHED, "sky"])
