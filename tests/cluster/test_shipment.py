@@ -189,3 +189,25 @@ def test_a_connection_that_is_dead_and_does_not_say_so(
 
     assert jobs.follow(Silent([]), "http://head:8265", "job", Console()) == 0
     assert capsys.readouterr().out == "first\nsecond\n"
+
+
+def test_a_log_that_ends_before_its_job_is_asked_for_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever cuts the link closes it in good order, again and again; it is said once for each silence."""
+    monkeypatch.setattr(jobs, "RETRY_SECONDS", 0.0)
+    asked = []
+
+    class Cut(FakeClient):
+        async def tail_job_logs(self, job_id: str) -> AsyncIterator[str]:
+            yield "first\n"
+            if len(asked) > 2:
+                yield "second\n"
+
+        def get_job_info(self, job_id: str) -> SimpleNamespace:
+            asked.append(job_id)
+            return details("RUNNING" if len(asked) < 4 else "SUCCEEDED", 0)
+
+    assert jobs.follow(Cut([]), "http://head:8265", "job", Console()) == 0
+    told = "the log of job ended and the job goes on; asking for more of it\n"
+    assert capsys.readouterr().out == f"first\n{told}second\n"
