@@ -68,6 +68,14 @@ def test_launched_nodes_are_spot_and_listen_to_no_stranger(name: str) -> None:
     assert config["file_mounts"] == {"/home/ray/.ray": "~/.pdray"}
 
 
+@pytest.mark.parametrize(("name", "setting"), [("aws", "IamInstanceProfile"), ("gcp", "serviceAccounts")])
+def test_the_head_has_an_account_that_may_start_workers_and_the_workers_another(name: str, setting: str) -> None:
+    """A role that Ray makes for a head may hand the workers no role of theirs."""
+    accounts = {kind: one["node_config"][setting] for kind, one in read(name)["available_node_types"].items()}
+    assert "MAY_START_WORKERS" in str(accounts["head"])
+    assert accounts["cpu"] == accounts["gpu"] != accounts["head"]
+
+
 def test_skypilot_takes_the_task() -> None:
     schemas = pytest.importorskip("sky.utils.schemas", reason="skypilot pins other versions of packages than pdray")
     import jsonschema
@@ -107,6 +115,9 @@ def test_each_file_names_its_commands_and_its_price(name: str) -> None:
     text = (CLOUD / f"{name}.yaml").read_text()
     assert "pdray plan run.yaml --on 16x" in text and "--price " in text
     assert "Storage: " in text
+    if name in LAUNCHED:  # what the head installs is what `ray up` needs at home
+        (package,) = [word for word in read(name)["head_setup_commands"][0].split() if "==" in word]
+        assert f"#   pip install {package} " in text
 
 
 @pytest.mark.parametrize("name", [*LAUNCHED, "sky"])
