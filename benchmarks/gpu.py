@@ -6,8 +6,8 @@
 Nothing is downloaded: the texts are the demo's, joined until they are about as long as real ones, and the models are
 Llamas of 1.3B parameters with random weights, which cost what trained ones cost and say nothing of quality.
 
-    scores      the stage with two reward models: largest difference and rank correlation beside Transformers in the
-                same dtype, texts a second through each model
+    scores      the stage with two reward models: largest difference and rank correlation beside Transformers in
+                float32, texts a second through each model
     raw vllm    one of the two models in one vLLM process, one call, the same distinct texts as token ids
     alignment   DPO of the policy on all pairs under DeepSpeed ZeRO: seconds of a step, first and last loss
 
@@ -49,6 +49,7 @@ class Form:
         steps: of DPO.
         gpus: of an actor, and of the one worker of DPO.
         dtype: of all models.
+        seconds: after which a part that is not done is ended, so that the others have theirs.
     """
 
     hidden: int
@@ -59,10 +60,11 @@ class Form:
     steps: int
     gpus: int
     dtype: str
+    seconds: int
 
 
-GPU = Form(hidden=2048, layers=20, pairs=4000, joined=8, tokens=512, steps=30, gpus=1, dtype="bfloat16")
-SMALL = Form(hidden=128, layers=2, pairs=120, joined=1, tokens=64, steps=2, gpus=0, dtype="float32")
+GPU = Form(hidden=2048, layers=20, pairs=4000, joined=8, tokens=512, steps=30, gpus=1, dtype="bfloat16", seconds=270)
+SMALL = Form(hidden=128, layers=2, pairs=120, joined=1, tokens=64, steps=2, gpus=0, dtype="float32", seconds=1800)
 
 
 class GpuMeter(threading.Thread):
@@ -199,7 +201,7 @@ def measured(part: str, form: Form, folder: Path) -> dict[str, Any]:
         meter.start()
     try:
         words = ["--part", part, "--folder", str(folder), *(["--small"] if form is SMALL else [])]
-        found = in_fresh_process("benchmarks.gpu", words, folder / "part")
+        found = in_fresh_process("benchmarks.gpu", words, folder / "part", form.seconds)
     except (Exception, SystemExit) as error:  # the other parts are worth having all the same
         found = {"failed": f"{type(error).__name__}: {error}"[-2000:]}
     row = {"part": part, **found, "seconds": round(time.monotonic() - start, 1), "load_average_before": load}

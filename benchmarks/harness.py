@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import statistics
@@ -69,25 +70,45 @@ def measure(function: Callable[[], Any], memory: bool = False) -> dict[str, floa
     return {"peak_memory_gib": peak} if memory else {"seconds": seconds, "cpu_seconds": cpu}
 
 
-def in_fresh_process(module: str, words: list[str], scratch: Path) -> dict[str, Any]:
+def in_fresh_process(module: str, words: list[str], scratch: Path, seconds: float | None = None) -> dict[str, Any]:
     """Run ``python -m MODULE WORDS --out RESULT`` in an emptied folder.
+
+    Args:
+        module, words: see above.
+        scratch: the folder.
+        seconds: after which it is ended with all that it has started; None lets it take its time.
 
     Returns:
         the JSON object that it wrote, and the load of the machine before.
 
     Raises:
-        SystemExit: it failed; with the end of what it printed.
+        SystemExit: it failed, or took too long; with the end of what it printed.
     """
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
     load, result, log = load_average(), scratch / "result.json", scratch / "log"
     with log.open("w") as file:
         command = [sys.executable, "-m", module, *words, "--out", str(result)]
-        code = subprocess.call(command, stdout=file, stderr=subprocess.STDOUT)
-    if code:
-        raise SystemExit(f"{' '.join(words)} failed:\n{log.read_text()[-4000:]}")
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
+        try:
+            what = "failed" if process.wait(seconds) else ""
+        except subprocess.TimeoutExpired:
+            what = f"took more than {seconds:.0f} s"
+        finally:
+            if process.poll() is None:
+                _end(process)
+    if what:
+        raise SystemExit(f"{' '.join(words)} {what}:\n{log.read_text()[-4000:]}")
     measured: dict[str, Any] = json.loads(result.read_text())
     return measured | {"load_average_before": load}
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """A process and those below it: an engine that outlives it would keep its GPU."""
+    for one in [*psutil.Process(process.pid).children(recursive=True), process]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            one.kill()
+    process.wait()
 
 
 def medians(runs: list[dict[str, Any]]) -> dict[str, Any]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from benchmarks.bench import BASELINES, compare
+from benchmarks.harness import in_fresh_process
 from benchmarks.tables import BLOCK, PAGES, ROOT, TABLES, filled
 
 
@@ -25,6 +28,22 @@ def test_a_ratio_may_be_worse_by_its_tolerance_and_no_more(better: str, seconds:
     rows: list[dict[str, Any]] = [{"contender": "a", "seconds": seconds}, {"contender": "b", "seconds": 10.0}]
     ratio = {"figure": "seconds", "of": {"contender": "a"}, "to": {"contender": "b"}, "better": better}
     assert compare("x", rows, ratio | {"expected": 1.0, "tolerance": 0.2})["verdict"] == verdict
+
+
+def test_a_part_that_hangs_is_ended_with_all_that_it_has_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "hanging.py").write_text(
+        "import subprocess, sys\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+        "print('loading', child.pid, flush=True)\n"
+        "child.wait()\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(SystemExit, match=r"--form x took more than 5 s:\nloading \d+") as ended:
+        in_fresh_process("hanging", ["--form", "x"], tmp_path / "scratch", seconds=5)
+    child = int(str(ended.value).split()[-1])
+    assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
 
 
 def test_every_baseline_names_a_benchmark() -> None:

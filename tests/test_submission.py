@@ -16,7 +16,6 @@ import requests
 from pdray.config import build_config, load_config
 from pdray.console import Console
 from pdray.errors import UserError
-from pdray.storage import StoragePath
 from pdray.submission import api, jobs, submit
 from tests.s3 import S3Server
 
@@ -215,7 +214,7 @@ def test_a_cluster_that_does_not_take_the_job_is_quoted_in_one_line(error: Excep
         raise error
 
     with pytest.raises(UserError, match=r"^http://head:8265 does not take the job \(.*submit again$") as caught:
-        submit._submit_job(SimpleNamespace(submit_job=refuse), "http://head:8265", StoragePath("/run.yaml"), "job", {})
+        submit._submit_job(SimpleNamespace(submit_job=refuse), "http://head:8265", "pdray run", "job", {})
     assert f"{words});" in str(caught.value)
     assert len(str(caught.value)) < 500
 

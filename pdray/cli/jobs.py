@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from pdray.cli.parser import Commands, add_command, take_config
+from pdray.cli.run import STAGES, seconds
 from pdray.errors import EXIT_OK
 
 EPILOG = """\
@@ -24,6 +25,8 @@ def add(commands: Commands) -> None:
     """Add ``submit``, ``status``, ``logs`` and ``stop``."""
     submit = add_command(commands, "submit", _submit, help="run on a Ray cluster through its jobs API", epilog=EPILOG)
     take_config(submit)
+    submit.add_argument("--until", choices=STAGES, help="stop after this stage")
+    submit.add_argument("--wait", type=seconds, default=0.0, metavar="SECONDS", help="for another driver of it to end")
     after = submit.add_mutually_exclusive_group()
     after.add_argument("--follow", action="store_true", help="print the job's log and exit with its code")
     after.add_argument("--detach", action="store_true", help="print the job's name and end (default)")
@@ -53,7 +56,9 @@ def _submit(args: argparse.Namespace) -> int:
     from pdray.submission.submit import submit_and_tell
 
     shipment = Shipment(args.project, args.runtime_env, args.driver_cpus, args.driver_memory)
-    return submit_and_tell(args.config, args.overrides, args.address, args.follow, shipment)
+    return submit_and_tell(
+        args.config, args.overrides, args.address, args.follow, shipment, until=args.until, wait=args.wait
+    )
 
 
 def _status(args: argparse.Namespace) -> int:

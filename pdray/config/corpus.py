@@ -60,7 +60,7 @@ class CorpusConfig(Section):
     max_quarantined: float = Field(0.05, ge=0, le=1, description="largest share of rows that may be quarantined")
     texts_per_shard: Count | None = Field(
         None,
-        description="distinct texts in a unit of work and of resume; null: 16384 where the cluster has GPUs, else 2048",
+        description="distinct texts in a unit of work and of resume; null: 16384 with scores.gpus_per_actor, else 2048",
         json_schema_extra=HOW,
     )
 

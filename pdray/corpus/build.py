@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pdray.config import ScoresConfig
 from pdray.corpus.check import PLACE, PROMPT_KEY, bad_responses, check_pairs, check_responses, pair_responses
 from pdray.corpus.duplicates import SHARD, gathered, losers_across_shards, placed_schema
 from pdray.corpus.plan import ShardPlan
@@ -103,9 +104,9 @@ def summarise_rows(checked: Checked, aspects: list[str]) -> Summary:
     return whole
 
 
-def default_texts() -> int:
-    """Texts of a shard: a few minutes of work for an engine of this cluster."""
-    return GPU_TEXTS if living("GPU") else CPU_TEXTS
+def default_texts(scores: ScoresConfig) -> int:
+    """Texts of a shard: a few minutes of work for an engine, on a GPU that may not be there yet."""
+    return GPU_TEXTS if scores.gpus_per_actor else CPU_TEXTS
 
 
 def write_missing(

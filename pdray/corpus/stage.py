@@ -108,7 +108,7 @@ def build(ctx: StageContext) -> Built:
     plan = read_plan(ctx.folder)
     if plan is None:
         summary = summarise_rows(checked(), sorted(rules.ratings))
-        texts = config.texts_per_shard or default_texts()
+        texts = config.texts_per_shard or default_texts(ctx.config.scores)
         plan = record_plan(ctx.folder, make_plan(summary, sorted(rules.ratings), texts, checked().responses))
     shards = ctx.shards(plan.num_shards)
     markers = run_rounds(

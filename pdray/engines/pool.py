@@ -147,9 +147,8 @@ class Pool:
         import ray
 
         config = self._pass.config
-        cure = " or ".join(f"{config.section}.{name}" for name in ("num_actors", "cpus_per_actor", "gpus_per_actor"))
-        need = Need("scoring actor", self._size.cpus, self._size.gpus, config.num_actors or 1, cure)
-        fitting = find_places(need, self._note)
+        # One that is never there was refused before; fewer than are asked for begin, and take nodes that join.
+        fitting = find_places(self._need(config.num_actors or 1), self._note, by_hand=True)
         self.num_actors = self.num_actors or min(fitting, config.num_actors or fitting)
         room = num_shards if may_grow() else fitting
         most = max(1, min(num_shards, config.num_actors or room))
@@ -166,9 +165,15 @@ class Pool:
             enable_true_multi_threading=True,
         )
 
+    def _need(self, count: int) -> Need:
+        section = self._pass.config.section
+        cure = " or ".join(f"{section}.{name}" for name in ("num_actors", "cpus_per_actor", "gpus_per_actor"))
+        return Need("scoring actor", self._size.cpus, self._size.gpus, count, cure)
+
     def _prepared(self) -> Work:
         if self._work is None:
             text_pass = self._pass
+            find_places(self._need(1), self._note)  # before the reference, which would wait for such a place in silence
             options = engine_options(text_pass.config, self._size, len(text_pass.models), text_pass.output)
             sample = take_sample(text_pass.corpus, text_pass.rows, text_pass.config.parity_rows)
             self._work = Work(
@@ -199,7 +204,7 @@ class Pool:
         if any(reason != LOST and not reason.startswith(EngineBrokenError.__name__) for reason in failed.values()):
             return False
         self._note(f"the workers of {len(failed)} shards were lost in every round; looking for the texts that end them")
-        places = max(1, find_places(Need("scoring actor", self._size.cpus, self._size.gpus, 1, ""), self._note))
+        places = max(1, find_places(self._need(1), self._note, by_hand=True))
         with ThreadPoolExecutor(places) as threads:
             found = dict(zip(failed, threads.map(self._killers, failed), strict=True))
         work = self._prepared()

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from pdray.config import EngineConfig
-from pdray.corpus.build import CPU_TEXTS, GPU_TEXTS
+from pdray.corpus.build import default_texts
 from pdray.plan import flops
 from pdray.plan.cost import Cost, Known, Model
 from pdray.plan.flops import Lengths
@@ -81,7 +81,7 @@ def pass_cost(known: Known, config: EngineConfig, readings: list[Reading], texts
     places, sentence = fitting(Need("scoring actor", cpus, gpus, config.num_actors or 1, cure), hardware)
     if sentence:
         return impossible(sentence)
-    of_shard = known.config.corpus.texts_per_shard or (GPU_TEXTS if hardware.gpus else CPU_TEXTS)
+    of_shard = known.config.corpus.texts_per_shard or default_texts(known.config.scores)
     shards = max(1, math.ceil(texts / of_shard))
     actors = min(config.num_actors or places, shards)
     width = WIDTHS[config.resolved_dtype]

@@ -86,8 +86,13 @@ def places_for(need: Need, nodes: Nodes, grows: bool, labels: str = "") -> Place
     return Places(fitting, f"{text}; waiting for nodes to join")
 
 
-def find_places(need: Need, note: Callable[[str], None]) -> int:
+def find_places(need: Need, note: Callable[[str], None], by_hand: bool = False) -> int:
     """Apply the policy to the cluster as it is, and tell the user if the need has to wait.
+
+    Args:
+        need: the workers.
+        note: tells the user.
+        by_hand: whether nodes that somebody adds count as well, without an autoscaler: for work that begins with less.
 
     Returns:
         workers that fit now; 0 where all of them wait.
@@ -95,7 +100,8 @@ def find_places(need: Need, note: Callable[[str], None]) -> int:
     Raises:
         UserError: see :func:`places_for`.
     """
-    places = places_for(need, living_nodes(), may_grow(), as_words(run_labels()))
+    grows = may_grow() if by_hand else nodes_may_come()
+    places = places_for(need, living_nodes(), grows, as_words(run_labels()))
     if places.waiting is not None:
         note(places.waiting)
     return places.fitting

@@ -71,7 +71,7 @@ def ray_session(cluster: ClusterConfig) -> Iterator[None]:
     if address is not None:
         check_answers(address)
     with contextlib.ExitStack() as ending:
-        where: dict[str, Any] = {"address": address, "runtime_env": {"env_vars": WORKER_ENV}}
+        where: dict[str, Any] = {"address": address, "runtime_env": {"env_vars": _worker_env()}}
         if address is None or on_loopback_alone(address):
             keep_on_loopback()
         if address is None:
@@ -119,6 +119,13 @@ def present_ray(cluster: ClusterConfig) -> Iterator[None]:
             yield
         finally:
             end_beside()
+
+
+def _worker_env() -> dict[str, str]:
+    """The variables of workers, but for those that the job of this driver sets: Ray refuses to be told of one twice."""
+    job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") or "{}")
+    given = (job.get("runtime_env") or {}).get("env_vars") or {}
+    return {name: value for name, value in WORKER_ENV.items() if name not in given}
 
 
 def init_ray(where: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ from pdray.errors import user_errors
 if TYPE_CHECKING:
     from pdray.progress import Counted, Progress
 from pdray.runtime.labels import remote
+from pdray.runtime.placement import nodes_may_come
 from pdray.runtime.session import living
 from pdray.shards import Outcome, deadline, error_text
 from pdray.watchdog import TASK
@@ -21,6 +22,7 @@ from pdray.watchdog import TASK
 T = TypeVar("T")
 
 TASKS_PER_CPU = 2
+LEAST_ASKED = 64  # tasks: what an autoscaler sees of a pass, whose groups of nodes may stand at zero
 RETRIES = 2
 SHARD_SECONDS = 900.0
 
@@ -74,7 +76,8 @@ def _named(shards: list[int]) -> str:
 
 def num_tasks() -> int:
     """Tasks that keep the cluster busy to the end without costing much themselves."""
-    return max(1, TASKS_PER_CPU * int(living("CPU")))
+    busy = max(1, TASKS_PER_CPU * int(living("CPU")))
+    return LEAST_ASKED if busy < LEAST_ASKED and nodes_may_come() else busy
 
 
 def finished(

@@ -128,10 +128,11 @@ def follow(client: Any, address: str, submission_id: str, console: Console) -> i
 
 
 async def _print_log(client: Any, address: str, submission_id: str, console: Console) -> None:
-    """Print the log as it grows; a lost connection is taken up again where it broke off."""
+    """Print the log until the job ends; a lost connection is taken up again where it broke off."""
     import aiohttp
 
     printed = lost = 0
+    told = -1
     while lost < TRIES:
         position = 0
         try:
@@ -141,7 +142,12 @@ async def _print_log(client: Any, address: str, submission_id: str, console: Con
                     console.out.write(text[max(0, printed - position + len(text)) :])
                     console.out.flush()
                     printed, lost = position, 0
-            return
+            if _job_info(client, address, submission_id).status.is_terminal():
+                return
+            if told < printed:  # once for each silence: something between here and the head may cut every link
+                console.say(f"the log of {submission_id} ended and the job goes on; asking for more of it")
+                told = printed
+            await asyncio.sleep(RETRY_SECONDS)
         except TimeoutError:  # the job is quiet, or the connection is dead and does not say so
             if _job_info(client, address, submission_id).status.is_terminal():
                 return

@@ -71,6 +71,8 @@ def submit(
     address: str,
     overrides: Sequence[str] = (),
     shipment: Shipment | None = None,
+    until: str | None = None,
+    wait: float = 0.0,
 ) -> Job:
     """Submit ``pdray run`` to a cluster, without waiting for it.
 
@@ -82,6 +84,8 @@ def submit(
         address: jobs API of the head, for example ``http://127.0.0.1:8265``.
         overrides: ``key=value`` settings, as for ``pdray run --set``.
         shipment: what goes with it.
+        until: name of the last stage; None runs all.
+        wait: seconds in which another driver may let go of the run folder.
 
     Raises:
         UserError: the config or the shipment is wrong, the address is none or holds a secret, there is no token or the
@@ -101,17 +105,26 @@ def submit(
         if run.cluster.labels and RESERVES & words.keys():
             words["entrypoint_label_selector"] = run.cluster.labels
         client, address = connect(address)
-        _submit_job(client, address, _write_resolved(run, submission_id), submission_id, words)
+        command = ["python", "-m", "pdray", "run", str(_write_resolved(run, submission_id))]
+        command += ["--until", until] if until else []
+        command += ["--wait", f"{wait:g}"] if wait else []
+        _submit_job(client, address, shlex.join(command), submission_id, words)
     return Job(submission_id, address)
 
 
 def submit_and_tell(
-    config_path: str, overrides: list[str], address: str, follow: bool, shipment: Shipment | None = None
+    config_path: str,
+    overrides: list[str],
+    address: str,
+    follow: bool,
+    shipment: Shipment | None = None,
+    until: str | None = None,
+    wait: float = 0.0,
 ) -> int:
     """What ``pdray submit`` does.
 
     Args:
-        config_path, overrides, address, shipment: see :func:`submit`.
+        config_path, overrides, address, shipment, until, wait: see :func:`submit`.
         follow: print the job's log and wait for its end.
 
     Returns:
@@ -121,7 +134,7 @@ def submit_and_tell(
     Raises:
         UserError: as :func:`submit`; nothing answers there any more while the job is followed.
     """
-    job = submit(config_path, address, overrides, shipment)
+    job = submit(config_path, address, overrides, shipment, until, wait)
     console = Console()
     console.say(f"submitted {job.name} to {job.address}")
     if follow:
@@ -130,8 +143,7 @@ def submit_and_tell(
     return EXIT_OK
 
 
-def _submit_job(client: Any, address: str, resolved: StoragePath, submission_id: str, words: dict[str, Any]) -> None:
-    entrypoint = f"python -m pdray run {shlex.quote(str(resolved))}"
+def _submit_job(client: Any, address: str, entrypoint: str, submission_id: str, words: dict[str, Any]) -> None:
     try:
         client.submit_job(entrypoint=entrypoint, submission_id=submission_id, **words)
     except (*CLIENT_ERRORS, ValueError, TypeError) as error:  # the last two: of a runtime environment

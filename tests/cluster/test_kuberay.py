@@ -35,9 +35,9 @@ run: {config: "run: s3://bucket/run", arguments: [--until, selection], deadlineS
 tokenSecret: pdray-token
 storage: {claim: shared, credentialsSecret: s3}
 serviceAccount: pdray
-gpuWorkers: {nodeSelector: {cloud.google.com/gke-spot: "true"}}
+gpuWorkers: {labels: {pool: team-a}, nodeSelector: {cloud.google.com/gke-spot: "true"}}
 cpuWorkers: {tolerations: [{key: spot, operator: Exists}]}
-networkPolicy: {dashboardFrom: [{podSelector: {matchLabels: {app: notebook}}}]}
+networkPolicy: {dashboardFrom: [{podSelector: {matchLabels: {app: notebook}}}], gkeMetadata: true}
 """
 
 
@@ -197,6 +197,35 @@ def test_storage_and_config_reach_the_pods(job: dict[str, dict[str, Any]]) -> No
     assert job["RayJob"]["spec"]["entrypoint"] == (
         "python -m pdray run /etc/pdray/run.yaml --wait 900 '--until' 'selection'"
     )
+
+
+def test_workers_have_the_labels_that_runs_keep_to(helm: str, standing: dict[str, dict[str, Any]]) -> None:
+    """As Ray's autoscaler reads them, which starts a group at zero for a run that asks for its labels."""
+    from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
+
+    assert all("labels" not in group for group in standing["RayCluster"]["spec"]["workerGroupSpecs"])
+    cluster = by_kind(render(helm, *CLUSTER, "--set", "gpuWorkers.labels.pool=team-a"))["RayCluster"]
+    check(cluster)
+    read = _derive_autoscaling_config_from_ray_cr(cluster | {"metadata": {"name": "mine", "namespace": "default"}})
+    labels = {name: one.get("labels") or {} for name, one in read["available_node_types"].items()}
+    assert labels == {"headgroup": {}, "cpu": {}, "gpu": {"pool": "team-a"}}
+
+
+def test_the_metadata_server_is_reached_where_it_is_asked_for(
+    job: dict[str, dict[str, Any]], standing: dict[str, dict[str, Any]]
+) -> None:
+    def reached(resources: dict[str, dict[str, Any]]) -> dict[str, list[int]]:
+        blocks = [
+            (peer["ipBlock"]["cidr"], [port["port"] for port in rule["ports"]])
+            for rule in resources["NetworkPolicy"]["spec"]["egress"]
+            for peer in rule["to"]
+            if "ipBlock" in peer
+        ]
+        return dict(blocks)
+
+    https = {"0.0.0.0/0": [443, 6443]}
+    assert reached(standing) == https
+    assert reached(job) == https | {"169.254.169.254/32": [80], "169.254.169.252/32": [988]}
 
 
 def containers(group: dict[str, Any]) -> list[dict[str, Any]]:

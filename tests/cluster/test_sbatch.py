@@ -106,12 +106,13 @@ def test_the_code_is_forwarded_and_nothing_requeued(programs: dict[str, str], co
     assert calls(programs).count("srun ended") == 2
 
 
-def test_a_member_of_an_array_takes_its_budget(programs: dict[str, str]) -> None:
+def test_a_member_of_an_array_takes_its_budget_and_waits_for_its_turn(programs: dict[str, str]) -> None:
     member = programs | {"CODE": "0", "SLURM_ARRAY_TASK_ID": "1"}
     assert end(start(member, "--budgets", "0.1,0.3", "run.yaml", "--until", "selection"))[0] == 0
     (driver,) = [call for call in calls(programs) if call.startswith("python")]
     assert driver == (
-        "python -m pdray run run.yaml --until selection --set selection.budget=0.3 --set cluster.address=10.0.0.1:6000"
+        "python -m pdray run --wait 86400 run.yaml --until selection --set selection.budget=0.3 "
+        "--set cluster.address=10.0.0.1:6000"
     )
 
 
@@ -148,3 +149,38 @@ def test_a_node_that_does_not_start(programs: dict[str, str]) -> None:
         "pdray.sbatch: Ray on node n1 did not start in 3 tries; its last lines stand above",
     ]
     assert calls(programs) == ["tried"] * 3
+
+
+def with_real_nodes(environment: dict[str, str], ray: str) -> dict[str, str]:
+    """A job whose ``srun`` does what it is asked to, with a stand-in for Ray."""
+    folder = Path(environment["PATH"].partition(":")[0])
+    (folder / "srun").write_text('#!/usr/bin/env bash\nwhile [ "$1" != bash ]; do shift; done\nexec "$@"\n')
+    (folder / "ray").write_text(f"#!/usr/bin/env bash\n{ray}\n")
+    return environment | {"SLURM_CPUS_ON_NODE": "2"}
+
+
+def test_the_node_of_the_script_keeps_the_token_and_the_last_lines_for_the_next_try(programs: dict[str, str]) -> None:
+    ray = 'cat "$RAY_AUTH_TOKEN_PATH" >> "$CALLS"; echo >> "$CALLS"; echo busy'
+    code, out = end(start(with_real_nodes(programs, ray), "run.yaml"))
+    assert code == 1
+    assert out.splitlines() == [
+        "busy",
+        "pdray.sbatch: Ray on node n1 did not start in 3 tries; its last lines stand above",
+    ]
+    assert len(calls(programs)) == 3 and len(set(calls(programs))) == 1
+
+
+@pytest.mark.parametrize(
+    ("variables", "store"),
+    [
+        ({"SLURM_MEM_PER_NODE": "1000"}, ["--object-store-memory=300000000"]),
+        ({"SLURM_MEM_PER_CPU": "1000"}, ["--object-store-memory=600000000"]),
+        ({"SLURM_MEM_PER_NODE": "0"}, []),
+        ({}, []),
+    ],
+)
+def test_the_object_store_is_a_part_of_the_memory_of_the_job(
+    programs: dict[str, str], variables: dict[str, str], store: list[str]
+) -> None:
+    end(start(with_real_nodes(programs, 'echo "$*" >> "$CALLS"') | variables, "run.yaml"))
+    assert [word for word in calls(programs)[0].split() if word.startswith("--object-store-memory")] == store

@@ -111,15 +111,18 @@ def test_submitted_from_python(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, 
     assert written.parent == tmp_path / "run" / "submitted" and "seed: 7\n" in written.read_text()
     pdray.submit(config, "http://head:8265")
     assert "entrypoint_label_selector" not in taken[1], "a driver that reserves nothing starts on the head"
+    pdray.submit(config, "http://head:8265", until="selection", wait=900)
+    assert taken[2]["entrypoint"].endswith(".yaml --until selection --wait 900")
 
 
 def test_the_command_line_says_what_goes_along(monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[Any] = []
-    monkeypatch.setattr(submit, "submit_and_tell", lambda *words: taken.append(words) or 0)
-    words = ["submit", "run.yaml", "--address", "http://head:8265", "--detach"]
+    monkeypatch.setattr(submit, "submit_and_tell", lambda *words, **more: taken.append((*words, more)) or 0)
+    words = ["submit", "run.yaml", "--address", "http://head:8265", "--detach", "--until", "selection", "--wait", "9"]
     words += ["--project", ".", "--runtime-env", "env.yaml", "--driver-cpus", "2", "--driver-memory", "16"]
     assert main(words) == 0
-    assert taken == [("run.yaml", [], "http://head:8265", False, Shipment(".", "env.yaml", 2.0, 16.0))]
+    told = {"until": "selection", "wait": 9.0}
+    assert taken == [("run.yaml", [], "http://head:8265", False, Shipment(".", "env.yaml", 2.0, 16.0), told)]
 
 
 @pytest.mark.parametrize(
@@ -186,3 +189,25 @@ def test_a_connection_that_is_dead_and_does_not_say_so(
 
     assert jobs.follow(Silent([]), "http://head:8265", "job", Console()) == 0
     assert capsys.readouterr().out == "first\nsecond\n"
+
+
+def test_a_log_that_ends_before_its_job_is_asked_for_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever cuts the link closes it in good order, again and again; it is said once for each silence."""
+    monkeypatch.setattr(jobs, "RETRY_SECONDS", 0.0)
+    asked = []
+
+    class Cut(FakeClient):
+        async def tail_job_logs(self, job_id: str) -> AsyncIterator[str]:
+            yield "first\n"
+            if len(asked) > 2:
+                yield "second\n"
+
+        def get_job_info(self, job_id: str) -> SimpleNamespace:
+            asked.append(job_id)
+            return details("RUNNING" if len(asked) < 4 else "SUCCEEDED", 0)
+
+    assert jobs.follow(Cut([]), "http://head:8265", "job", Console()) == 0
+    told = "the log of job ended and the job goes on; asking for more of it\n"
+    assert capsys.readouterr().out == f"first\n{told}second\n"

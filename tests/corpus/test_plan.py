@@ -6,6 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from pdray.config import ScoresConfig
+from pdray.corpus.build import default_texts
 from pdray.corpus.check import checked_schema
 from pdray.corpus.plan import PLAN, make_plan, pack, read_plan, record_plan
 from pdray.corpus.rows import RowRules
@@ -82,6 +84,10 @@ def test_buckets_are_packed_in_order_and_none_is_left_out():
     texts[[5, 6, 7, 9]] = [60, 30, 20, 300]
     assert pack(texts, 100) == [[0, 1], [7, 1], [9, 3], [10, 1]]
     assert pack(np.zeros(BUCKETS), 100) == [[0, 1]]
+
+
+def test_the_config_decides_the_size_of_shards_whatever_nodes_are_there():
+    assert default_texts(ScoresConfig(gpus_per_actor=0.5)) == 8 * default_texts(ScoresConfig(gpus_per_actor=0))
 
 
 def test_the_first_plan_stays(tmp_path):

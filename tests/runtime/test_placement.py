@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
+from pdray.config import ScoresConfig
+from pdray.engines import pool
 from pdray.errors import UserError
-from pdray.runtime import Need, places_for, worker_places
+from pdray.runtime import Need, find_places, placement, places_for, worker_places
 from pdray.runtime.placement import node_cpus
 
 NEED = Need("scoring actor", 2, 0, 1, "scores.cpus_per_actor")
@@ -47,6 +52,41 @@ def test_a_local_ray_never_grows_so_the_need_is_refused() -> None:
     need = Need("scoring actor", 1, 1, 2, "scores.gpus_per_actor")
     with pytest.raises(UserError, match=r"asks for 2 scoring actor.*holds 0; lower scores.gpus_per_actor, or join"):
         places_for(need, [{"CPU": 4}], grows=False)
+
+
+@pytest.fixture
+def by_hand(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, float]]:
+    """The nodes of a cluster that was joined, to which nothing adds nodes by itself."""
+    nodes = [{"CPU": 4.0, "GPU": 1.0}]
+    for module in (placement, pool):
+        monkeypatch.setattr(module, "living_nodes", lambda: nodes)
+        monkeypatch.setattr(module, "may_grow", lambda: True)
+    monkeypatch.setattr(placement, "has_no_autoscaler", lambda: True)
+    return nodes
+
+
+def test_without_an_autoscaler_what_never_fits_is_refused(
+    by_hand: list[dict[str, float]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need = Need("training worker", 1, 1, 8, "alignment.num_workers")
+    with pytest.raises(UserError, match=r"asks for 8 training worker.*holds 1; lower alignment.num_workers, or join"):
+        find_places(need, pytest.fail)
+    notes: list[str] = []
+    monkeypatch.setattr(placement, "has_no_autoscaler", lambda: False)
+    assert find_places(need, notes.append) == 1
+    assert "waiting for nodes to join" in notes[0]
+
+
+def test_scoring_begins_with_what_fits_and_is_refused_where_nothing_does(by_hand: list[dict[str, float]]) -> None:
+    config = ScoresConfig(num_actors=8, gpus_per_actor=1)
+    text_pass: Any = SimpleNamespace(config=config)
+    notes: list[str] = []
+    strategy = pool.Pool(text_pass, 0, None, notes.append)._strategy(20)
+    assert (strategy.min_size, strategy.max_size) == (1, 8)
+    assert "waiting for nodes to join" in notes[0]
+    by_hand[:] = [{"CPU": 4.0}]
+    with pytest.raises(UserError, match=r"asks for 1 scoring actor.*holds 0; lower scores.num_actors"):
+        next(pool.Pool(text_pass, 0, None, pytest.fail).attempt([0]))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -83,6 +84,23 @@ def test_a_second_ray_of_one_process_is_given_what_the_first_was(monkeypatch: py
     for _ in range(2):
         with session.ray_session(ClusterConfig()):
             pass
+
+
+def test_a_variable_that_the_job_sets_is_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+    from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
+    from ray.runtime_env.runtime_env import _merge_runtime_env
+
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(ray, "init", lambda **words: given.update(words))
+    monkeypatch.setattr(session, "tune_ray_data", lambda: None)
+    monkeypatch.setattr(session, "check_answers", lambda address: None)
+    of_job: dict[str, Any] = {"env_vars": {"MIMALLOC_PURGE_DELAY": "0", "HF_HOME": "/models"}}
+    monkeypatch.setenv(RAY_JOB_CONFIG_JSON_ENV_VAR, json.dumps({"runtime_env": of_job, "metadata": {}}))
+    with session.ray_session(ClusterConfig(address="10.0.0.1:6379")):
+        pass
+    merged = _merge_runtime_env(of_job, given["runtime_env"])
+    assert merged == {"env_vars": session.WORKER_ENV | of_job["env_vars"]}, "None is a conflict"
 
 
 def test_any_other_error_is_raised_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

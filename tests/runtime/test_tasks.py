@@ -28,6 +28,16 @@ def test_every_shard_is_added_once(ray_local, num_shards):
     assert f"selection  cut: {num_shards}/{num_shards} shards" in err.getvalue().splitlines()[-1]
 
 
+@pytest.mark.parametrize(
+    ("cpus", "may_come", "groups"), [(0, False, 1), (0, True, 64), (4, True, 64), (4, False, 8), (50, True, 100)]
+)
+def test_an_autoscaler_whose_nodes_are_not_there_yet_sees_more_than_one_task(monkeypatch, cpus, may_come, groups):
+    monkeypatch.setattr(tasks, "living", lambda resource: cpus)
+    monkeypatch.setattr(tasks, "nodes_may_come", lambda: may_come, raising=False)
+    assert len(tasks.shard_groups(1000)) == groups
+    assert tasks.shard_groups(2)[0] == ([0] if groups > 1 else [0, 1])
+
+
 def test_what_a_user_can_mend_is_raised_as_itself(ray_local):
     def refuse(shard: int) -> int:
         raise UserError(f"shard {shard} is damaged")

@@ -35,6 +35,10 @@ workerGroupSpecs:
     minReplicas: {{ $group.min }}
     maxReplicas: {{ $group.max }}
     rayStartParams: {}
+    {{- with $group.labels }}
+    labels:
+      {{- toYaml . | nindent 6 }}
+    {{- end }}
     template:
       {{- include "pdray.pod" (dict "root" $ "group" $group "name" "worker" "image" (index $.Values.image $name)) | nindent 6 }}
   {{- end }}
