@@ -61,7 +61,7 @@ class Damage:
     value: Any = None
 
     def apply(self, root: Path) -> None:
-        """Harm the file; what is no file any more, after an earlier damage, is left as it is."""
+        """Harm the file; what is none any more, or cannot be read, after an earlier damage, is left as it is."""
         path = root / self.file
         if self.way in PLACES:
             remove(path)
@@ -70,8 +70,7 @@ class Damage:
             for name in NEIGHBOURS:
                 with contextlib.suppress(OSError):
                     Path(os.fsdecode(os.fsencode(path.parent) + b"/" + name)).touch()
-        elif path.is_file():
-            data = path.read_bytes()
+        elif (data := _bytes_of(path)) is not None:
             remove(path)
             path.write_bytes(self._changed(data))
 
@@ -117,6 +116,13 @@ def remove(path: Path) -> None:
     else:
         with contextlib.suppress(NotADirectoryError):  # what it lay in went with an earlier damage
             path.unlink(missing_ok=True)
+
+
+def _bytes_of(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes() if path.is_file() else None
+    except OSError:
+        return None
 
 
 def _put(way: str, path: Path) -> None:
