@@ -107,6 +107,7 @@ def _train_with_trl(folder: Path, policy: str, steps: int, max_tokens: int) -> d
     result = folder / "trl.json"
     words = ["--policy", policy, "--pairs", str(folder / "kept" / "kept" / "*.parquet"), "--steps", str(steps)]
     words += ["--accumulation", str(PAIRS_PER_STEP // WORKERS), "--max-tokens", str(max_tokens)]
+    words += ["--learning-rate", str(AlignmentConfig.model_fields["learning_rate"].default)]
     words += ["--folder", str(folder / "trl"), "--out", str(result)]
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(WORKERS)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -38,13 +38,17 @@ def opened(root: str) -> tuple[pafs.FileSystem, str]:
         filesystem, path = pafs.FileSystem.from_uri(root)
     except (ValueError, OSError) as error:
         raise UserError(f"{root} cannot be opened ({error}); use a local path, s3://… or gs://…") from None
-    if isinstance(filesystem, pafs.S3FileSystem):
-        # A URI has no words for retries and time limits, so the same filesystem is opened again with them.
-        options = filesystem.__reduce__()[1][0]
-        retries = pafs.AwsStandardS3RetryStrategy(max_attempts=S3_ATTEMPTS)
-        # Without a delayed open every small file costs three requests in place of one.
-        filesystem = pafs.S3FileSystem(**{**options, **S3_TIMEOUTS, "allow_delayed_open": True}, retry_strategy=retries)
-    return filesystem, path
+    return patient(filesystem), path
+
+
+def patient(filesystem: pafs.FileSystem) -> pafs.FileSystem:
+    """The same filesystem with retries and time limits, which a URI has no words for and a pickled one has lost."""
+    if not isinstance(filesystem, pafs.S3FileSystem):
+        return filesystem
+    options = filesystem.__reduce__()[1][0]
+    retries = pafs.AwsStandardS3RetryStrategy(max_attempts=S3_ATTEMPTS)
+    # Without a delayed open every small file costs three requests in place of one.
+    return pafs.S3FileSystem(**{**options, **S3_TIMEOUTS, "allow_delayed_open": True}, retry_strategy=retries)
 
 
 @contextlib.contextmanager

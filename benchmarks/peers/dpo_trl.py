@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--accumulation", type=int, required=True)
     parser.add_argument("--max-tokens", type=int, required=True)
+    parser.add_argument("--learning-rate", type=float, required=True)
     parser.add_argument("--folder", required=True)
     parser.add_argument("--out", required=True)
     args = parser.parse_args()
@@ -52,6 +53,7 @@ def main() -> None:
             use_cpu=True,
             bf16=False,
             max_length=args.max_tokens,
+            learning_rate=args.learning_rate,
             max_steps=args.steps,
             per_device_train_batch_size=1,
             gradient_accumulation_steps=args.accumulation,

@@ -13,6 +13,7 @@ import pyarrow.fs as pafs
 from fsspec.utils import glob_translate
 
 from pdray.errors import UserError
+from pdray.filesystems import patient
 from pdray.identity import file_identities
 from pdray.paths import expand, is_data_file, is_remote
 
@@ -36,7 +37,7 @@ def filesystem_of(uri: str) -> tuple[pafs.FileSystem, str]:
         except (ValueError, ImportError) as error:
             raise UserError(f"corpus.path {uri} cannot be read: {error}") from None
         filesystem = pafs.PyFileSystem(pafs.FSSpecHandler(handler))
-    return filesystem, path
+    return patient(filesystem), path
 
 
 def list_files(pattern: str) -> tuple[pafs.FileSystem, list[str]]:

@@ -23,6 +23,7 @@ MAGIC: tuple[tuple[bytes, str, str], ...] = (
     (b"SQLite format 3", "an SQLite database", "export its table: pandas.read_sql(QUERY, URI).to_parquet(OUT)"),
     (b"version https://git-lfs", "a pointer of Git LFS in place of the file", "fetch the file with: git lfs pull"),
 )
+STORAGE = ("AWS Error", "google::cloud")
 UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -35,6 +36,16 @@ def read_head(filesystem: pafs.FileSystem, path: str) -> bytes:
     with filesystem.open_input_stream(path, compression=None) as stream:
         head: bytes = stream.read(HEAD_BYTES)
     return head
+
+
+def cure_of(error: Exception) -> str:
+    """What helps where a file of a corpus cannot be read: its storage may be to blame."""
+    return "run again when its storage answers" if is_away(error) else "repair or remove it"
+
+
+def is_away(error: Exception) -> bool:
+    """Whether an error is one of object storage, by the words that Arrow has for those."""
+    return isinstance(error, OSError) and any(word in str(error) for word in STORAGE)
 
 
 def wrong_kind(path: str, head: bytes, is_text: bool) -> str | None:

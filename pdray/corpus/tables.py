@@ -11,9 +11,10 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from pdray.corpus.kinds import NEEDED, OTHERS, read_head, unreadable_kind, wrong_kind
+from pdray.corpus.kinds import NEEDED, OTHERS, cure_of, is_away, read_head, unreadable_kind, wrong_kind
 from pdray.corpus.lines import FILE, PIECE_BYTES, RESERVED, ROWS_PER_BLOCK
 from pdray.errors import UserError
+from pdray.filesystems import patient
 
 MAGIC = b"PAR1"
 
@@ -59,6 +60,8 @@ def _no_parquet(filesystem: pafs.FileSystem, path: str, error: Exception) -> str
         head = read_head(filesystem, path)
     except OSError:
         head = b""
+    if is_away(error):
+        return f"{path} cannot be read ({error}); {cure_of(error)}"
     if head and not head.startswith(MAGIC):
         return wrong_kind(path, head, is_text=True) or unreadable_kind(path, head)
     return f"{path} is not a readable parquet file ({error}); {NEEDED}: repair or remove it, {OTHERS}"
@@ -129,6 +132,7 @@ def read_groups(pieces: pa.Table, filesystem: pafs.FileSystem, schema: pa.Schema
     Raises:
         UserError: a page is damaged, or a value does not fit the schema.
     """
+    filesystem = patient(filesystem)
     for piece in pieces.to_pylist():
         path = piece[FILE]
         for rows in _batches(filesystem, path, list(range(piece["start"], piece["end"]))):
@@ -150,4 +154,6 @@ def _batches(filesystem: pafs.FileSystem, path: str, groups: list[int]) -> Itera
             yield from file.iter_batches(ROWS_PER_BLOCK, row_groups=groups) if groups else ()
     except (pa.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())
+        if is_away(error):
+            raise UserError(f"{path} cannot be read ({reason}); {cure_of(error)}") from None
         raise UserError(f"{path} is damaged ({reason}); copy or write it again, {OTHERS}") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import signal
 import sys
@@ -116,7 +117,8 @@ class ShardScorer:
         if roll is not None:
             import ray
 
-            roll.ask("enter", ray.get_runtime_context().current_actor)
+            with contextlib.suppress(ray.exceptions.RayError):  # without the list a worker may outlive its round
+                roll.ask("enter", ray.get_runtime_context().current_actor)
             bound_exit(EXIT_SECONDS)
         self._work = work
         self._counter = counter

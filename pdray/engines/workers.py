@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -79,8 +79,9 @@ def all_ended() -> Iterator[Kept]:
         try:
             yield roll
         finally:
-            for handle in roll.ask("all"):
-                ray.kill(handle)
+            with suppress(ray.exceptions.RayError):  # the process that has the list may itself be lost
+                for handle in roll.ask("all"):
+                    ray.kill(handle)
 
 
 @contextmanager

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import gzip
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 import pytest
 
 from pdray.corpus import lines as corpus_lines
-from pdray.corpus.lines import FILE, LINE, WHOLE, cut_pieces, parse_line, piece_lines, read_pieces
+from pdray.corpus.files import filesystem_of
+from pdray.corpus.lines import FILE, LINE, WHOLE, cut_pieces, first_rows, parse_line, piece_lines, read_pieces
+from pdray.corpus.tables import read_groups
+from pdray.errors import UserError
+from pdray.filesystems import S3_TIMEOUTS
 
 LOCAL = pafs.LocalFileSystem()
 
@@ -37,3 +42,33 @@ def test_a_packed_file_is_one_piece_and_an_empty_one_none(tmp_path):
     assert [(piece[FILE], piece["end"]) for piece in pieces] == [(str(packed), WHOLE), (str(empty), 0)]
     blocks = list(read_pieces(pa.Table.from_pylist(pieces), LOCAL))
     assert [parse_line(line) for block in blocks for line in block[LINE].to_pylist()] == [{"a": 1}, {"a": 2}]
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError("When reading information for key x: AWS Error SLOW_DOWN during HeadObject"), "run again when its"),
+        (OSError("zlib inflate failed: incorrect header check"), "repair or remove it"),
+        (EOFError("Compressed file ended"), "repair or remove it"),
+    ],
+)
+def test_a_storage_that_fails_is_no_damaged_file(error, told):
+    def fail(*unused, **options):
+        raise error
+
+    storage = SimpleNamespace(open_input_file=fail, open_input_stream=fail)
+    pieces = pa.Table.from_pylist([{FILE: "b/a.jsonl", "start": 0, "end": 9}])
+    with pytest.raises(UserError, match=rf"b/a\.jsonl cannot be read .*; {told}"):
+        list(read_pieces(pieces, storage))
+    with pytest.raises(UserError, match=told):
+        first_rows(storage, "b/a.jsonl")
+    with pytest.raises((UserError, EOFError), match=r"run again when its|is damaged|ended"):
+        list(read_groups(pieces, storage, pa.schema({"a": pa.string()})))
+
+
+def test_object_storage_of_a_corpus_is_asked_as_patiently_as_that_of_a_run(monkeypatch):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    filesystem, path = filesystem_of("s3://bucket/corpus?endpoint_override=http%3A%2F%2F127.0.0.1%3A9&region=x")
+    assert path == "bucket/corpus"
+    assert S3_TIMEOUTS.items() <= filesystem.__reduce__()[1][0].items()
