@@ -172,9 +172,12 @@ def _proxy(proxy: dict[str, Any]) -> str:
     known = [(when, length[when]) for when in ("before", "after") if length.get(when)]
     correlation = "".join(f", length correlation {when} {_number(value)}" for when, value in known)
     found = _remedies(proxy) if proxy.get("reached_correlation") is not None else ""
-    return (
-        f"{proxy['train_pairs']:,} pairs, held-out accuracy {_number(proxy['held_out_accuracy'])}{correlation}{found}"
-    )
+    interval = proxy.get("held_out_interval")
+    told = "" if not interval else f" ({_number(interval[0])} to {_number(interval[1])})"
+    if proxy.get("confidence") is not None:
+        told += f", by its margins {_number(proxy['confidence'])}"
+    accuracy = _number(proxy["held_out_accuracy"])
+    return f"{proxy['train_pairs']:,} pairs, held-out accuracy {accuracy}{told}{correlation}{found}"
 
 
 def _remedies(proxy: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+BINS = 10
 Z95 = 1.959963984540054  # two-sided 95% of a standard normal
 
 
@@ -34,6 +35,27 @@ def rank_correlation(length_difference: np.ndarray, margin: np.ndarray) -> float
     return float(spearmanr(length_difference, margin).statistic)
 
 
+def calibration(margin: np.ndarray) -> dict[str, float | None]:
+    """How right a proxy says to be beside how right it is: a margin m is a claim of σ(|m|), as Bradley-Terry has it.
+
+    Args:
+        margin: (n,) margins of held-out pairs; those that are not finite say nothing.
+
+    Returns:
+        ``confidence``, the mean claim, and ``calibration_error``, the mean distance of claim and accuracy over
+        :data:`BINS` parts of the pairs with about as many each, from the least to the most certain (Guo et al. 2017);
+        None without pairs.
+    """
+    known = margin[np.isfinite(margin)].astype(np.float64)
+    if not len(known):
+        return {"confidence": None, "calibration_error": None}
+    claims = 1 / (1 + np.exp(-np.abs(known)))
+    right = np.where(known == 0, 0.5, known > 0)
+    parts = np.array_split(np.argsort(claims, kind="stable"), min(BINS, len(known)))
+    error = sum(len(part) * abs(claims[part].mean() - right[part].mean()) for part in parts) / len(known)
+    return {"confidence": round(float(claims.mean()), 4), "calibration_error": round(float(error), 4)}
+
+
 def held_out_facts(
     margin: np.ndarray, length_difference: np.ndarray, baseline_margin: np.ndarray | None
 ) -> dict[str, Any]:
@@ -45,7 +67,7 @@ def held_out_facts(
         baseline_margin: (n,) margins of a proxy without length remedies, if one was trained.
     """
     share = accuracy(margin)
-    return {
+    return calibration(margin) | {
         "held_out_pairs": len(margin),
         "held_out_accuracy": share,
         "held_out_interval": None if share is None else list(wilson_interval(share, len(margin))),

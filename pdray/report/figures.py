@@ -4,25 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-BINS = 4096
-
-
-def grid_counts(values: np.ndarray, limit: float, bins: int = BINS) -> np.ndarray:
-    """How many values lie in each of the equal parts of [−limit, limit].
-
-    Args:
-        values: (n,) float; NaN and infinities are left out, what lies beyond the limits is counted at the ends.
-        limit: > 0.
-        bins: parts.
-
-    Returns:
-        (bins,) int64.
-    """
-    finite = np.clip(values[np.isfinite(values)].astype(np.float64), -limit, limit)
-    places = ((finite + limit) * (bins / (2 * limit))).astype(np.int64)
-    counts: np.ndarray = np.bincount(np.minimum(places, bins - 1), minlength=bins)
-    return counts
-
 
 def grid_quantile(counts: np.ndarray, limit: float, share: float) -> float | None:
     """The value that a share of those on the grid does not exceed, within one part; None of no values."""
@@ -39,25 +20,6 @@ def coarser(counts: np.ndarray, bars: int) -> np.ndarray:
     """The same counts in fewer parts, along the last axis; their number must divide that of the parts."""
     fewer: np.ndarray = counts.reshape(*counts.shape[:-1], bars, -1).sum(axis=-1)
     return fewer
-
-
-def auroc(positive: np.ndarray, negative: np.ndarray) -> tuple[float, float] | None:
-    """How often a positive lies above a negative, ties counting half, and by how much the grid can be wrong.
-
-    Two values in the same part of the grid count as tied; at most half of such pairs is the error.
-
-    Args:
-        positive, negative: (bins,) counts on the same grid.
-
-    Returns:
-        the area under the ROC curve and the largest error; None where there are none of either.
-    """
-    pairs = float(positive.sum()) * float(negative.sum())
-    if not pairs:
-        return None
-    below = np.cumsum(negative) - negative
-    tied = float((positive.astype(np.float64) * negative).sum())
-    return (float((positive.astype(np.float64) * below).sum()) + tied / 2) / pairs, tied / 2 / pairs
 
 
 def conflict_curve(conflicts: np.ndarray, agreeing: np.ndarray, points: int = 100) -> tuple[np.ndarray, np.ndarray]:

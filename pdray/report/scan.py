@@ -13,9 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pdray.report.figures import BINS, grid_counts, octaves
+from pdray.report.figures import octaves
 from pdray.report.samples import Groups, best_of, candidates, read_samples
 from pdray.report.tables import PairColumns, PairTables
+from pdray.selection.auroc import BINS, grid_counts
 
 OCTAVES = 32
 MOST_SOURCES = 20_000  # names that are counted apart; those that come later by name count together

@@ -13,6 +13,7 @@ from pdray.report.plots import Chart
 from pdray.report.run import RunView, StageView
 from pdray.report.scan import OTHERS, Scan
 from pdray.schema import CorpusOutput
+from pdray.selection.auroc import auroc as area_under_roc
 
 MOST_POINTS = 1000  # of a curve
 MOST_GROUPS = 24  # bars of a chart
@@ -74,7 +75,7 @@ def figures_of(run: RunView, scan: Scan | None) -> list[tuple[str, str]]:
 
 def auroc(scan: Scan | None) -> tuple[float, float] | None:
     """AUROC of the divergence against the true conflicts, and how wrong the grid can make it."""
-    return None if scan is None else figures.auroc(scan.counts.conflict[1], scan.counts.conflict[0])
+    return None if scan is None else area_under_roc(scan.counts.conflict[1], scan.counts.conflict[0])
 
 
 def flow(run: RunView, scan: Scan | None) -> Data | None:

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from pdray.report.run import RunView
 from pdray.schema import PAIRS, TEXTS, CorpusOutput, SelectionOutput
+from pdray.selection.auroc import largest_divergence
 from pdray.shards import ShardedFolder
 
 
@@ -122,8 +123,7 @@ class PairTables:
     @property
     def limit(self) -> float:
         """The largest size that a divergence can have."""
-        weights = [self.weights[aspect] for aspect in self.aspects]
-        return (sum(weights) - min(weights)) or 1.0
+        return largest_divergence({aspect: self.weights[aspect] for aspect in self.aspects})
 
     def read(self, shard: int) -> PairColumns:
         """The pairs of a shard.

@@ -22,6 +22,7 @@ from pdray.config import RunConfig, SelectionConfig, fingerprinted
 from pdray.errors import UserError, user_errors
 from pdray.runtime.tasks import outcomes, sum_over_shards
 from pdray.schema import PAIRS, TEXTS, CorpusOutput, SelectionOutput
+from pdray.selection.auroc import CountConflicts, auroc, largest_divergence
 from pdray.selection.check import check, find_strategy
 from pdray.selection.cut import CountAround, CountGroups, CountKeys, Cut, GroupCuts, RowsAround, radix_cut
 from pdray.selection.divergence import num_kept
@@ -91,8 +92,9 @@ def run(ctx: StageContext) -> StageResult:
         ranked = write_ranks(sorted_pairs(order, cut if selection.rank == "kept" else None), ctx.folder)
         assert ranked == (wanted if selection.rank == "kept" else finite), f"{ranked} ranks"
     not_finite = corpus.pairs - finite
+    weights = aspect_weights(selection, source)
     return StageResult(
-        output=SelectionOutput(corpus.num_shards, wanted, corpus.conversational, aspect_weights(selection, source)),
+        output=SelectionOutput(corpus.num_shards, wanted, corpus.conversational, weights),
         rows_in=corpus.pairs,
         rows_out=wanted,
         dropped={"over the budget": finite - wanted, f"{needed} not finite": not_finite},
@@ -107,12 +109,25 @@ def run(ctx: StageContext) -> StageResult:
             "statistics": _finite(shared.statistics),
             **({"relabelled": figures["relabelled"]} if strategy.label is not None else {}),
             "conflict": figures["conflict"],
+            "auroc": area_under_roc(ctx, source, weights) if corpus.rated else None,
             "kept_per_aspect": figures["kept_per_aspect"],
             "chosen_longer": figures["chosen_longer"],
             **{(name := f"share_by_{by}"): figures[name] for by in BY},
         },
         notes=[f"{not_finite:,} pairs have no finite {needed} and were left out"] if not_finite else [],
     )
+
+
+def area_under_roc(ctx: StageContext, source: PairSource, weights: dict[str, float]) -> float | None:
+    """How often the divergence puts a pair in true conflict above one without; None where there are none of either."""
+    counts = sum_over_shards(
+        CountConflicts(source.corpus, ctx.shards(source.num_shards), largest_divergence(weights)),
+        source.num_shards,
+        ctx.progress,
+        "conflicts",
+    )
+    found = auroc(*counts)
+    return None if found is None else round(found[0], 4)
 
 
 def _finite(numbers: dict[str, float]) -> dict[str, float | None]:
@@ -285,6 +300,7 @@ STAGE = Stage(
         "share_by_length",
         "chosen_longer",
         "conflict",
+        "auroc",
     ),
     check=check,
     damage=damage,

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import rankdata
 
 from pdray.config import SelectionConfig
 from pdray.errors import UserError
@@ -110,10 +111,21 @@ def test_conflict_shares_are_those_of_the_rows(tmp_path, case):
     assert abs(shares["random"] - shares["all"]) < 0.06
 
 
+def test_the_area_under_the_roc_curve_is_that_of_the_rows(tmp_path, case):
+    found = select(tmp_path, case, 3).metrics["auroc"]
+    pd = divergence(case)
+    known = np.isfinite(pd)
+    ranks = rankdata(pd[known])
+    conflict = case.conflict[known]
+    above = ranks[conflict].sum() - conflict.sum() * (conflict.sum() + 1) / 2
+    assert found == pytest.approx(above / (conflict.sum() * (~conflict).sum()), abs=1e-3)
+
+
 def test_a_corpus_without_ratings_has_no_conflict_shares(tmp_path):
     case = random_case(rows=300)
     case.conflict = None
-    assert select(tmp_path, case, 2).metrics["conflict"] is None
+    metrics = select(tmp_path, case, 2).metrics
+    assert metrics["conflict"] is None and metrics["auroc"] is None
 
 
 @pytest.mark.parametrize(

@@ -53,3 +53,18 @@ def test_baselines_that_are_left_out_are_said() -> None:
     assert note.endswith(
         "beside that of kind, honest, which would take as long again: more pairs than proxies.max_baseline_pairs, 5,000"
     )
+
+
+def test_calibration_compares_what_margins_claim_with_what_is_right() -> None:
+    rng = np.random.default_rng(0)
+    margin = rng.normal(0, 2, 40_000)
+    sure = np.where(rng.random(len(margin)) < 1 / (1 + np.exp(-np.abs(margin))), np.abs(margin), -np.abs(margin))
+    true = quality.calibration(sure)
+    assert true["confidence"] == pytest.approx(quality.accuracy(sure), abs=0.01)
+    assert true["calibration_error"] < 0.015
+    boast = quality.calibration(sure * 10)
+    assert boast["confidence"] > 0.94 and boast["calibration_error"] == pytest.approx(
+        boast["confidence"] - quality.accuracy(sure), abs=0.01
+    )
+    assert quality.calibration(np.array([np.nan])) == {"confidence": None, "calibration_error": None}
+    assert quality.calibration(np.array([0.0])) == {"confidence": 0.5, "calibration_error": 0.0}
