@@ -147,6 +147,11 @@ class Lab(ABC):
         return encode(self.sft, self.pairs, self.rule)
 
     @cached_property
+    def tokens(self) -> np.ndarray:
+        """Of the responses that the policy reads, (2, n) int64."""
+        return np.array([[len(pair[f"{side}_ids"]) for pair in self.encoded] for side in ("chosen", "rejected")])
+
+    @cached_property
     def reference(self) -> np.ndarray:
         """What the SFT policy gives to the held-out pairs, (n, 2) float32, nats."""
         return log_probabilities(self.sft, self.held_out, self.rule)
@@ -266,7 +271,7 @@ class Lab(ABC):
             np.array([self.aspects.index(pair["aspect"]) for pair in self.pairs]),
             margins,
             np.full(margins.shape, np.nan) if self.ratings is None else self.ratings,
-            np.array([[len(pair[f"{side}_ids"]) for pair in self.encoded] for side in ("chosen", "rejected")]),
+            self.tokens,
         )
 
     def judged(self, setting: Setting) -> dict[str, Any]:
@@ -285,8 +290,7 @@ class Lab(ABC):
         if len(models) > 1:
             tried = self._kept("logps-tried", self._tried)
             policy, seconds = np.array(tried["logps"]).T, seconds + tried["seconds"]
-        tokens = np.array([[len(pair[f"{side}_ids"]) for pair in self.encoded] for side in ("chosen", "rejected")])
-        return LogProbs(policy, reference, tokens), seconds
+        return LogProbs(policy, reference, self.tokens), seconds
 
     @property
     def start_logps(self) -> dict[str, Any]:
