@@ -87,6 +87,7 @@ def draw_method(rows: list[Row], path: Path) -> None:
         panel.axhline(0.5, color="grey", linewidth=0.8)
         panel.set(ylabel=label, xticks=range(len(strategies)), xticklabels=strategies)
         panel.grid(alpha=0.3)
+    panels[-1].tick_params(axis="x", rotation=45)
     panels[0].legend()
     figure.savefig(path, metadata={"Date": None})
 

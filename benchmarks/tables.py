@@ -161,12 +161,13 @@ PROMPTS: list[Column] = [
     ("AUROC", interval("auroc")),
     ("conflict kept 30%", interval("conflict_kept")),
 ]
-METHOD_LEVELS = (0.1, 0.2, 0.3)
+METHOD_LEVELS, DEFAULT_BUDGET = (0.1, 0.2, 0.3), "0.3"
 METHOD: list[Column] = [
     ("strategy", figure("strategy")),
     ("pairs", figure("pairs", 0)),
     *((f"win rate over SFT, {level:.0%} conflicts", bounds(f"win_rate {level}")) for level in METHOD_LEVELS),
     *((f"conflict kept, {level:.0%}", figure(f"conflict {level}", 3)) for level in METHOD_LEVELS),
+    ("AUROC, 20%", figure("auroc 0.2", 3)),
     ("accuracy on new pairs, 20%", bounds("accuracy 0.2")),
     ("CPU seconds", figure("cpu_seconds", 0)),
 ]
@@ -176,6 +177,13 @@ METHOD_SHORT: list[Column] = [
     ("conflicts among them", figure("conflict 0.2", 3)),
     ("win rate over SFT, by true reward", bounds("win_rate 0.2")),
     ("accuracy on new pairs", bounds("accuracy 0.2")),
+]
+METHOD_BUDGET: list[Column] = [
+    ("λ", figure("budget")),
+    ("pairs", figure("pairs", 0)),
+    ("conflicts among them", figure("conflict", 3)),
+    ("win rate over SFT", bounds("win_rate")),
+    ("accuracy on new pairs", bounds("accuracy")),
 ]
 METHOD_SHAPE: list[Column] = [
     ("line of the paper", figure("line")),
@@ -254,6 +262,7 @@ TABLES: dict[str, tuple[str, list[Column]]] = {
     "proxies": ("proxies-2core.json", PROXIES),
     "method": ("method-2core.json", METHOD),
     "method-short": ("method-2core.json", METHOD_SHORT),
+    "method-budget": ("method-2core.json", METHOD_BUDGET),
     "method-shape": ("method-2core-shape.json", METHOD_SHAPE),
     "method-data": ("method-data-2core.json", METHOD_DATA),
     "method-data-shape": ("method-data-2core-shape.json", METHOD_SHAPE),
@@ -281,16 +290,26 @@ def by_strategy(rows: list[Row]) -> list[Row]:
     for row in rows:
         if not row["setting"]:
             mine = found.setdefault(row["strategy"], {"strategy": row["strategy"], "pairs": row.get("pairs")})
-            mine |= {f"{name} {row['level']}": row.get(name) for name in ("win_rate", "conflict", "accuracy")}
+            mine |= {f"{name} {row['level']}": row.get(name) for name in ("win_rate", "conflict", "accuracy", "auroc")}
             mine["cpu_seconds"] = row.get("cpu_seconds")
     return list(found.values())
+
+
+def by_budget(rows: list[Row]) -> list[Row]:
+    """The rows of PD's sweep over the budget, the smallest first, the default among them."""
+    (level,) = {row["level"] for row in rows if row["setting"].startswith("λ")}
+    mine = [row for row in rows if (row["level"], row["strategy"]) == (level, "pd")]
+    swept = [row | {"budget": row["setting"][4:] or DEFAULT_BUDGET} for row in mine if row["setting"][:1] in ("", "λ")]
+    return sorted(swept, key=lambda row: float(row["budget"]))
+
+
+SHAPED = {"method": by_strategy, "method-short": by_strategy, "method-budget": by_budget}
 
 
 def table(name: str) -> str:
     """A table in Markdown; a figure that no row has gets no column, a row without the first figure no line."""
     file, columns = TABLES[name]
-    rows = by_strategy(load(file)) if name in ("method", "method-short") else load(file)
-    rows = [row for row in rows if columns[0][1](row) != MISSING]
+    rows = [row for row in SHAPED.get(name, list)(load(file)) if columns[0][1](row) != MISSING]
     columns = [(title, value) for title, value in columns if any(value(row) != MISSING for row in rows)]
     lines = [[title for title, _ in columns], ["---"] * len(columns)]
     lines += [[str(value(row)) for _, value in columns] for row in rows]

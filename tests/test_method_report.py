@@ -45,6 +45,11 @@ def test_tables(results: dict[str, Any], tmp_path: Path, monkeypatch: pytest.Mon
     (pd,) = [line for line in lines if line.startswith("| pd ")]
     assert pd.startswith("| pd | 480 | 0.")
     assert pd.endswith("| 0.062 | 0.062 | 41 |")
+    swept = [
+        {"level": 0.2, "strategy": "pd", "setting": setting, "pairs": pairs}
+        for setting, pairs in (("γ = 1.0", 3), ("", 3), ("λ = 0.5", 5), ("λ = 0.1", 1))
+    ]
+    assert [row["budget"] for row in tables.by_budget(swept)] == ["0.1", "0.3", "0.5"]
     shape = tables.table("method-shape").splitlines()
     assert len(shape) == 2 + 5
     assert shape[2].startswith("| at 10% PD beats RAND | 3 | +0.")

@@ -16,12 +16,14 @@ from benchmarks.method import __main__ as command
 from benchmarks.method.data import FILES, DataLab, DataSize, judged
 from benchmarks.method.lab import Setting
 from benchmarks.method.training import swap, with_terms
-from benchmarks.method.world import WorldSize
+from benchmarks.method.world import WorldLab, WorldSize
+from pdray.selection import strategies
 from tests.tiny import WORDS, tiny_encoder
 
 TINY = command.Plan(
     WorldSize(pairs=160, held_out=24, sft_epochs=1, proxy_epochs=1), (0.2,), (0,), (("sft", "pd", "dfpo"),), sweep={}
 )
+READERS = ("raf", "pd_nl", "overall", "selective", "implicit_margin", "fusion", "alignment_potential")
 
 
 def test_a_swapped_pair_is_labelled_the_other_way_round() -> None:
@@ -48,9 +50,33 @@ def test_dfpos_terms_are_the_number_of_aspects_and_the_divergence() -> None:
 
 def test_every_run_of_the_plan_comes_once_and_the_sweep_last() -> None:
     runs = list(command.Plan().runs())
-    assert len({run[:4] for run in runs}) == len(runs) == 3 * 3 * 10 + 3 * len(command.SWEEP)
-    assert all(run[4] == Setting() for run in runs[:90])
-    assert {run[:3] for run in runs[90:]} == {(seed, 0.2, "pd") for seed in range(3)}
+    assert len({run[:4] for run in runs}) == len(runs) == 3 * 3 * 20 + 3 * len(command.SWEEP)
+    assert {run[2] for run in runs} == {"sft", "dfpo", "pd_nl", *strategies.BUILT_IN}
+    remedies = {run[2]: (run[4].length_penalty, run[4].temperature) for run in runs[:180]}
+    assert remedies.pop("pd_nl") == (0.0, None)
+    assert set(remedies.values()) == {(Setting().length_penalty, Setting().temperature)}
+    assert {run[:3] for run in runs[180:]} == {(seed, 0.2, "pd") for seed in range(3)}
+
+
+def test_earlier_rows_stay_but_for_those_that_are_made_again_of_no_fewer_seeds() -> None:
+    rows = [{"line": line, "seeds": 2, "of": "earlier"} for line in "abc"]
+    new = [{"line": line, "seeds": seeds, "of": "new"} for line, seeds in (("b", 1), ("c", 2), ("d", 1))]
+    joined = command.joined(rows, new, ("line",))
+    assert [(row["line"], row["of"]) for row in joined] == [
+        ("a", "earlier"),
+        ("b", "earlier"),
+        ("c", "new"),
+        ("d", "new"),
+    ]
+
+
+def test_an_overall_label_is_right_more_often_than_not_but_not_always(tmp_path: Path) -> None:
+    lab = WorldLab(tmp_path, WorldSize(pairs=800), 0.2, 0)
+    assert lab.ratings is not None
+    agrees = lab.overall * np.sign(lab.ratings.sum(axis=1))
+    assert set(lab.overall) == {-1, 0, 1}
+    assert 0.75 < (agrees > 0).sum() / (agrees != 0).sum() < 0.95
+    np.testing.assert_array_equal(WorldLab(tmp_path, WorldSize(pairs=800), 0.2, 0).overall, lab.overall)
 
 
 def test_another_size_or_world_is_another_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,3 +166,32 @@ def test_a_small_comparison_and_the_same_command_again(tmp_path: Path, monkeypat
     assert again["dfpo"]["accuracy"] == rows["dfpo"]["accuracy"]
     assert again["pd"] == rows["pd"]
     assert [path for path, time in kept.items() if path.stat().st_mtime_ns != time] == [run]
+
+
+@pytest.mark.slow
+def test_what_strategies_read_is_made_once_and_earlier_rows_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "SMALL", replace(TINY, strategies=(("sft", "pd"), READERS)))
+    out, runs = tmp_path / "x.json", tmp_path / "runs"
+    words = ["x", "--small", "--folder", str(runs), "--out", str(out), "--strategies"]
+    monkeypatch.setattr(sys, "argv", [*words, "sft"])
+    command.main()
+    (sft,) = json.loads(out.read_text())["rows"]
+    monkeypatch.setattr(sys, "argv", [*words, *READERS])
+    command.main()
+    rows = {row["strategy"]: row for row in json.loads(out.read_text())["rows"]}
+    assert rows.pop("sft") == sft and tuple(rows) == READERS
+    assert rows.pop("overall")["pairs"] > 130
+    assert all(row["pairs"] == 48 and 0 <= row["auroc"] <= 1 for row in rows.values())
+    assert rows["alignment_potential"]["cpu_seconds"] > rows["implicit_margin"]["cpu_seconds"], "proxies are counted"
+    (lab,) = {path.parent for path in runs.rglob("run-raf-.json")}
+    losses = np.array(json.loads((lab / "crossfit.json").read_text())["losses"])
+    logps = {name: np.array(json.loads((lab / f"logps-{name}.json").read_text())["logps"]) for name in ("sft", "tried")}
+    assert losses.shape == (160,) and (losses > 0).all()
+    assert logps["sft"].shape == (160, 2) and (logps["sft"] != logps["tried"]).any()
+    kept = {path: path.stat().st_mtime_ns for path in runs.rglob("*.json") if not path.name.startswith("run-fusion")}
+    (lab / "run-fusion-.json").unlink()
+    command.main()
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert json.loads((lab / "run-fusion-.json").read_text())["pairs"] == 48

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -21,6 +23,7 @@ from benchmarks.method.shape import (
     verdict,
 )
 from pdray.evaluation.accuracy import Estimate
+from pdray.selection.strategy import LogProbs
 
 LEVELS = [0.1, 0.2, 0.3]
 
@@ -192,3 +195,33 @@ def test_strategies_choose_what_their_names_say() -> None:
     np.testing.assert_array_equal(ratings.swapped, pairs.ratings.mean(axis=1)[ratings.rows] < 0)
     assert (pairs.ratings.mean(axis=1)[ratings.rows] != 0).all()
     assert not np.array_equal(chosen["pd_ratings"].divergence, pd)
+
+
+def test_strategies_read_what_was_made_for_them() -> None:
+    pairs, rng = columns(), np.random.default_rng(1)
+    policy, reference = rng.normal(-20, 2, (2, 2, 200))
+    pairs = replace(
+        pairs,
+        overall=rng.integers(-1, 2, 200),
+        unified=rng.normal(size=200),
+        known=LogProbs(policy, reference, pairs.tokens),
+        losses=rng.random(200),
+    )
+    assert pairs.known is not None and pairs.overall is not None
+    margin, gap = pairs.known.implicit_margin, np.abs(pairs.known.gap_per_token("policy"))
+    own = pairs.own_margins()
+    potential = (own - own.mean()) / own.std() - (gap - gap.mean()) / gap.std()
+    expected = {
+        "raf": -pairs.unified_margins(),
+        "selective": pairs.validation_losses(),
+        "implicit_margin": -margin,
+        "implicit_margin_small": margin,
+        "alignment_potential": -potential,
+    }
+    for name, keys in expected.items():
+        found = select(pairs, name, 0.3, 0.9, 0)
+        np.testing.assert_allclose(found.keys, keys)
+        assert sorted(found.rows) == sorted(np.argsort(keys)[:60])
+    overall = select(pairs, "overall", 0.3, 0.9, 0)
+    assert sorted(overall.rows) == np.flatnonzero(pairs.overall).tolist()
+    np.testing.assert_array_equal(overall.swapped, pairs.overall[overall.rows] < 0)

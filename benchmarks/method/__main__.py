@@ -2,6 +2,7 @@
 
     python -m benchmarks.method --small --out method-small.json    # one level, one seed, four strategies: minutes
     python -m benchmarks.method --out benchmarks/results/method-2core.json
+    python -m benchmarks.method --strategies raf selective --levels 0.2 --out benchmarks/results/method-2core.json
     python -m benchmarks.method --data DIR --base DIR --out benchmarks/results/method-data-2core.json
 
 It is made on a world whose true rewards are known, or on the real text of ``--data``, with the encoder of ``--base``
@@ -10,7 +11,8 @@ for proxies, which ``pdray models minilm`` writes.
 A run is a level of conflict, or a data set, a seed, a strategy and a setting. Each is kept in a JSON file under
 ``--folder``, so the command goes on where it was stopped; another size, world or file is another folder there.
 ``--out`` gets a row for each strategy, the file beside it, whose name has ``-shape`` more, a row for each of the
-paper's lines; both are written anew after every run.
+paper's lines; both are written anew after every run. With ``--strategies`` or ``--levels`` only some are run, and rows
+of the others stay that these files have.
 
 What is the product's: proxies (all weights, one for each aspect; on real text heads), keys and cut of the strategies,
 trainers of DPO and DFPO, accuracy on held-out pairs. See the modules for what stands in for Ray and DeepSpeed, which
@@ -28,7 +30,7 @@ from typing import Any
 
 from benchmarks.common import write_result
 from benchmarks.method.data import FILES, PARTS, DataLab, DataSize
-from benchmarks.method.lab import Lab, Setting, Size
+from benchmarks.method.lab import PD_NL, Lab, Setting, Size
 from benchmarks.method.report import rows_of, verdicts
 from benchmarks.method.shape import Claim, claims, claims_of_data
 from benchmarks.method.world import WorldLab, WorldSize
@@ -39,6 +41,19 @@ from pdray.identity import file_identity, model_identity
 # What most of the paper's lines are about comes first.
 FIRST = ("sft", "pd", "random", "all", "dfpo", "pd_high", "pd_mid")
 THEN = ("pd_ratings", "mean_rating", "longest")
+RIVALS = (
+    "raf",
+    PD_NL,
+    "overall",
+    "selective",
+    "implicit_margin",
+    "implicit_margin_small",
+    "fusion",
+    "perplexity_gap",
+    "alignment_potential",
+    "pd_potential",
+)
+NO_REMEDY = Setting(length_penalty=0.0, temperature=None)
 SWEEP_LEVEL = 0.2
 SWEEP = {
     "γ = 1.0": Setting(gamma=1.0),
@@ -61,7 +76,7 @@ class Plan:
     size: Size = field(default_factory=WorldSize)
     levels: tuple[float | str, ...] = (0.1, 0.2, 0.3)
     seeds: tuple[int, ...] = (0, 1, 2)
-    strategies: tuple[tuple[str, ...], ...] = (FIRST, THEN)
+    strategies: tuple[tuple[str, ...], ...] = (FIRST, THEN, RIVALS)
     default: Setting = field(default_factory=Setting)
     sweep: dict[str, Setting] = field(default_factory=lambda: SWEEP)
 
@@ -70,7 +85,8 @@ class Plan:
         for some in self.strategies:
             for seed in self.seeds:
                 for level in self.levels:
-                    yield from ((seed, level, strategy, "", self.default) for strategy in some)
+                    for strategy in some:
+                        yield seed, level, strategy, "", NO_REMEDY if strategy == PD_NL else self.default
         for seed in self.seeds:
             yield from ((seed, SWEEP_LEVEL, "pd", name, setting) for name, setting in self.sweep.items())
 
@@ -86,6 +102,8 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="one level, one seed, four strategies, fewer pairs")
     parser.add_argument("--data", type=Path, help=f"folder of {' and '.join(FILES.values())}")
     parser.add_argument("--base", type=Path, help="with --data: model folder of the encoder that proxies are heads on")
+    parser.add_argument("--strategies", nargs="+", help="run these alone, under the default settings")
+    parser.add_argument("--levels", nargs="+", type=float, help="run these shares of conflicts alone")
     parser.add_argument("--folder", type=Path, default=Path("runs/method"), help="where runs are kept")
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     args = parser.parse_args()
@@ -98,7 +116,10 @@ def main() -> None:
     labs: dict[tuple[float | str, int], Lab] = {}
     found: list[dict[str, Any]] = []
     starts: dict[str, Any] = {}
+    rows, lines, known = earlier(args, config)
     for seed, level, strategy, name, setting in plan.runs():
+        if (args.strategies and (name or strategy not in args.strategies)) or level not in (args.levels or [level]):
+            continue
         if (level, seed) not in labs:
             labs = {(level, seed): make_lab(args, folder, plan.size, level, seed)}  # one corpus at a time is in memory
         lab = labs[level, seed]
@@ -107,7 +128,7 @@ def main() -> None:
         told = {key: value for key, value in found[-1].items() if not isinstance(value, list)}
         means = {key: found[-1][key] for key in ("right", "won") if key in found[-1]}
         print(told | {key: round(sum(values) / len(values), 4) for key, values in means.items()}, flush=True)
-        write(args.out, plan, config | {"starts": starts}, found)
+        write(args.out, plan, config | {"starts": known | starts}, found, rows, lines)
 
 
 def plan_of(args: argparse.Namespace) -> Plan:
@@ -125,11 +146,58 @@ def make_lab(args: argparse.Namespace, folder: Path, size: Size, level: float | 
     return WorldLab(folder, size, level, seed)
 
 
-def write(out: Path, plan: Plan, config: dict[str, Any], found: list[dict[str, Any]]) -> None:
-    """The rows of the strategies, and beside them those of the paper's lines."""
-    write_result(out, "method", config, rows_of(found))
-    lines = verdicts(found, claims_of(plan))
-    write_result(out.with_stem(f"{out.stem}-shape"), "method, the paper's lines", config, lines)
+def earlier(
+    args: argparse.Namespace, config: dict[str, Any]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, Any]]:
+    """Rows and lines that stay where only some strategies are run, and the starts of their trainings.
+
+    A file of another size or world has none.
+    """
+    shape = shape_of(args.out)
+    if not (args.strategies or args.levels) or not (args.out.exists() and shape.exists()):
+        return [], [], {}
+    strategies, lines = (json.loads(path.read_text(encoding="utf-8")) for path in (args.out, shape))
+    starts = strategies["config"].pop("starts")
+    if strategies["config"] != json.loads(json.dumps(config)):
+        return [], [], {}
+    return strategies["rows"], lines["rows"], starts
+
+
+def shape_of(out: Path) -> Path:
+    """The file of the paper's lines beside that of the strategies."""
+    return out.with_stem(f"{out.stem}-shape")
+
+
+def write(
+    out: Path,
+    plan: Plan,
+    config: dict[str, Any],
+    found: list[dict[str, Any]],
+    rows: list[dict[str, Any]],
+    lines: list[dict[str, Any]],
+) -> None:
+    """The rows of the strategies, and beside them those of the paper's lines.
+
+    Args:
+        out: file of the strategies.
+        plan: whose lines are asked for.
+        config: what decides the figures.
+        found: the runs.
+        rows, lines: of earlier runs.
+    """
+    write_result(out, "method", config, joined(rows, rows_of(found), ("level", "strategy", "setting")))
+    lines = joined(lines, verdicts(found, claims_of(plan)), ("line",))
+    write_result(shape_of(out), "method, the paper's lines", config, lines)
+
+
+def joined(earlier: list[dict[str, Any]], new: list[dict[str, Any]], names: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Earlier rows and new ones; of two with the same names that of more seeds, and of as many the new one."""
+    rows = {tuple(row[name] for name in names): row for row in earlier}
+    for row in new:
+        key = tuple(row[name] for name in names)
+        if key not in rows or row["seeds"] >= rows[key]["seeds"]:
+            rows[key] = row
+    return list(rows.values())
 
 
 def claims_of(plan: Plan) -> list[Claim]:

@@ -6,26 +6,34 @@ import shutil
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from benchmarks.common import load_average
 from benchmarks.method.selection import PairColumns, select
 from benchmarks.method.training import swap, with_terms
 from benchmarks.proxy_heads import auroc
 from pdray.corpus.conflict import conflicts
+from pdray.crossfit.folds import folds_of
+from pdray.crossfit.losses import validation_loss
 from pdray.demo.dpo import PAIRS_PER_STEP, Training, encode, log_probabilities, train
 from pdray.evaluation.accuracy import implicit_margins, is_right
 from pdray.responses import CutRule
+from pdray.selection import strategies
+from pdray.selection.strategy import LogProbs, Model
 from pdray.storage import StoragePath
 
-# Trained on all pairs by another loss; every other name is a strategy, or the start of them all.
-DFPO, SFT = "dfpo", "sft"
-OF_PROXIES = ("pd", "pd_high", "pd_mid", DFPO)
+# All pairs by another loss, the method under another setting, and the start of them all; the rest are strategies.
+DFPO, PD_NL, SFT = "dfpo", "pd_nl", "sft"
+SELECTS_AS = {DFPO: "all", PD_NL: "pd"}
+BY_DIVERGENCE = ("pd", "pd_high", "pd_mid", PD_NL, DFPO)
+OF_PROXIES = (*BY_DIVERGENCE, "fusion", "alignment_potential", "pd_potential")
+FOLDS = 2  # of the cross-fitted trainings; the product's default repeats them three times, here they are made once
 OTHER_SEED = 1000  # more than a seed: another corpus, other draws
 
 
@@ -58,7 +66,7 @@ class Setting:
         budget: λ.
         gamma: γ.
         length_penalty: ρ, per token.
-        temperature: τ.
+        temperature: τ; None for no balancing.
         share: p_r.
         proxy_size: width of the world's proxies; the policy's is 64.
     """
@@ -66,7 +74,7 @@ class Setting:
     budget: float = 0.3
     gamma: float = 0.9
     length_penalty: float = 0.01
-    temperature: float = 1.0
+    temperature: float | None = 1.0
     share: float = 1.0
     proxy_size: int = 64
 
@@ -104,6 +112,15 @@ class Lab(ABC):
     def judge(self, setting: Setting) -> dict[str, Any]:
         """``margins`` of the proxies (n, κ), their held-out ``accuracy`` by aspect, and CPU ``seconds``."""
 
+    def judge_together(self, setting: Setting) -> dict[str, Any]:
+        """As :meth:`judge`, for one reward model of all aspects; ``margins`` are (n, 1)."""
+        raise NotImplementedError
+
+    @property
+    def overall(self) -> np.ndarray:
+        """(n,) by an overall label: 1 for the chosen response, −1 for the rejected one, 0 for neither."""
+        raise NotImplementedError
+
     def answers(self, policy: Path, seed: int) -> dict[str, Any]:
         """Figures of what a policy says, where a true reward is known."""
         del policy, seed
@@ -128,6 +145,11 @@ class Lab(ABC):
     def encoded(self) -> list[dict[str, Any]]:
         """The pairs as the trainer reads them."""
         return encode(self.sft, self.pairs, self.rule)
+
+    @cached_property
+    def tokens(self) -> np.ndarray:
+        """Of the responses that the policy reads, (2, n) int64."""
+        return np.array([[len(pair[f"{side}_ids"]) for pair in self.encoded] for side in ("chosen", "rejected")])
 
     @cached_property
     def reference(self) -> np.ndarray:
@@ -191,10 +213,10 @@ class Lab(ABC):
         return [pair["prompt"] for pair in self.held_out]
 
     def _train(self, strategy: str, setting: Setting, policy: Path) -> dict[str, Any]:
-        judged, encoded, size = self.judged(setting), self.encoded, self.size
-        columns = self._columns(np.array(judged["margins"]))
+        encoded, size, name = self.encoded, self.size, SELECTS_AS.get(strategy, strategy)
+        columns, spent = self._columns(strategy, setting)
         began = time.process_time()
-        selected = select(columns, "all" if strategy == DFPO else strategy, setting.budget, setting.gamma, self.seed)
+        selected = select(columns, name, setting.budget, setting.gamma, self.seed)
         pairs = [
             swap(encoded[row]) if swapped else encoded[row]
             for row, swapped in zip(selected.rows, selected.swapped, strict=True)
@@ -205,7 +227,7 @@ class Lab(ABC):
         loss = DFPO if strategy == DFPO else "dpo"
         training = Training(loss, size.pairs // PAIRS_PER_STEP, size.beta, size.dpo_rate, self.seed)
         losses = train(self.sft, pairs, training, policy)
-        seconds = time.process_time() - began + (judged["seconds"] if strategy in OF_PROXIES else 0)
+        seconds = time.process_time() - began + spent
         facts = {
             "pairs": len(pairs),
             "longer": float((np.subtract(*columns.tokens)[selected.rows] > 0).mean()),
@@ -217,23 +239,101 @@ class Lab(ABC):
         sign = np.where(selected.swapped, -1.0, 1.0)[:, None]
         kept, own = self.ratings[selected.rows] * sign, columns.own[selected.rows]
         facts["conflict"] = float(np.nanmean(conflicts(kept, own, self.spans)))
-        told = strategy in OF_PROXIES or strategy == "pd_ratings"
-        conflict = conflicts(self.ratings, columns.own, self.spans)
-        return facts | ({"auroc": auroc(selected.divergence, conflict)} if told else {})
+        opposed = conflicts(self.ratings, columns.own, self.spans)
+        if strategy in (*BY_DIVERGENCE, "pd_ratings"):
+            return facts | {"auroc": auroc(selected.divergence, opposed)}
+        asks = strategies.find(name)
+        told = asks.unified or asks.logps or asks.crossfit
+        return facts | ({"auroc": auroc(selected.keys, opposed)} if told else {})
 
-    def _columns(self, margins: np.ndarray) -> PairColumns:
+    def _columns(self, strategy: str, setting: Setting) -> tuple[PairColumns, float]:
+        """What a strategy reads, and the CPU seconds of the models that made it."""
+        asks, judged = strategies.find(SELECTS_AS.get(strategy, strategy)), self.judged(setting)
+        columns = self._bare(np.array(judged["margins"]))
+        spent = judged["seconds"] if strategy in OF_PROXIES else 0.0
+        if asks.label_of == "overall":
+            columns = replace(columns, overall=self.overall)
+        if asks.unified:
+            together = self._kept(f"unified-{_text(setting)}", lambda: self.judge_together(setting))
+            columns, spent = replace(columns, unified=np.array(together["margins"])[:, 0]), together["seconds"]
+        if asks.logps:
+            known, seconds = self.log_probs(asks.logps)
+            columns, spent = replace(columns, known=known), spent + seconds
+        if asks.crossfit:
+            crossfit, reference = self._kept("crossfit", self._crossfit), self.start_logps
+            columns = replace(columns, losses=np.array(crossfit["losses"]))
+            spent += crossfit["seconds"] + reference["seconds"]
+        return columns, spent
+
+    def _bare(self, margins: np.ndarray) -> PairColumns:
         return PairColumns(
             [pair["pair_id"] for pair in self.pairs],
             np.array([self.aspects.index(pair["aspect"]) for pair in self.pairs]),
             margins,
             np.full(margins.shape, np.nan) if self.ratings is None else self.ratings,
-            np.array([[len(pair[f"{side}_ids"]) for pair in self.encoded] for side in ("chosen", "rejected")]),
+            self.tokens,
         )
 
     def judged(self, setting: Setting) -> dict[str, Any]:
         """What :meth:`judge` finds, kept."""
-        values = {name: value for name, value in asdict(setting).items() if name not in ("budget", "gamma")}
-        return self._kept("proxies-" + "-".join(f"{value:g}" for value in values.values()), lambda: self.judge(setting))
+        return self._kept(f"proxies-{_text(setting)}", lambda: self.judge(setting))
+
+    def log_probs(self, models: tuple[Model, ...]) -> tuple[LogProbs, float]:
+        """What the models that a strategy names give to the corpus, and their CPU seconds.
+
+        A strategy of one model is about the policy before its training: SFT. One of two compares a policy that DPO has
+        trained a little, by one pass over the pairs of ``random``, with SFT as its reference.
+        """
+        start = self.start_logps
+        reference, seconds = np.array(start["logps"]).T, start["seconds"]
+        policy = reference
+        if len(models) > 1:
+            tried = self._kept("logps-tried", self._tried)
+            policy, seconds = np.array(tried["logps"]).T, seconds + tried["seconds"]
+        return LogProbs(policy, reference, self.tokens), seconds
+
+    @property
+    def start_logps(self) -> dict[str, Any]:
+        """What the SFT policy gives to the corpus: ``logps`` (n, 2), and CPU ``seconds``; kept."""
+        return self._kept("logps-sft", lambda: self._read_logps(self.sft))
+
+    def _read_logps(self, policy: Path) -> dict[str, Any]:
+        began = time.process_time()
+        logps = log_probabilities(policy, self.pairs, self.rule)
+        return {"logps": logps.tolist(), "seconds": round(time.process_time() - began, 1)}
+
+    def _tried(self) -> dict[str, Any]:
+        folder, default = self.folder / "tried", Setting()
+        drawn = select(
+            self._bare(np.zeros((len(self.pairs), len(self.aspects)))), "random", default.budget, 1.0, self.seed
+        )
+        seconds = self._one_pass(drawn.rows, folder)
+        found = self._read_logps(folder)
+        shutil.rmtree(folder)
+        return found | {"seconds": round(found["seconds"] + seconds, 1)}
+
+    def _crossfit(self) -> dict[str, Any]:
+        """Losses of every pair under a policy that saw no pair of its prompt, as the stage ``crossfit`` has them."""
+        folder, prompts = self.folder / "crossfit", [pair["prompt"] for pair in self.pairs]
+        fold = folds_of(pa.chunked_array([prompts]), FOLDS, 0, self.seed)
+        reference, losses, seconds = np.array(self.start_logps["logps"]), np.full(len(fold), np.nan), 0.0
+        for number in range(FOLDS):
+            inside = np.flatnonzero(fold == number)
+            seconds += self._one_pass(np.flatnonzero(fold != number), folder)
+            began = time.process_time()
+            logps = log_probabilities(folder, [self.pairs[row] for row in inside], self.rule)
+            losses[inside] = validation_loss(logps.T, reference[inside].T, self.size.beta)
+            seconds += time.process_time() - began
+            shutil.rmtree(folder)
+        return {"losses": losses.tolist(), "seconds": round(seconds, 1)}
+
+    def _one_pass(self, rows: np.ndarray, folder: Path) -> float:
+        """Train by DPO, once over some pairs; returns CPU seconds."""
+        size, pairs = self.size, [self.encoded[row] for row in rows]
+        began = time.process_time()
+        training = Training("dpo", len(rows) // PAIRS_PER_STEP, size.beta, size.dpo_rate, self.seed)
+        train(self.sft, pairs, training, folder)
+        return time.process_time() - began
 
     def _kept(self, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """The content of a JSON file, made where it is not there."""
@@ -242,3 +342,9 @@ class Lab(ABC):
             path.write_json(make())
         found: dict[str, Any] = path.read_json()
         return found
+
+
+def _text(setting: Setting) -> str:
+    """What decides the proxies, for the name of a file."""
+    values = [value for name, value in asdict(setting).items() if name not in ("budget", "gamma")]
+    return "-".join("none" if value is None else f"{value:g}" for value in values)

@@ -25,6 +25,10 @@ class PairColumns:
         margins: (n, κ) float64 of the proxies (eq. 17).
         ratings: (n, κ) float64, true rating of the chosen response less that of the rejected one.
         tokens: (2, n) int64, lengths of the responses.
+        overall: (n,) overall label, 1 for the chosen response, −1 for the rejected one, 0 for neither.
+        unified: (n,) float64 of the reward model of all aspects together.
+        known: log-probabilities; which models are the policy and the reference depends on the strategy.
+        losses: (n,) float64 of cross-fitted trainings.
     """
 
     pair_ids: list[str]
@@ -32,6 +36,10 @@ class PairColumns:
     margins: np.ndarray
     ratings: np.ndarray
     tokens: np.ndarray
+    overall: np.ndarray | None = None
+    unified: np.ndarray | None = None
+    known: LogProbs | None = None
+    losses: np.ndarray | None = None
 
     def ids(self) -> list[str]:
         """n ids."""
@@ -52,12 +60,24 @@ class PairColumns:
         return gap
 
     def overall_gap(self) -> np.ndarray:
-        """The world has no overall label."""
-        raise NotImplementedError
+        """(n,)."""
+        assert self.overall is not None, "made for the strategies that say so"
+        return self.overall
+
+    def unified_margins(self) -> np.ndarray:
+        """(n,) float64."""
+        assert self.unified is not None, "made for the strategies that say so"
+        return self.unified
 
     def logps(self) -> LogProbs:
-        """No strategy of the comparison reads them."""
-        raise NotImplementedError
+        """Of the models that the strategy names."""
+        assert self.known is not None, "made for the strategies that say so"
+        return self.known
+
+    def validation_losses(self) -> np.ndarray:
+        """(n,) float64."""
+        assert self.losses is not None, "made for the strategies that say so"
+        return self.losses
 
 
 @dataclass(frozen=True)
@@ -68,11 +88,13 @@ class Selected:
         rows: (m,) int, the kept pairs, the best first.
         swapped: (m,) bool, those whose responses change places.
         divergence: (n,) float64, PD of every pair.
+        keys: (n,) float64, what the pairs are sorted by, the smallest first.
     """
 
     rows: np.ndarray
     swapped: np.ndarray
     divergence: np.ndarray
+    keys: np.ndarray
 
 
 def divergence_of(margins: np.ndarray, own: np.ndarray, gamma: float) -> np.ndarray:
@@ -104,15 +126,16 @@ def select(columns: PairColumns, name: str, budget: float, gamma: float, seed: i
     margins = columns.ratings if strategy.margins == "ratings" else columns.margins
     divergence = divergence_of(margins, columns.own, gamma)
     bare = Table(divergence, seed, columns)
-    statistics = {name: _quantile(one, bare) for name, one in strategy.statistics.items()}
+    statistics = {name: _statistic(one, bare) for name, one in strategy.statistics.items()}
     table = Table(divergence, seed, columns, statistics)
     keys = sort_key(strategy, table)
     order = np.lexsort((np.array(columns.pair_ids), keys))[: int(np.isfinite(keys).sum())]
     rows = order if strategy.keeps_all else order[: num_kept(budget, len(keys))]
-    return Selected(rows, changes_places(strategy, table)[rows], divergence)
+    return Selected(rows, changes_places(strategy, table)[rows], divergence, keys)
 
 
-def _quantile(statistic: Statistic, table: Table) -> float:
-    assert statistic.kind == "quantile", "the only kind that a strategy of the comparison asks for"
+def _statistic(statistic: Statistic, table: Table) -> float:
     values = np.sort(statistic.column(table))
-    return float(values[quantile_rank(statistic.level, len(values)) - 1])
+    if statistic.kind == "quantile":
+        return float(values[quantile_rank(statistic.level, len(values)) - 1])
+    return float(values.mean() if statistic.kind == "mean" else values.std())

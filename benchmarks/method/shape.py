@@ -111,7 +111,7 @@ def claims(levels: list[float], sweep_level: float) -> list[Claim]:
     found = []
     for level in levels:
         pd = Key(level, "pd")
-        for other, name in (("random", "RAND"), ("all", "ALL")):
+        for other, name in (("random", "RAND"), ("all", "ALL"), ("raf", "RAF")):
             found.append(Claim(f"at {level:.0%} PD beats {name}", {pd: 1, Key(level, other): -1}))
     low, high = levels[0], levels[-1]
     if low != high:
@@ -120,6 +120,10 @@ def claims(levels: list[float], sweep_level: float) -> list[Claim]:
     found += [
         Claim("DFPO is nearer to PD than to ALL, or beyond PD", _mean(levels, {"dfpo": 1, "pd": -0.5, "all": -0.5})),
         Claim("DFPO beats ALL", _mean(levels, {"dfpo": 1, "all": -1})),
+        Claim("PD beats OVA", _mean(levels, {"pd": 1, "overall": -1})),
+        Claim("PD beats AVG", _mean(levels, {"pd": 1, "mean_rating": -1})),
+        Claim("PD beats PD (rati.)", _mean(levels, {"pd": 1, "pd_ratings": -1})),
+        Claim("PD (nl) is below PD", _mean(levels, {"pd": 1, "pd_nl": -1})),
         Claim("PD beats DFPO", _mean(levels, {"pd": 1, "dfpo": -1})),
         Claim("PD (high) is below SFT", _mean(levels, {"sft": 1, "pd_high": -1})),
         Claim("PD (mid) is below PD", _mean(levels, {"pd": 1, "pd_mid": -1})),

@@ -14,12 +14,15 @@ import numpy as np
 from benchmarks.method.evaluation import wins
 from benchmarks.method.lab import OTHER_SEED, Lab, Setting, Size
 from benchmarks.method.models import POLICY_SIZE, build_model
-from benchmarks.proxies import World
+from benchmarks.proxies import SIDES, World
+from pdray.aspects import UNIFIED
 from pdray.config import ProxiesConfig
 from pdray.demo import world
 from pdray.demo.dpo import MAX_TOKENS, RULE, sample
 from pdray.demo.sft import train_sft
 from pdray.demo.words import true_reward
+from pdray.proxies.pairs import AspectPairs, of_all_aspects
+from pdray.storage import StoragePath
 
 SFT_LEVEL = 0.2  # of the corpus whose chosen responses SFT learns
 
@@ -46,6 +49,16 @@ class WorldSize(Size):
     proxy_rate: float = 3e-3
     dpo_rate: float = 2e-4
     beta: float = 2.0
+
+
+class UnifiedWorld(World):
+    """A corpus that one reward model judges, which is trained on the pairs of all aspects together."""
+
+    def _trained(
+        self, chosen: list[AspectPairs], proxies: ProxiesConfig, folder: StoragePath
+    ) -> tuple[np.ndarray, np.ndarray, list[float]]:
+        self.aspects = [UNIFIED]  # whose accuracy is told
+        return super()._trained([of_all_aspects(chosen, proxies.max_pairs_per_aspect)], proxies, folder)
 
 
 class WorldLab(Lab):
@@ -82,6 +95,21 @@ class WorldLab(Lab):
         return np.full(len(self.aspects), world.RATINGS - 1.0)
 
     @cached_property
+    def overall(self) -> np.ndarray:  # type: ignore[override]
+        """By the mean of the ratings as an annotator has them, each with the words' clarity: else it is any of five.
+
+        These draws are others than those of the words, so that the label is no better than a corpus's own.
+        """
+        rng = np.random.default_rng([round(100 * self.level), self.seed])
+        true = np.array(
+            [[[pair[f"score_{side}.{one}"] for one in self.aspects] for pair in self.pairs] for side in SIDES]
+        )
+        any_of_five = rng.integers(1, world.RATINGS + 1, true.shape)
+        chosen, rejected = np.where(rng.random(true.shape) < world.CLARITY, true, any_of_five).sum(axis=2)
+        gap: np.ndarray = np.sign(chosen - rejected)
+        return gap
+
+    @cached_property
     def said(self) -> list[str]:
         """What the SFT policy says to the held-out prompts."""
         return sample(self.sft, self.prompts, self.seed)
@@ -104,6 +132,13 @@ class WorldLab(Lab):
 
     def judge(self, setting: Setting) -> dict[str, Any]:
         """Proxies of all weights, one for each aspect as in the paper."""
+        return self._judge(setting, World)
+
+    def judge_together(self, setting: Setting) -> dict[str, Any]:
+        """One model more of the same kind, as for ``raf`` with ``proxies.unified``."""
+        return self._judge(setting, UnifiedWorld)
+
+    def _judge(self, setting: Setting, kind: type[World]) -> dict[str, Any]:
         scratch, size = self.folder / "proxies", self.size
         base = build_model(self.folder / f"base-{setting.proxy_size}", setting.proxy_size, self.seed)
         proxies = ProxiesConfig(
@@ -117,7 +152,7 @@ class WorldLab(Lab):
             epochs=size.proxy_epochs,
             learning_rate=size.proxy_rate,
         )
-        corpus = World(self.pairs, base, scratch, {"max_tokens": MAX_TOKENS}, self.seed)
+        corpus = kind(self.pairs, base, scratch, {"max_tokens": MAX_TOKENS}, self.seed)
         began = time.process_time()
         margins, accuracy = corpus.judge(proxies, corpus.folder / "judged")
         seconds = round(time.process_time() - began, 1)
