@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 
 from pdray.background import repeated
 
-EVERY_SECONDS = 5.0
+EVERY_SECONDS = 1.0  # a driver beside a head that was killed may have no more than five
+ANSWER_SECONDS = 5.0
 SILENCES = 3  # in a row, before it is spoken of: a busy head may miss one
 
 
@@ -33,7 +34,7 @@ def watched(address: str, note: Callable[[str], None], every: float = EVERY_SECO
 
     def answers() -> bool:
         try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=every).close()
+            socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS).close()
         except OSError:
             return False
         return True
