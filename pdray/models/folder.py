@@ -18,6 +18,7 @@ Kind = Literal["backbone", "reward", "policy"]
 REWARD_ENDING = "ForSequenceClassification"
 LAYERS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers")  # each has a weight of its own at least
 MOST_LABELS = 100_000
+ADAPTER = "adapter_config.json"
 POLICY_ENDINGS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 
 
@@ -42,6 +43,11 @@ def check_model_folder(setting: str, folder: str, kind: Kind, label: int | None 
     if kind == "reward":
         _check_labels(name, num_labels(config), label)
     _refuse_code(name, "config.json", config)
+    if (Path(folder) / ADAPTER).exists():
+        raise UserError(
+            f"{name}, which holds {ADAPTER}: Transformers would put that adapter into the model and pdray would not "
+            "know of it; merge the two and save the result (peft's merge_and_unload), or take the adapter's files out"
+        )
     tokenizer_config = Path(folder) / "tokenizer_config.json"
     if tokenizer_config.exists():
         _refuse_code(name, tokenizer_config.name, read_object(name, tokenizer_config))

@@ -18,7 +18,7 @@ def check(config: RunConfig, upstream: Upstream) -> None:
     Raises:
         UserError: the strategy reads log-probabilities that the run does not compute, or ratings or overall labels
             that no pair has, or it labels pairs anew for a loss that cannot use that; ⌊λN⌋ is 0; a weight of an
-            unknown aspect.
+            unknown aspect, or no weight at all.
     """
     corpus, selection = upstream.corpus, config.selection
     _check_logps(selection.strategy, config.logprobs)
@@ -62,6 +62,11 @@ def check(config: RunConfig, upstream: Upstream) -> None:
     if unknown:
         raise UserError(
             f"selection.weights names {', '.join(unknown)}, but the corpus has the aspects {', '.join(corpus.aspects)}"
+        )
+    if not any(selection.weights.get(aspect, 1.0) for aspect in corpus.aspects):
+        raise UserError(
+            "selection.weights gives every aspect of the corpus the weight 0, so that no pair has a divergence; give "
+            "one of them more, or leave the setting out"
         )
 
 

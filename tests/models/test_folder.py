@@ -103,6 +103,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda folder: edit_json(folder, "tokenizer_config.json", auto_map={"AutoTokenizer": ["t.T", None]}),
         r"tokenizer_config\.json asks for Python code",
     ),
+    "adapter": (write("adapter_config.json", b"{}"), r"holds adapter_config\.json: .*merge the two"),
     "too many words": (word_list(193), "has a token 192, but the model has embeddings for the tokens 0 to 191 only"),
     "added token": (added_token(192), "has a token 192, but the model has embeddings"),
 }

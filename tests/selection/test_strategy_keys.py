@@ -88,3 +88,15 @@ def test_overall_needs_a_pair_with_an_overall_label_as_soon_as_the_corpus_is_kno
     with pytest.raises(UserError, match=r"no pair of the corpus says chosen or rejected in the column overall; write"):
         check(config, Upstream(corpus=unlabelled))
     check(config, Upstream(corpus=replace(unlabelled, preferred=1)))
+
+
+def test_weights_that_leave_no_divergence_are_refused() -> None:
+    def checked(**weights: float) -> None:
+        selection = SimpleNamespace(strategy="pd", budget=0.5, weights=weights)
+        config = cast(RunConfig, SimpleNamespace(selection=selection, logprobs=None, alignment=None))
+        corpus = CorpusOutput(1, 40, 80, ["a", "b"], {"a": 20, "b": 20}, conversational=False)
+        check(config, Upstream(corpus=corpus))
+
+    checked(a=0.0)
+    with pytest.raises(UserError, match=r"selection\.weights gives every aspect of the corpus the weight 0"):
+        checked(a=0.0, b=0.0)
