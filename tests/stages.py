@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from pdray.config import ScoresConfig
 from pdray.console import Console
 from pdray.progress import Progress
 from pdray.schema import Output
@@ -33,7 +34,7 @@ def context(
     run = root if isinstance(root, StoragePath) else StoragePath(str(root))
     folder = run / f"{stage.name}-{name or FINGERPRINT}"
     folder.make_folder()
-    config: Any = SimpleNamespace(**{"run": str(run), "seed": 0} | sections)
+    config: Any = SimpleNamespace(**{"run": str(run), "seed": 0, "scores": ScoresConfig()} | sections)
     progress = Progress(Console(io.StringIO(), io.StringIO()), "test")
     return StageContext(config, run, folder, FINGERPRINT, upstream or Upstream(), progress)
 
