@@ -243,12 +243,6 @@ SIMULATION: list[Column] = [
     ("engines left then", figure("engines_left")),
     ("rewards", lambda row: row["rewards"][:8]),
 ]
-PLAN: list[Column] = [
-    ("stage", lambda row: row["stage"] if row.get("predicted_seconds") else MISSING),
-    ("seconds foretold", figure("predicted_seconds", 0)),
-    ("seconds", figure("seconds", 0)),
-    ("foretold of what came", lambda row: f"{row['predicted_seconds'] / row['seconds']:.2f}"),
-]
 TABLES: dict[str, tuple[str, list[Column]]] = {
     "selection": ("selection-1m-2core.json", SELECTION),
     "selection-10m": ("selection-10m-2core.json", SELECTION),

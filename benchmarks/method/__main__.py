@@ -37,22 +37,12 @@ from benchmarks.method.world import WorldLab, WorldSize
 from pdray.demo import world
 from pdray.hashing import digest
 from pdray.identity import file_identity, model_identity
+from pdray.selection.strategies import BUILT_IN
 
 # What most of the paper's lines are about comes first.
 FIRST = ("sft", "pd", "random", "all", "dfpo", "pd_high", "pd_mid")
 THEN = ("pd_ratings", "mean_rating", "longest")
-RIVALS = (
-    "raf",
-    PD_NL,
-    "overall",
-    "selective",
-    "implicit_margin",
-    "implicit_margin_small",
-    "fusion",
-    "perplexity_gap",
-    "alignment_potential",
-    "pd_potential",
-)
+RIVALS = (PD_NL, *(name for name in BUILT_IN if name not in FIRST + THEN))
 NO_REMEDY = Setting(length_penalty=0.0, temperature=None)
 SWEEP_LEVEL = 0.2
 SWEEP = {
