@@ -104,11 +104,13 @@ def in_fresh_process(module: str, words: list[str], scratch: Path, seconds: floa
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """A process and those below it: an engine that outlives it would keep its GPU."""
-    for one in [*psutil.Process(process.pid).children(recursive=True), process]:
+    """End a process and those below it, and see them gone: an engine that outlives it would keep its GPU."""
+    below = psutil.Process(process.pid).children(recursive=True)
+    for one in [*below, process]:
         with contextlib.suppress(psutil.NoSuchProcess):
             one.kill()
     process.wait()
+    psutil.wait_procs(below, timeout=10)
 
 
 def medians(runs: list[dict[str, Any]]) -> dict[str, Any]:
