@@ -197,8 +197,14 @@ def _win_rate(found: dict[str, Any]) -> str:
     return (
         f"wins {found['mean']:.1%} ({found['low']:.1%} to {found['high']:.1%}) of {found['pairs']:,}, at equal length "
         f"{controlled['mean']:.1%} ({controlled['low']:.1%} to {controlled['high']:.1%}), "
-        f"win score {found['average_win_score']:.2f}{left_out}"
+        f"win score {win_score(found)}{left_out}"
     )
+
+
+def win_score(rate: dict[str, Any]) -> str:
+    """The paper's AW of a judge's win rate, with its interval."""
+    score = rate["average_win_score"]
+    return f"{score['mean']:.2f} ({score['low']:.2f} to {score['high']:.2f})"
 
 
 def _number(value: Any, digits: int = 3) -> str:

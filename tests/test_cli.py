@@ -109,6 +109,7 @@ def test_figures_within_figures_are_shown_in_words(tmp_path: Path) -> None:
 def test_the_accuracy_of_a_policy_is_shown_with_its_interval(tmp_path: Path) -> None:
     figures = {"mean": 0.6123, "low": 0.58, "high": 0.65, "pairs": 1200}
     manifest = {"fingerprint": "f", "rows_out": 1200, "quarantined": 0, "seconds": 1, "output": {}}
+    score = {"mean": 1.25, "low": 1.1, "high": 1.4}
     store = RunStore(tmp_path)
     store.finish(
         store.root / "evaluation-00000001",
@@ -119,7 +120,7 @@ def test_the_accuracy_of_a_policy_is_shown_with_its_interval(tmp_path: Path) -> 
                 "aspects": {"honesty": figures | {"mean": 0.5}},
                 "win_rates": {
                     "gpt": figures
-                    | {"failed": 3, "inconsistent": 40, "length_controlled": figures, "average_win_score": 1.25}
+                    | {"failed": 3, "inconsistent": 40, "length_controlled": figures, "average_win_score": score}
                 },
             }
         },
@@ -129,7 +130,7 @@ def test_the_accuracy_of_a_policy_is_shown_with_its_interval(tmp_path: Path) -> 
     assert "accuracy 61.2% (58.0% to 65.0%) of 1,200 pairs" in lines
     assert "aspect honesty 50.0% (58.0% to 65.0%) of 1,200 pairs" in lines
     assert "judge gpt wins 61.2% (58.0% to 65.0%) of 1,200, at equal length 61.2% (58.0% to 65.0%)" in lines
-    assert "win score 1.25, 3 failed, 40 inconsistent" in lines
+    assert "win score 1.25 (1.10 to 1.40), 3 failed, 40 inconsistent" in lines
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "[]", ""])

@@ -15,10 +15,10 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from pdray.alignment import checkpoints
 from pdray.alignment.dfpo import REFERENCE_LOSS, REFERENCE_SLOPE
+from pdray.alignment.reference import FIRST_LOSS_TOLERANCE
 from pdray.errors import UserError
 
 FIRST_LOSS = math.log(2)  # DPO's loss where policy and reference are the same model: −log σ(0)
-FIRST_LOSS_TOLERANCE = 1e-3
 
 
 class EngineCheck(TrainerCallback):

@@ -52,6 +52,7 @@ class PairInput:
         prompts_cut: pairs whose prompt lost its beginning.
         responses_cut: pairs of which a response lost its end.
         empty: kept pairs that are left out, because a response has no token.
+        known: folder of what ``logprobs`` tells of the reference; None where it tells nothing.
     """
 
     tokens: list[str]
@@ -60,6 +61,7 @@ class PairInput:
     prompts_cut: int
     responses_cut: int
     empty: int
+    known: StoragePath | None = None
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from pdray.storage import StoragePath
 
 MIN_BATCHES = 64
 MAX_PARTS = 1000
+FIRST_LOSS_TOLERANCE = 1e-3  # nats, by which the loss before any step may be off
 
 
 @dataclass(frozen=True)
@@ -40,17 +41,22 @@ class ReferenceStore:
         Raises:
             OSError: the storage does not answer.
         """
-        sound = []
-        for name in sorted(self.folder.sizes()):
-            path = self.folder / name
-            try:
-                path.read_table()
-            except (pa.ArrowException, OSError):
-                path.read_bytes()  # storage that does not answer is no reason to delete
-                path.delete()
-            else:
-                sound.append(name)
-        return sound
+        return [name for name in sorted(self.folder.sizes()) if self.is_sound(name)]
+
+    def is_sound(self, name: str) -> bool:
+        """Whether a part can be read; one that cannot is deleted.
+
+        Raises:
+            OSError: the storage does not answer.
+        """
+        path = self.folder / name
+        try:
+            path.read_table()
+        except (pa.ArrowException, OSError):
+            path.read_bytes()  # storage that does not answer is no reason to delete
+            path.delete()
+            return False
+        return True
 
     def read(self, parts: list[str]) -> tuple[np.ndarray, np.ndarray]:
         """The pairs of some parts.
@@ -70,9 +76,12 @@ class ReferenceStore:
             keys: (n,) uint64.
             logps: (n, 2) float32, finite.
         """
-        name = hashlib.sha256(keys.tobytes()).hexdigest()[:16]
+        self.write(f"part-{hashlib.sha256(keys.tobytes()).hexdigest()[:16]}.parquet", keys, logps)
+
+    def write(self, name: str, keys: np.ndarray, logps: np.ndarray) -> None:
+        """As :meth:`add`, under a name."""
         table = pa.table([pa.array(keys), pa.array(logps[:, 0]), pa.array(logps[:, 1])], schema=REFERENCE)
-        (self.folder / f"part-{name}.parquet").write_table(table)
+        (self.folder / name).write_table(table)
 
 
 def check_finite(logps: np.ndarray) -> None:
@@ -128,6 +137,7 @@ def complete(
     lengths: np.ndarray,
     store: ReferenceStore,
     parts: list[str],
+    known: tuple[np.ndarray, np.ndarray] | None,
     batch: int,
     compute: Callable[[np.ndarray], np.ndarray],
     keep: bool,
@@ -142,6 +152,7 @@ def complete(
         lengths: (n,) tokens.
         store: what is known.
         parts: of the store, as one worker found them.
+        known: what an earlier pass tells of pairs that the store does not have, as :meth:`ReferenceStore.read`.
         batch: pairs of all workers in one forward pass.
         compute: positions -> (len, 2) float32, by all workers together.
         keep: whether this worker adds what was computed to the store.
@@ -154,6 +165,8 @@ def complete(
         UserError: the policy gives no finite number to a pair.
     """
     found = look_up(keys, *store.read(parts))
+    if known is not None:
+        found = np.where(np.isnan(found), look_up(keys, *known), found)
     _, first = np.unique(keys, return_index=True)
     missing = np.sort(first[np.isnan(found[first, 0])])
     done = 0

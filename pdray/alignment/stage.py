@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -9,6 +10,7 @@ from pdray.alignment import data
 from pdray.alignment.deepspeed import deepspeed_config
 from pdray.alignment.dfpo import REFERENCE_LOSS
 from pdray.alignment.inputs import PairInput, ShardEncoder, kept_batches, prepare_input
+from pdray.alignment.known import KnownWriter, known_model
 from pdray.alignment.reference import ReferenceStore
 from pdray.alignment.train import train_policy
 from pdray.config import AlignmentConfig, RunConfig, fingerprinted
@@ -17,6 +19,7 @@ from pdray.identity import model_identity
 from pdray.models.folder import check_model_folder
 from pdray.models.positions import check_positions
 from pdray.responses import cut_rule
+from pdray.runtime.tasks import sum_over_shards
 from pdray.schema import AlignmentOutput
 from pdray.selection.check import find_strategy
 from pdray.selection.divergence import num_kept
@@ -33,6 +36,11 @@ def settings(config: RunConfig) -> dict[str, Any]:
     """What decides the trained policy."""
     alignment = _section(config)
     return {**fingerprinted(alignment), "seed": config.seed, "policy_files": model_identity(alignment.policy)}
+
+
+def reads_also(config: RunConfig) -> tuple[str, ...]:
+    """The log-probabilities, where they are those of the reference."""
+    return ("corpus", "logprobs") if known_model(config) else ()
 
 
 def check(config: RunConfig, upstream: Upstream) -> None:
@@ -94,7 +102,21 @@ def _prepare(ctx: StageContext) -> PairInput:
         f"without tokens); cut to {rule.max_tokens} tokens: {pairs.prompts_cut:,} prompts at the beginning, responses "
         f"of {pairs.responses_cut:,} pairs at the end"
     )
-    return pairs
+    return replace(pairs, known=_known(ctx, target))
+
+
+def _known(ctx: StageContext, inputs: ShardedFolder) -> StoragePath | None:
+    """Folder of what ``logprobs`` tells of the reference."""
+    model, alignment = known_model(ctx.config), _section(ctx.config)
+    if model is None:
+        return None
+    corpus, logprobs = ctx.upstream.shards("corpus"), ctx.upstream.shards("logprobs")
+    key = fingerprint(["known", VERSION, inputs.fingerprint, logprobs.fingerprint, model])
+    target = ReferenceStore(ctx.run / "shared" / f"known-{key[:8]}")
+    writer = KnownWriter(corpus, logprobs, model, inputs, ctx.config.seed, alignment.max_tokens, target)
+    pairs = sum_over_shards(writer, inputs.num_shards, ctx.progress, "log-probabilities that are known")
+    ctx.progress.note(f"{pairs:,} pairs were read whole by logprobs.{model}, which is the reference")
+    return target.folder
 
 
 def input_shards(run: StoragePath, selection: ShardedFolder, alignment: AlignmentConfig, seed: int) -> ShardedFolder:
@@ -136,6 +158,12 @@ def _result(
         "policy_path": policy,
     }
     notes = []
+    if facts.get("reference_error") is not None and not facts["reference_known"]:
+        notes.append(
+            f"the policy margins that logprobs tells differ by up to {facts['reference_error']:.2g} from those of the "
+            "training, more than its first loss may, so it computed the reference itself; with logprobs.dtype and "
+            "alignment.dtype float32 they come nearer"
+        )
     if alignment.held_out and not facts["eval_pairs"]:
         notes.append(f"held_out {alignment.held_out} of {num_pairs} pairs is less than one per worker: no evaluation")
     return StageResult(
@@ -172,5 +200,6 @@ STAGE = Stage(
         "policy_path",
     ),
     check=check,
+    reads_also=reads_also,
     optional=True,
 )

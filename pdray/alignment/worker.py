@@ -12,6 +12,7 @@ from pdray.alignment import checkpoints, data
 from pdray.alignment.deepspeed import deepspeed_config
 from pdray.alignment.environment import prepare_worker
 from pdray.alignment.inputs import PairInput, policy_tokenizer
+from pdray.alignment.known import believed, num_known
 from pdray.alignment.reference import ReferenceStore, complete
 from pdray.alignment.resume import Resume, agree_on_checkpoint
 from pdray.config import AlignmentConfig, LoraConfig
@@ -90,7 +91,7 @@ def build_trainer(job: TrainingJob, resume: Resume) -> tuple[DPOTrainer, dict[st
     num_held_out = data.num_held_out(job.pairs.pairs, alignment)
     num_read = num_held_out + data.num_trained(job.pairs.pairs, alignment)
     order = {name: values[:num_read] for name, values in data.read_order(job.pairs).items()}
-    logps, num_computed = _reference(trainer, job, order)
+    logps, reference = _reference(trainer, job, order)
     columns = dict(zip(REFERENCE_COLUMNS, logps.T, strict=True))
     if alignment.loss == "dfpo":
         columns |= {name: order[name] for name in DFPO_COLUMNS}
@@ -105,24 +106,29 @@ def build_trainer(job: TrainingJob, resume: Resume) -> tuple[DPOTrainer, dict[st
         "num_workers": num_workers,
         "train_pairs": len(trainer.train_dataset),
         "eval_pairs": num_evaluated,
-        "reference_computed": num_computed,
+        **reference,
         "prompts_cut": job.pairs.prompts_cut,
         "responses_cut": job.pairs.responses_cut,
         "empty": job.pairs.empty,
     }
 
 
-def _reference(trainer: DPOTrainer, job: TrainingJob, order: dict[str, np.ndarray]) -> tuple[np.ndarray, int]:
-    """Log-probabilities of the reference, (n, 2) float32 in the order of training, and how many were computed now."""
+def _reference(
+    trainer: DPOTrainer, job: TrainingJob, order: dict[str, np.ndarray]
+) -> tuple[np.ndarray, dict[str, int | float | None]]:
+    """Log-probabilities of the reference, (n, 2) float32 in the order of training, and what is told of them."""
     import torch.distributed as dist
 
     from pdray.alignment.trainer import ReferencePass
 
     first = dist.get_rank() == 0
-    parts: list[list[str]] = [job.reference.sound_parts() if first else []]
+    earlier = ReferenceStore(job.pairs.known) if job.pairs.known is not None else None
+    parts = [store.sound_parts() if first and store is not None else [] for store in (job.reference, earlier)]
     dist.broadcast_object_list(parts, src=0)
     forward = ReferencePass(trainer, order["row"])
-    computed = [0]
+    computed, known, error = [0], None, None
+    if earlier is not None:
+        known, error = believed(order["key"], earlier.read(parts[1]), forward, job.alignment.beta)
 
     def count(done: int, total: int) -> None:
         computed[0] = total
@@ -130,9 +136,10 @@ def _reference(trainer: DPOTrainer, job: TrainingJob, order: dict[str, np.ndarra
             job.counter.set(done, total, REFERENCE)
 
     batch = dist.get_world_size() * job.alignment.batch_size
-    logps = complete(order["key"], order["tokens"], job.reference, parts[0], batch, forward, first, count)
+    logps = complete(order["key"], order["tokens"], job.reference, parts[0], known, batch, forward, first, count)
     forward.close()
-    return logps, computed[0]
+    told = {} if known is None else {"reference_known": num_known(order["key"], known), "reference_error": error}
+    return logps, {"reference_computed": computed[0], **told}
 
 
 def lora_config(lora: LoraConfig) -> Any:

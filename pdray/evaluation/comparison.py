@@ -130,6 +130,7 @@ def figures(judged: Judged, longer: np.ndarray, sets: list[str | None], seed: in
     names = np.array([one or "" for one in sets])[known]
     by_set = {name: values[names == name] for name in sorted(set(names.tolist()))}
     controlled = asdict(length_controlled(values, longer[known], seed))
+    score = asdict(average_win_score(by_set, seed))
     found = _rounded(asdict(win_rate(values, seed))) | {
         "wins": int((values > 0.5).sum()),
         "ties": int((values == 0.5).sum()),
@@ -137,7 +138,7 @@ def figures(judged: Judged, longer: np.ndarray, sets: list[str | None], seed: in
         "failed": int((~known).sum()),
         "inconsistent": judged.inconsistent,
         "length_controlled": _rounded({key: controlled[key] for key in ("mean", "low", "high")}),
-        "average_win_score": round(average_win_score(by_set), 6),
+        "average_win_score": _rounded({key: score[key] for key in ("mean", "low", "high")}),
     }
     if len(by_set) > 1:
         found["sets"] = {name or "(no set)": _rounded(asdict(win_rate(one, seed))) for name, one in by_set.items()}

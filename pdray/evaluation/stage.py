@@ -233,7 +233,7 @@ def _sections(config: RunConfig) -> tuple[EvaluationConfig, AlignmentConfig]:
 
 STAGE = Stage(
     name="evaluation",
-    version=2,
+    version=3,
     upstream=("alignment",),
     settings=settings,
     run=run,

@@ -105,12 +105,23 @@ def _rate_at_equal_length(values: np.ndarray, x: np.ndarray, weights: np.ndarray
     return np.asarray(rate)
 
 
-def average_win_score(sets: Mapping[str, np.ndarray]) -> float:
+def average_win_score(sets: Mapping[str, np.ndarray], seed: int) -> Estimate:
     """The paper's AW: the mean over sets of prompts of the win score 1 + (wins - losses) / comparisons.
 
     Where the baseline is OVA's policy, OVA itself has 1, and 2 is to win always.
 
     Args:
         sets: the finite values of each set, one or more.
+        seed: of the draws; the interval is that of a bootstrap over the prompts of each set.
     """
-    return float(np.mean([2 * np.mean(values) for values in sets.values()]))
+    rng = np.random.default_rng(seed)
+    scores = np.mean([2 * _resampled(values, rng) for values in sets.values()], axis=0)
+    low, high = np.quantile(scores, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    mean = float(np.mean([2 * np.mean(values) for values in sets.values()]))
+    return Estimate(mean, float(low), float(high), sum(map(len, sets.values())))
+
+
+def _resampled(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """(resamples,) means of as many values, drawn with replacement: of equal ones only how many were drawn counts."""
+    distinct, counts = np.unique(values, return_counts=True)
+    return rng.multinomial(len(values), counts / len(values), RESAMPLES) @ distinct / len(values)

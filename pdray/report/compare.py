@@ -15,6 +15,7 @@ from pdray.report.run import RunView
 from pdray.report.samples import SALT
 from pdray.report.scan import Scan
 from pdray.report.tables import PairTables
+from pdray.summary import win_score
 
 
 @dataclass(frozen=True)
@@ -116,8 +117,7 @@ def _accuracy(run: RunView, scan: Scan | None) -> str | None:
 def _win_rates(run: RunView, scan: Scan | None) -> str | None:
     found = run["evaluation"].metrics.get("win_rates") or {}
     told = [
-        f"{judge} {rate['mean']:.1%} ({rate['low']:.1%} to {rate['high']:.1%}), "
-        f"win score {rate['average_win_score']:.2f}"
+        f"{judge} {rate['mean']:.1%} ({rate['low']:.1%} to {rate['high']:.1%}), win score {win_score(rate)}"
         for judge, rate in found.items()
     ]
     return "; ".join(told) or None

@@ -34,7 +34,7 @@ def _store(folder: Path) -> ReferenceStore:
 
 def _complete(store: ReferenceStore, policy: FakePolicy, keys: np.ndarray = KEYS, keep: bool = True) -> np.ndarray:
     lengths = np.resize(LENGTHS, len(keys))
-    return complete(keys, lengths, store, store.sound_parts(), 2, policy, keep, lambda done, total: None)
+    return complete(keys, lengths, store, store.sound_parts(), None, 2, policy, keep, lambda done, total: None)
 
 
 def test_each_distinct_pair_is_computed_once_and_the_longest_first(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_a_killed_pass_loses_the_chunk_under_way(tmp_path: Path, monkeypatch: py
         return policy(positions)
 
     with pytest.raises(KeyboardInterrupt):
-        complete(KEYS, LENGTHS, store, [], 2, dies, True, lambda done, total: None)
+        complete(KEYS, LENGTHS, store, [], None, 2, dies, True, lambda done, total: None)
     assert policy.calls == [[1, 0]]
     _complete(store, policy)
     assert policy.calls[1:] == [[2, 4]]
@@ -113,7 +113,7 @@ def test_a_policy_without_finite_numbers_is_refused_and_nothing_is_kept(tmp_path
         return np.full((len(positions), 2), -np.inf, np.float32)
 
     with pytest.raises(UserError, match=r"no finite log-probability to 4 of 4 pairs .*set alignment\.dtype"):
-        complete(KEYS, LENGTHS, store, [], 2, overflows, True, lambda done, total: None)
+        complete(KEYS, LENGTHS, store, [], None, 2, overflows, True, lambda done, total: None)
     assert store.sound_parts() == []
 
 

@@ -94,7 +94,7 @@ def test_figures_count_what_came_and_what_did_not(tmp_path: Path, judges: dict[s
     assert {name: one["mean"] for name, one in rates["gpt"]["sets"].items()} == {
         "(no set)": 0.5, "koala": 0.75, "vicuna": 0.5,
     }  # fmt: skip
-    assert rates["gpt"]["average_win_score"] == round((1 + 1.5 + 1) / 3, 6)
+    assert rates["gpt"]["average_win_score"]["mean"] == round((1 + 1.5 + 1) / 3, 6)
     lengths = np.array([len(one) - len(other) for one, other, *_ in ANSWERS], float)[[0, 1, 2, 3, 5]]
     controlled = length_controlled(np.array([1, 0.5, 0, 1, 0.5]), lengths, 0)
     assert rates["gpt"]["length_controlled"]["mean"] == round(controlled.mean, 6) != rates["gpt"]["mean"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
+
 import numpy as np
 import pytest
 
@@ -117,5 +119,15 @@ def test_a_fit_of_few_losses_does_not_leap_to_one(monkeypatch: pytest.MonkeyPatc
 
 def test_the_average_win_score_weighs_sets_alike() -> None:
     draw, lost = np.full(10, 0.5), np.array([1.0, 0.0, 0.0, 0.0])
-    assert average_win_score({"ova": draw}) == 1.0
-    assert average_win_score({"large": draw, "small": lost}) == pytest.approx((1.0 + (1 + (1 - 3) / 4)) / 2)
+    assert astuple(average_win_score({"ova": draw}, 0)) == (1.0, 1.0, 1.0, 10)
+    found = average_win_score({"large": draw, "small": lost}, 0)
+    assert found.mean == pytest.approx((1.0 + (1 + (1 - 3) / 4)) / 2)
+    assert (found.low, found.high) == (0.5, 1.25), "of 0 to 3 wins among four draws"
+
+
+def test_the_interval_of_the_average_win_score_is_that_of_the_win_rate_where_there_is_one_set() -> None:
+    values = np.random.default_rng(1).choice([0.0, 0.5, 1.0], 300, p=[0.3, 0.1, 0.6])
+    score, rate = average_win_score({"": values}, 0), win_rate(values, 0)
+    assert (score.low / 2, score.high / 2) == pytest.approx((rate.low, rate.high), abs=0.01)
+    halves = average_win_score({"one": values[:150], "other": values[150:]}, 0)
+    assert halves.high - halves.low == pytest.approx(score.high - score.low, rel=0.1)

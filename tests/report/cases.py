@@ -229,7 +229,8 @@ def _outputs(
     sides = {"mean": 0.55, "low": 0.45, "high": 0.65}
     win_rate = {
         **sides, "pairs": 40, "wins": 20, "ties": 4, "losses": 16, "failed": 7, "inconsistent": 3,
-        "length_controlled": sides | {"mean": 0.52}, "average_win_score": 1.1, "sets": {"<koala>": accuracy},
+        "length_controlled": sides | {"mean": 0.52}, "sets": {"<koala>": accuracy},
+        "average_win_score": {"mean": 1.1, "low": 0.9, "high": 1.3},
     }  # fmt: skip
     answers = {"prompts": 47, "policy_tokens": 31.5, "policy_cut": 1, "baseline_tokens": 20.5, "baseline_cut": 0}
     return {
