@@ -11,6 +11,7 @@ import numpy as np
 
 from pdray.hashing import hash64
 from pdray.report import charts, figures, record, sections, words
+from pdray.report.paired import differences
 from pdray.report.run import RunView
 from pdray.report.samples import SALT
 from pdray.report.scan import Scan
@@ -86,6 +87,12 @@ def side_by_side(two: Two) -> dict[str, Any] | None:
         if any(one is not None for one in found):
             rows.append((name, *("–" if one is None else one for one in found)))
     return {"rows": rows}
+
+
+def policies(two: Two) -> dict[str, Any] | None:
+    """How much better the second policy is where both were asked the same."""
+    found = differences(two.runs)
+    return {"rows": found} if found else None
 
 
 def _rows(stage: str) -> Callable[[RunView, Scan | None], str | None]:

@@ -48,6 +48,7 @@ SECTIONS = (
 SECTIONS_OF_TWO = (
     Section("overlap", "Pairs that are kept", ("corpus", "selection"), lambda two: two.shared),
     Section("side_by_side", "Side by side", (), compare.side_by_side),
+    Section("paired", "Which policy is better", ("evaluation",), compare.policies),
     Section("curves", "Curves", ("selection", "alignment"), compare.curves),
     Section("differences", "Settings that differ", (), compare.settings),
 )
