@@ -124,4 +124,5 @@ def average_win_score(sets: Mapping[str, np.ndarray], seed: int) -> Estimate:
 def _resampled(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """(resamples,) means of as many values, drawn with replacement: of equal ones only how many were drawn counts."""
     distinct, counts = np.unique(values, return_counts=True)
-    return rng.multinomial(len(values), counts / len(values), RESAMPLES) @ distinct / len(values)
+    means: np.ndarray = rng.multinomial(len(values), counts / len(values), RESAMPLES) @ distinct / len(values)
+    return means
