@@ -75,6 +75,22 @@ def scaled(name: str, unit: float, digits: int) -> Callable[[Row], Any]:
     return lambda row: MISSING if row.get(name) is None else f"{row[name] / unit:,.{digits}f}"
 
 
+def over_foretold(row: Row) -> str:
+    """Seconds that a stage took over those that ``pdray plan`` had foretold; a dash where it foretold none."""
+    return f"{row['seconds'] / row['predicted_seconds']:.2f}" if row.get("predicted_seconds") else MISSING
+
+
+def losses(row: Row) -> str:
+    """Loss of the first and of the last step; a dash where nothing was trained."""
+    return f"{row['first_loss']:.3f} → {row['last_loss']:.3f}" if "first_loss" in row else MISSING
+
+
+def conflict_kept(row: Row) -> str:
+    """The share of conflicts among the kept pairs; a dash where it is not known."""
+    found = row.get("conflict")
+    return f"{found['kept']:.3f}" if isinstance(found, dict) else MISSING
+
+
 def fates(row: Row) -> list[str]:
     """How often each fate of benchmarks.fakes was met."""
     return [str(row["calls"].get(fate, 0)) for fate in ("well", "slow", "raises", "dies")]
@@ -85,6 +101,17 @@ def of_pdray(row: Row) -> str:
     return f"{row['pairs_per_second'] / row['pdray']:.2f}"
 
 
+RUN: list[Column] = [
+    ("stage", figure("stage")),
+    ("rows", figure("rows", 0)),
+    ("seconds", figure("seconds", 0)),
+    ("foretold", figure("predicted_seconds", 0)),
+    ("of what was foretold", over_foretold),
+    ("conflicts among the kept", conflict_kept),
+    ("AUROC", figure("auroc", 3)),
+    ("loss", losses),
+    ("held-out pairs right", figure("eval_accuracy", 2)),
+]
 SELECTION: list[Column] = [
     ("contender", figure("contender")),
     ("seconds, median", figure("seconds", 1)),
@@ -244,6 +271,8 @@ SIMULATION: list[Column] = [
     ("rewards", lambda row: row["rewards"][:8]),
 ]
 TABLES: dict[str, tuple[str, list[Column]]] = {
+    "run-summeval": ("run-summeval-2core.json", RUN),
+    "run-hh-rlhf": ("run-hh-rlhf-2core.json", RUN),
     "selection": ("selection-1m-2core.json", SELECTION),
     "selection-10m": ("selection-10m-2core.json", SELECTION),
     "scoring": ("scoring-minilm-2core.json", SCORING),
