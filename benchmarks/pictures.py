@@ -23,6 +23,8 @@ def main() -> None:
         "scale-2core": draw_scale,
         "method-2core": draw_method,
         "method-2core-shape": draw_shape,
+        "method-data-2core": draw_method,
+        "method-data-2core-shape": draw_shape,
         "simulation-2core": draw_simulation,
     }
     for name, draw in pictures.items():
@@ -73,36 +75,41 @@ def draw_simulation(rows: list[Row], path: Path) -> None:
 
 
 def draw_method(rows: list[Row], path: Path) -> None:
-    """Accuracy and win rate of every strategy at each level of conflict, with their 95% intervals."""
+    """Accuracy and, where it is known, win rate of every strategy on each corpus, with their 95% intervals."""
     plt = pyplot()
     rows = [row for row in rows if not row["setting"]]
     levels, strategies = sorted({row["level"] for row in rows}), list(dict.fromkeys(row["strategy"] for row in rows))
-    figure, panels = plt.subplots(2, 1, figsize=(9, 6), sharex=True, layout="constrained")
-    for panel, (name, label) in zip(panels, METHOD_FIGURES.items(), strict=True):
+    figures = {name: label for name, label in METHOD_FIGURES.items() if name in rows[0]}
+    size = (9, 3 * len(figures))
+    figure, panels = plt.subplots(len(figures), 1, figsize=size, sharex=True, squeeze=False, layout="constrained")
+    for panel, (name, label) in zip(panels[:, 0], figures.items(), strict=True):
         for place, level in enumerate(levels):
             mine = [row for row in rows if row["level"] == level]
             middle, low, high = zip(*(row[name] for row in mine), strict=True)
             at = [strategies.index(row["strategy"]) + (place - (len(levels) - 1) / 2) / 5 for row in mine]
-            panel.errorbar(at, middle, ends(middle, low, high), fmt="o", capsize=2, label=f"{level:.0%} conflicts")
+            told = level if isinstance(level, str) else f"{level:.0%} conflicts"
+            panel.errorbar(at, middle, ends(middle, low, high), fmt="o", capsize=2, label=told)
         panel.axhline(0.5, color="grey", linewidth=0.8)
         panel.set(ylabel=label, xticks=range(len(strategies)), xticklabels=strategies)
         panel.grid(alpha=0.3)
-    panels[-1].tick_params(axis="x", rotation=45)
-    panels[0].legend()
+    panels[-1, 0].tick_params(axis="x", rotation=45)
+    panels[0, 0].legend()
     figure.savefig(path, metadata={"Date": None})
 
 
 def draw_shape(rows: list[Row], path: Path) -> None:
     """The contrast of each of the paper's lines with its 95% interval: above 0 the line holds."""
     plt = pyplot()
-    figure, panels = plt.subplots(1, 2, figsize=(10, 1 + 0.3 * len(rows)), sharey=True, layout="constrained")
-    for panel, (name, label) in zip(panels, METHOD_FIGURES.items(), strict=True):
+    figures = {name: label for name, label in METHOD_FIGURES.items() if name in rows[0]}
+    size = (4 + 3 * len(figures), 1 + 0.3 * len(rows))
+    figure, panels = plt.subplots(1, len(figures), figsize=size, sharey=True, squeeze=False, layout="constrained")
+    for panel, (name, label) in zip(panels[0], figures.items(), strict=True):
         middle, low, high = zip(*(row[name] for row in rows), strict=True)
         panel.errorbar(middle, range(len(rows)), xerr=ends(middle, low, high), fmt="o", capsize=2)
         panel.axvline(0, color="grey", linewidth=0.8)
         panel.set(xlabel=f"difference of {label}", yticks=range(len(rows)), yticklabels=[row["line"] for row in rows])
         panel.grid(alpha=0.3)
-    panels[0].invert_yaxis()
+    panels[0, 0].invert_yaxis()
     figure.savefig(path, metadata={"Date": None})
 
 
