@@ -92,7 +92,7 @@ def full_disk(stage: str, lab: Lab) -> dict[str, Any]:
     """The run folder is on a small disk that something else fills in the middle of a stage."""
     source = lab.undisturbed(READY)
     disk = lab.scratch / f"disk-{stage}"
-    with small_disk(disk, 96):
+    with small_disk(disk, 256):
         folder = disk / "run"
         copy_before(source, folder, stage)
         account = Account(lab, READY, StoragePath(str(folder)), stage)
