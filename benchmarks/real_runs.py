@@ -81,15 +81,20 @@ def main() -> None:
         cuts[strategy] = summarise(folder)["stages"]["selection"]
     pdray("run", str(config))  # points `pdray show` back to the run itself
     summary["stages"]["selection"]["auroc"] = auroc(folder, summary["stages"])
-    rows = [{"stage": name, **without_paths(stage)} for name, stage in summary["stages"].items()]
-    if len(foretold) == len(rows):  # else some were done before
-        rows.append({"stage": "all", "seconds": sum(row["seconds"] for row in rows)})
-        foretold["all"] = sum(foretold.values())
-    for row in rows:
-        row["predicted_seconds"] = foretold.get(row["stage"])
+    stages = {name: stage for name, stage in summary["stages"].items() if stage["status"] == "complete"}
+    rows = with_total([{"stage": name, **without_paths(stage)} for name, stage in stages.items()], foretold)
     rows += [{"stage": f"selection, {name}", **without_paths(stage)} for name, stage in cuts.items()]
     shown = {name: value for name, value in settings.items() if name != "run"}
     write_result(args.out, f"run {args.run}", without_paths(shown) | {"input_rows": args.rows or "all"}, rows)
+
+
+def with_total(rows: list[dict[str, Any]], foretold: dict[str, float]) -> list[dict[str, Any]]:
+    """The rows of the stages with the seconds that were foretold, and one of all where none was done before."""
+    found = [row | {"predicted_seconds": foretold.get(row["stage"])} for row in rows]
+    if len(foretold) < len(rows):
+        return found
+    seconds = {name: round(sum(row[name] for row in found), 1) for name in ("seconds", "predicted_seconds")}
+    return [*found, {"stage": "all", **seconds}]
 
 
 def predicted(config: Path) -> dict[str, float]:

@@ -98,6 +98,17 @@ def test_heads_read_the_texts_of_used_pairs_and_scoring_the_rest() -> None:
     assert whole["scores"].gpus == 0
 
 
+def test_heads_are_fitted_by_cores_as_fast_as_those_that_read() -> None:
+    config = config_of(proxies={"train": "head", "reading": "together"}, scores={"gpus_per_actor": 0})
+    known = [known_of(config, corpus=facts_of(pairs), measured={"": Rate(speed, 10)}) for pairs, speed in CORES]
+    slow, fast, larger = ((cost.seconds or 0) - cost.start for one in known if (cost := stage_costs(one)["proxies"]))
+    assert slow == pytest.approx(2 * fast)
+    assert 2 * fast < larger < 4 * fast, "the texts take four times as long, the heads twice"
+
+
+CORES = ((4_000, 0.05), (4_000, 0.1), (16_000, 0.1))
+
+
 def test_ready_models_are_read_one_after_the_other() -> None:
     ready = {"models": {"a": "/nowhere/a", "b": "/nowhere/b"}, "base_model": None}
     costs = stage_costs(known_of(config_of(proxies=ready)))
