@@ -250,7 +250,8 @@ class ShardScorer:
         """In the engine thread: rewards of a slice, the reason of each text that failed, seconds of each engine.
 
         Raises:
-            EngineBrokenError: an engine raises for what it has scored before, or for all of several texts.
+            EngineBrokenError: an engine raises for what it has scored before, or for too many while it has scored
+                nothing.
             TooManyFailedError: as of :func:`~pdray.engines.failures.score_around`.
         """
         assert self._loaded is not None
@@ -271,8 +272,10 @@ class ShardScorer:
             began = time.monotonic()
             try:
                 rewards, broken = score_around(score, texts, self._work.most_failed)
-            except TooManyFailedError:
+            except TooManyFailedError as error:
                 self._check_engine(number, engine)
+                if self._scored[number] is None:  # as in a probe: engine and texts cannot be told apart
+                    raise EngineBrokenError(f"the engine has scored no text yet: {error}") from None
                 raise
             if broken:
                 self._check_engine(number, engine)

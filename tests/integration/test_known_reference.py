@@ -22,7 +22,7 @@ from tests.logprobs.cases import read
 from tests.scoring.cases import write_corpus
 
 pytestmark = pytest.mark.usefixtures("ray_local")
-MAX_TOKENS = 24  # some pairs are cut
+MAX_TOKENS = 18  # some pairs are cut
 
 
 @pytest.fixture(scope="module")
