@@ -16,7 +16,7 @@ from pdray.errors import UserError
 from pdray.plan import flops
 from pdray.plan.cost import Known, Model
 from pdray.plan.flops import Lengths
-from pdray.plan.passes import reading
+from pdray.plan.passes import reading, reading_apart
 from pdray.plan.rates import START, Measured, Rate, Work
 from pdray.report.run import RunView, read_run
 from pdray.storage import StoragePath
@@ -44,10 +44,26 @@ class _Finished:
         """How much longer this run's texts were, in tokens; 1 where nobody says."""
         scores, (model, *_) = self.manifest("scores"), self.known.proxies.values()
         rates = scores["metrics"] if scores else {}
-        if not rates.get("texts_per_second") or model.texts is None:
+        if model.texts is None:
             return 1.0
-        tokens = float(rates["tokens_per_second"] / rates["texts_per_second"]) / self.num_models
-        return tokens / model.texts.whole.mean
+        if rates.get("texts_per_second"):
+            tokens = float(rates["tokens_per_second"] / rates["texts_per_second"]) / self.num_models
+            return tokens / model.texts.whole.mean
+        return self._scale_of_features(model)
+
+    def _scale_of_features(self, model: Model) -> float:
+        """The same where all texts were read for features; both runs read a prompt once that many texts share."""
+        proxies = self.manifest("proxies")
+        metrics = proxies["metrics"] if proxies else {}
+        if "features" not in metrics:
+            return 1.0
+        (kind, of_kind), *_ = sorted(metrics["readings"].items(), reverse=True)  # together, where it was tried
+        facts = self.known.corpus
+        if kind == "together":
+            planned = reading(model, facts.texts, facts.prompts, self.known.config.scores)
+        else:
+            planned = reading_apart(model, facts.texts, facts.prompts)
+        return float(of_kind["tokens"] / metrics["features"]["texts"] / (planned.tokens / facts.texts))
 
     @property
     def num_models(self) -> int:

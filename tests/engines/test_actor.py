@@ -217,7 +217,7 @@ def test_a_probe_tells_a_text_that_spoils_the_engine(tmp_path: Path, models: lis
     work = without_sample(make_work(tmp_path, models[:1], load=SpoiltEngine, most_failed=most_failed))
     ShardScorer(work, Counts()).probe(0, 0, 41)
     for start, stop in ((41, 42), (20, 60), (0, 90)):
-        with pytest.raises(EngineBrokenError, match="error state|has scored no text yet"):
+        with pytest.raises(EngineBrokenError, match=r"error state|has scored no text yet"):
             ShardScorer(work, Counts()).probe(0, start, stop)
 
 

@@ -14,6 +14,7 @@ from pdray.identity import model_identity
 from pdray.plan import calibrate, finished, flops
 from pdray.plan.cost import Known, Model
 from pdray.plan.hardware import Hardware
+from pdray.plan.passes import reading, reading_apart
 from pdray.plan.rates import Rate, rate_key
 from pdray.plan.stages import stage_costs
 from tests.plan.cases import facts_of, known_of
@@ -183,6 +184,27 @@ def test_what_a_manifest_does_not_tell_is_not_told(
     write_run(config, known, **{stage: change})
     found = finished.rates_of(config.run, known)
     assert {key.partition(" ")[0] for key in found} == left
+
+
+@pytest.mark.parametrize("kind", ["together", "apart"])
+def test_a_run_whose_texts_were_read_for_features_tells_how_long_they_were(
+    kind: str, models: Path, tmp_path: Path
+) -> None:
+    config = config_at(models, tmp_path / "run")
+    known = known_at(config)
+    (model,) = known.proxies.values()
+    texts, prompts = known.corpus.texts, known.corpus.prompts
+    planned = reading_apart(model, texts, prompts) if kind == "apart" else reading(model, texts, prompts, config.scores)
+    write_run(
+        config,
+        known,
+        scores={"metrics": {"texts_per_second": 0.0, "dtype": "float32", "scoring_seconds": 0.0, "num_actors": 1}},
+        proxies={"metrics": {"features": {"texts": texts}, "readings": {kind: {"tokens": planned.tokens / 2}}}},
+    )
+    (rate,) = (one for key, one in finished.rates_of(config.run, known).items() if key.startswith("alignment"))
+    assert known.policy is not None
+    half, whole = (flops.forward_padded(known.policy.shape, 2, length, True) for length in (250, 500))
+    assert rate.tflops == pytest.approx(SPEED["alignment"].tflops * half / whole, rel=0.02)
 
 
 def test_no_run_tells_nothing(models: Path, tmp_path: Path) -> None:
