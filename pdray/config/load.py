@@ -323,16 +323,19 @@ def _wrong_paths(run: str, patterns: list[str], folders: dict[str, str]) -> list
     """A sentence for each path that leads nowhere, and for each corpus that takes the run folder in."""
     wrong = []
     for pattern in patterns:
-        if is_remote(pattern):
-            continue
-        if inside := takes_in(pattern, run):
-            wrong.append(
-                f"corpus.path {pattern} takes in {inside}, which pdray writes itself; set run to a folder outside of "
-                "it, or name the files of the corpus alone, as in corpus.path: data/*.parquet"
-            )
-        elif not expand(pattern):
-            ends = ", ".join(DATA_SUFFIXES)
-            wrong.append(f"corpus.path matches no file: {pattern}; correct the path or the glob (of files {ends})")
+        try:
+            if is_remote(pattern):
+                continue
+            if inside := takes_in(pattern, run):
+                wrong.append(
+                    f"corpus.path {pattern} takes in {inside}, which pdray writes itself; set run to a folder outside "
+                    "of it, or name the files of the corpus alone, as in corpus.path: data/*.parquet"
+                )
+            elif not expand(pattern):
+                ends = ", ".join(DATA_SUFFIXES)
+                wrong.append(f"corpus.path matches no file: {pattern}; correct the path or the glob (of files {ends})")
+        except UserError as error:
+            wrong += error.sentences
     for name, path in folders.items():
         if path.startswith(HUB):
             wrong.append(
