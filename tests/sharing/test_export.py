@@ -21,6 +21,7 @@ from pdray.sharing import files
 from pdray.sharing.export import export
 from tests.report.cases import edit_manifest, folder_of
 from tests.sharing.cases import finished_run, text_of
+from tests.test_yaml import bomb
 
 
 def read(folder: Path, split: str = "train") -> pa.Table:
@@ -206,7 +207,7 @@ def test_the_licence_is_the_one_beside_the_corpus(tmp_path: Path, licenses: dict
     assert front(tmp_path / "out")[0]["license"] == told
 
 
-@pytest.mark.parametrize("text", ["a: [", "licenses: 3", "licenses: [mit]", "[" * 9999])
+@pytest.mark.parametrize("text", ["a: [", "licenses: 3", "licenses: [mit]", "[" * 9999, bomb("{{<<: [{}]}}", 6)])
 def test_a_manifest_that_says_nothing_gives_no_licence(tmp_path: Path, text: str) -> None:
     made = finished_run(tmp_path / "run")
     (tmp_path / "manifest.yaml").write_text(text)
