@@ -239,11 +239,12 @@ def test_without_ratings_there_is_no_conflict(tmp_path: Path) -> None:
     assert "Preference divergence" in page.words
 
 
+@pytest.mark.parametrize("log", ["not JSON", "[" * 9999])
 @pytest.mark.usefixtures("no_drawing")
-def test_what_is_damaged_is_named_and_the_rest_is_shown(tmp_path: Path) -> None:
+def test_what_is_damaged_is_named_and_the_rest_is_shown(tmp_path: Path, log: str) -> None:
     run = make_run(tmp_path, 24).run
     next(tmp_path.glob("evaluation-*/manifest.json")).write_text("{")
-    next(tmp_path.glob("alignment-*/training.jsonl")).write_text("not JSON")
+    next(tmp_path.glob("alignment-*/training.jsonl")).write_text(log)
     edit_manifest(run, "proxies", lambda manifest: manifest["metrics"].update(aspects={"helpful": {"train_pairs": []}}))
     next(tmp_path.glob("scores-*/texts/shard-00000.parquet")).unlink()
     page = page_of(run)
