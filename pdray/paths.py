@@ -55,6 +55,19 @@ def absolute(path: str) -> str:
     return path if is_remote(path) else os.path.abspath(os.path.expanduser(path))
 
 
+def is_inside(path: str, folder: str) -> bool:
+    """Whether a local path is a folder, or lies in it, by whatever links."""
+    real = os.path.realpath(folder)
+    return os.path.commonpath([real, os.path.realpath(path)]) == real
+
+
+def lacks_a_slash(path: str) -> str | None:
+    """A sentence about a path that seems to be a URI with a typing error, and would be a folder here; else None."""
+    if not (match := re.match(r"[A-Za-z][A-Za-z0-9+.-]*:(?=/(?!/))", path)):
+        return None
+    return f"{path} is a folder named {match[0]!r} here; write {match[0]}//… for a URI, or ./{path} for such a folder"
+
+
 def is_data_file(path: str) -> bool:
     """Whether the name ends like one of the corpus formats, compressed or not."""
     name = path.lower()
@@ -144,8 +157,7 @@ def takes_in(pattern: str, run: str) -> str | None:
         return None
     fixed = pattern
     if os.path.isdir(pattern):
-        real = os.path.realpath(pattern)
-        if run and not is_remote(run) and os.path.commonpath([real, os.path.realpath(run)]) == real:
+        if run and not is_remote(run) and is_inside(run, pattern):
             return run
     elif match := re.search(r"[*?\[]", pattern):
         fixed = pattern[: match.start()].rpartition("/")[0]

@@ -20,7 +20,16 @@ from pdray.config.run import RunConfig
 from pdray.config.section import Section, section_of
 from pdray.config.text import MOST_LEVELS, Place, odd_values, parse_yaml
 from pdray.errors import UserError
-from pdray.paths import DATA_SUFFIXES, absolute, expand, holds_secret, is_remote, takes_in, without_secret
+from pdray.paths import (
+    DATA_SUFFIXES,
+    absolute,
+    expand,
+    holds_secret,
+    is_inside,
+    is_remote,
+    takes_in,
+    without_secret,
+)
 
 HANDED_ON = {"engine_args", "extra_body"}
 SECRET_NAMES = ("key", "token", "secret", "password", "authorization")
@@ -344,4 +353,8 @@ def _wrong_paths(run: str, patterns: list[str], folders: dict[str, str]) -> list
             )
         elif not is_remote(path) and not os.path.isfile(os.path.join(path, "config.json")):
             wrong.append(f"{name} is {path or 'empty'}, which holds no config.json; name a Hugging Face model folder")
+        elif run and not is_remote(run) and not is_remote(path) and is_inside(run, path):
+            wrong.append(
+                f"run is {run}, which lies in the model folder of {name}, {path}; set run to a folder outside of it"
+            )
     return wrong
