@@ -19,9 +19,10 @@ SECRETS = (
     re.compile(r"\bhttps?://[^/?#&]*@", re.IGNORECASE),
     # settings of storage, and what signs an address for whoever holds it
     re.compile(
-        r"[?&#;]((aws)?[_-]?(access[_-]?key([_-]?id)?|secret[_-]?(access[_-]?)?key|session[_-]?token)|"
-        r"x-(amz|goog)-(signature|credential|security-token)|signature|sig|"
-        r"((access|auth|sas)[_-]?)?token|((account|api)[_-]?)?key|(client[_-]?)?secret|password)=",
+        r"[?&#;]((aws)?[_-]?(access[_-]?key([_-]?id)?|secret[_-]?(access[_-]?)?key)|"
+        r"x-(amz|goog)-(signature|credential)|signature|sig|shared[_-]?access[_-]?signature|"
+        r"([\w-]*[_-])?(token|secret|password|passwd|pwd|bearer|credentials?)|(access|auth|id|session|sas)token|"
+        r"((account|api|private|shared|subscription)[_-]?)?key|(client[_-]?)?secret|auth(orization)?)=",
         re.IGNORECASE,
     ),
 )
