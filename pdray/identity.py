@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
-import tempfile
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from pdray.cache import read_cache, write_cache
 from pdray.errors import UserError
 from pdray.models.place import on_this_node
 
+CACHE = "identities.json"
 MAX_CACHED = 20_000
 HASH_THREADS = 8
 # A file this young may change again without its times changing: they are only as fine as the disk keeps them.
@@ -84,27 +84,12 @@ def _state(path: str) -> list[int]:
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
-def _cache_path() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return Path(base) / "pdray" / "identities.json"
-
-
 def _read_cache() -> dict[str, list[Any]]:
-    try:
-        entries = json.loads(_cache_path().read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    if not isinstance(entries, dict):
-        return {}
+    entries = read_cache(CACHE)
     return {path: entry for path, entry in entries.items() if isinstance(entry, list) and len(entry) == 4}
 
 
 def _write_cache(entries: dict[str, list[Any]]) -> None:
     """Keep the newest entries; a cache that cannot be written is done without."""
-    newest = dict(list(entries.items())[-MAX_CACHED:])
     with contextlib.suppress(OSError):
-        path = _cache_path()
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as file:
-            json.dump(newest, file)
-        os.replace(file.name, path)
+        write_cache(CACHE, dict(list(entries.items())[-MAX_CACHED:]))

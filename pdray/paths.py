@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import fnmatch
 import glob
 import os
 import re
+from collections.abc import Callable, Iterator
 from urllib.parse import unquote
+
+from pdray.errors import UserError
 
 SECRETS = (
     # user:password@, where the password may hold a slash and a port is none
@@ -14,9 +19,10 @@ SECRETS = (
     re.compile(r"\bhttps?://[^/?#&]*@", re.IGNORECASE),
     # settings of storage, and what signs an address for whoever holds it
     re.compile(
-        r"[?&#;]((aws)?[_-]?(access[_-]?key([_-]?id)?|secret[_-]?(access[_-]?)?key|session[_-]?token)|"
-        r"x-(amz|goog)-(signature|credential|security-token)|signature|sig|"
-        r"((access|auth|sas)[_-]?)?token|((account|api)[_-]?)?key|(client[_-]?)?secret|password)=",
+        r"[?&#;]((aws)?[_-]?(access[_-]?key([_-]?id)?|secret[_-]?(access[_-]?)?key)|"
+        r"x-(amz|goog)-(signature|credential)|signature|sig|shared[_-]?access[_-]?signature|"
+        r"([\w-]*[_-])?(token|secret|password|passwd|pwd|bearer|credentials?)|(access|auth|id|session|sas)token|"
+        r"((account|api|private|shared|subscription)[_-]?)?key|(client[_-]?)?secret|auth(orization)?)=",
         re.IGNORECASE,
     ),
 )
@@ -50,6 +56,19 @@ def absolute(path: str) -> str:
     return path if is_remote(path) else os.path.abspath(os.path.expanduser(path))
 
 
+def is_inside(path: str, folder: str) -> bool:
+    """Whether a local path is a folder, or lies in it, by whatever links."""
+    real = os.path.realpath(folder)
+    return os.path.commonpath([real, os.path.realpath(path)]) == real
+
+
+def lacks_a_slash(path: str) -> str | None:
+    """A sentence about a path that seems to be a URI with a typing error, and would be a folder here; else None."""
+    if not (match := re.match(r"[A-Za-z][A-Za-z0-9+.-]*:(?=/(?!/))", path)):
+        return None
+    return f"{path} is a folder named {match[0]!r} here; write {match[0]}//… for a URI, or ./{path} for such a folder"
+
+
 def is_data_file(path: str) -> bool:
     """Whether the name ends like one of the corpus formats, compressed or not."""
     name = path.lower()
@@ -57,26 +76,77 @@ def is_data_file(path: str) -> bool:
 
 
 def expand(pattern: str) -> list[str]:
-    """Local data files that a path, folder or glob stands for, sorted. A file named outright always counts."""
+    """Local data files that a path, folder or glob stands for, sorted. A file named outright always counts.
+
+    Raises:
+        UserError: a folder on the way cannot be listed, or a data file is a link that leads nowhere.
+    """
     if os.path.isfile(pattern):
         return [pattern]
-    if os.path.isdir(pattern):
-        pattern = os.path.join(glob.escape(pattern), "**", "*")
-    found = set(glob.glob(pattern, recursive=True))  # a file matches `**/**` several times
-    files = [path for path in found if os.path.isfile(path) and is_data_file(path)]
-    folders = {os.path.dirname(path) for path in files}
-    circles = {folder for folder in folders if _in_a_circle(folder)}
-    return sorted(path for path in files if os.path.dirname(path) not in circles)
+    parts = [part for part in pattern.split("/") if part]
+    top = "/" if pattern.startswith("/") else ""
+    found = _below(pattern, ["**"]) if os.path.isdir(pattern) else _below(top, parts) if parts else ()
+    return sorted({path for path in found if is_data_file(path)})  # a file matches `**/**` several times
 
 
-def _in_a_circle(folder: str) -> bool:
-    """Whether a folder of a path is a link to one that the path has come through: its files are there already."""
-    if os.path.islink(folder):
-        real, above = os.path.realpath(folder), os.path.realpath(os.path.dirname(folder))
-        if os.path.commonpath([real, above]) == real:
-            return True
-    parent = os.path.dirname(folder)
-    return parent != folder and _in_a_circle(parent)
+def _below(top: str, parts: list[str]) -> Iterator[str]:
+    """Files that the parts of a glob lead to from a folder, the current one for an empty text.
+
+    :mod:`glob` leaves out without a word what it may not list, and follows links in circles without an end.
+    """
+    # A folder, what is left of the glob below it, and where it and the folders that were come through lie.
+    pending: list[tuple[str, list[str], tuple[str, ...]]] = [(top, parts, ())]
+    while pending:
+        folder, (part, *rest), places = pending.pop()
+        if not glob.has_magic(part):
+            path = os.path.join(folder, part)
+            if rest and os.path.isdir(path):
+                pending.append((path, rest, ()))
+            elif not rest and os.path.isfile(path):
+                yield path
+            continue
+        places = places or (os.path.realpath(folder),)
+        after = [part, *rest] if part == "**" else rest
+        if part == "**":
+            pending.append((folder, rest or ["*"], places))
+        for entry in _listed(folder):
+            path = os.path.join(folder, entry.name)
+            if not fnmatch.fnmatchcase(entry.name, part) or (entry.name[0] == "." and part[0] != "."):
+                continue
+            if not after and _is_file(entry):
+                yield path
+            elif after and _asked(entry.is_dir, path):
+                place = os.path.realpath(path) if entry.is_symlink() else os.path.join(places[-1], entry.name)
+                if not any(os.path.commonpath([place, one]) == place for one in places):  # its files are there already
+                    pending.append((path, after, (*places, place)))
+
+
+def _listed(folder: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder or ".") as entries:
+            return list(entries)
+    except OSError as error:
+        raise UserError(
+            f"{folder} cannot be listed ({error.strerror}), and no file in it may be left out; open it to the user of "
+            "this process, or name the files without it"
+        ) from None
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    found = _asked(entry.is_file, entry.path)
+    if not found and is_data_file(entry.name) and not os.path.exists(entry.path):
+        raise UserError(f"{entry.path} is a link that leads to no file; mend it or take it away")
+    return found
+
+
+def _asked(question: Callable[[], bool], path: str) -> bool:
+    """What the system says of an entry, whose links it follows; a link that leads to itself is nothing."""
+    try:
+        return question()
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return False
+        raise UserError(f"{path} cannot be read ({error.strerror}); open it to the user of this process") from None
 
 
 def takes_in(pattern: str, run: str) -> str | None:
@@ -88,8 +158,7 @@ def takes_in(pattern: str, run: str) -> str | None:
         return None
     fixed = pattern
     if os.path.isdir(pattern):
-        real = os.path.realpath(pattern)
-        if run and not is_remote(run) and os.path.commonpath([real, os.path.realpath(run)]) == real:
+        if run and not is_remote(run) and is_inside(run, pattern):
             return run
     elif match := re.search(r"[*?\[]", pattern):
         fixed = pattern[: match.start()].rpartition("/")[0]

@@ -61,9 +61,13 @@ def test_the_cache_is_bounded_and_damage_or_a_full_disk_do_no_harm(tmp_path, cac
     found = file_identities(paths)
     assert len(set(found)) == 5
     assert list(json.loads(cache.read_text())) == [str(path) for path in paths[2:]]
-    for text in ("{", "[]", '{"x": 1}'):
+    for text in ("{", "[]", '{"x": 1}', "[" * 100_000):
         cache.write_text(text)
         assert file_identities(paths) == found
+    cache.unlink()
+    os.mkfifo(cache)
+    assert file_identities(paths) == found
+    assert cache.is_file()  # the digests are there again
     shutil.rmtree(cache.parent)
     cache.parent.write_text("no folder")
     assert file_identities(paths) == found

@@ -135,13 +135,14 @@ def test_a_config_beside_a_run_on_object_storage_is_read_there(s3_server: S3Serv
 
 
 def test_the_submitted_config_is_its_owners_alone(tmp_path: Path) -> None:
-    for name in ("p.jsonl", "config.json"):
+    (tmp_path / "base").mkdir()
+    for name in ("p.jsonl", "base/config.json"):
         (tmp_path / name).touch()
     config = build_config(
         {
             "run": str(tmp_path / "run"),
             "corpus": {"path": str(tmp_path / "p.jsonl")},
-            "proxies": {"base_model": str(tmp_path)},
+            "proxies": {"base_model": str(tmp_path / "base")},
         }
     )
     before = os.umask(0o022)

@@ -22,10 +22,10 @@ from pdray.builders.read import Input, open_files, open_hub
 from pdray.builders.units import Unit
 from pdray.console import Console
 from pdray.errors import UserError
-from pdray.filesystems import in_need_of_room
+from pdray.filesystems import check_new_folder, in_need_of_room
 from pdray.hashing import digest
 from pdray.identity import file_identities
-from pdray.paths import absolute, is_remote
+from pdray.paths import absolute
 from pdray.storage import PARQUET
 
 MANIFEST = "manifest.yaml"  # no name of a data file, so the corpus stage takes the folder as it is
@@ -148,8 +148,7 @@ def _check(
         raise UserError("rated data of your own is on no hub; name its files with --input")
     if name != RATED and columns:
         raise UserError(f"--column is set, but the columns of {name} are known; leave it out, or build {RATED}")
-    if is_remote(out):
-        raise UserError(f"--out is {out}, but a data set is built on a local disk; name a folder, and copy it then")
+    check_new_folder("--out", out)
     target = Path(absolute(out))
     if os.path.lexists(target) and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"--out {out} holds something already; name a new or an empty folder")

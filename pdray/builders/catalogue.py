@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -109,7 +110,8 @@ def rated_layout(columns: frozenset[str], named: dict[str, str]) -> Layout:
             score_b.<aspect>) -> theirs, where they differ.
 
     Raises:
-        UserError: a name is none of these, or ratings are missing.
+        UserError: a name is none of these, two name one column, or ratings are missing. Reading raises it of a rating
+            that no first row has.
     """
     if odd := [name for name in named if name not in MAPPED and not name.startswith(PREFIXES)]:
         raise UserError(
@@ -119,14 +121,18 @@ def rated_layout(columns: frozenset[str], named: dict[str, str]) -> Layout:
     ours = {name: name for name in (*MAPPED, *sorted(columns)) if name in MAPPED or name.startswith(PREFIXES)} | named
     rated = {prefix: _by_aspect(ours, prefix) for prefix in PREFIXES}
     source = ours["source"] if ours["source"] in columns or "source" in named else None
+    optional = () if "source" in named else ("source",)
     by_pair = {
         aspect: (a, rated["score_b."][aspect]) for aspect, a in rated["score_a."].items() if aspect in rated["score_b."]
     }
     if by_pair:
         sides = ours["response_a"], ours["response_b"]
         needed = (ours["prompt"], *sides, *(name for both in by_pair.values() for name in both))
+        _refuse_twice(needed)
         return Layout(
-            lambda rows: layouts.pairs_in_rows(rows, ours["prompt"], sides, by_pair, source),
+            lambda rows: layouts.pairs_in_rows(
+                _none_late(rows, columns, optional), ours["prompt"], sides, by_pair, source
+            ),
             (*needed, *([source] if source else [])),
             tuple(sorted(by_pair)),
         )
@@ -138,8 +144,11 @@ def rated_layout(columns: frozenset[str], named: dict[str, str]) -> Layout:
             "(a row a pair)"
         )
     needed = (ours["prompt"], ours["response"], *by_response.values())
+    _refuse_twice(needed)
     return Layout(
-        lambda rows: layouts.responses_in_rows(rows, ours["prompt"], ours["response"], by_response, source),
+        lambda rows: layouts.responses_in_rows(
+            _none_late(rows, columns, optional), ours["prompt"], ours["response"], by_response, source
+        ),
         (*needed, *([source] if source else [])),
         tuple(sorted(by_response)),
     )
@@ -147,6 +156,24 @@ def rated_layout(columns: frozenset[str], named: dict[str, str]) -> Layout:
 
 def _by_aspect(ours: dict[str, str], prefix: str) -> dict[str, str]:
     return {name.removeprefix(prefix): column for name, column in ours.items() if name.startswith(prefix)}
+
+
+def _refuse_twice(columns: tuple[str, ...]) -> None:
+    if twice := [name for name, count in Counter(columns).items() if count > 1]:
+        raise UserError(
+            f"the column {twice[0]!r} would be two things of a row; give each a column of its own by --column"
+        )
+
+
+def _none_late(rows: Rows, columns: frozenset[str], optional: tuple[str, ...]) -> Rows:
+    """The rows, of which none has a rating, or a column that may be left out, that no first row has."""
+    for row, where in rows:
+        if late := [name for name in row.keys() - columns if name.startswith(PREFIXES) or name in optional]:
+            raise UserError(
+                f"{where}: {min(late)} is in none of the first rows, so that it would not count; write it into the "
+                "first row as well, null where there is none"
+            )
+        yield row, where
 
 
 def check_columns(layout: Layout, columns: frozenset[str], name: str) -> None:

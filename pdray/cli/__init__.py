@@ -8,6 +8,10 @@ import os
 from pdray.cli import data, jobs, look, plan, run, sharing, start
 from pdray.cli.ending import exit_code
 from pdray.cli.parser import TEXT, Parser
+from pdray.errors import UserError
+from pdray.paths import holds_secret
+
+TOLD_ELSEWHERE = ("overrides", "address")  # as what they are
 
 EPILOG = """\
 examples:
@@ -60,5 +64,21 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _dispatch(args: argparse.Namespace) -> int:
+    _refuse_secrets(args)
     code: int = args.act(args)
     return code
+
+
+def _refuse_secrets(args: argparse.Namespace) -> None:
+    """Refuse a URI with a key or password, which results, messages and the list of processes would show.
+
+    Raises:
+        UserError: one holds a secret, which is not repeated.
+    """
+    for name, value in vars(args).items():
+        texts = value if isinstance(value, list) else [value]
+        if name not in TOLD_ELSEWHERE and any(isinstance(text, str) and holds_secret(text) for text in texts):
+            raise UserError(
+                f"the argument {name} holds a key or password, which messages and logs would show; take it out and "
+                "give the credentials by environment variables or a profile of the storage"
+            )

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from pdray.errors import printable
+from pdray.paths import holds_secret
 
 Commands = Any  # argparse does not name the type of what add_subparsers returns
 Action = Callable[[argparse.Namespace], int]
@@ -18,7 +19,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """See :meth:`argparse.ArgumentParser.error`."""
-        super().error(printable(message))
+        super().error("an argument holds a key or password" if holds_secret(message) else printable(message))
 
 
 def add_command(commands: Commands, name: str, act: Action, only_prints: bool = False, **parser: Any) -> Parser:

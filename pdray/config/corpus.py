@@ -8,6 +8,12 @@ from pydantic import Field, field_validator, model_validator
 
 from pdray.config.section import HOW, Count, Name, Section, require_distinct
 
+# Columns of one row, each of which is another thing: of a pair, and of the two forms of rated data.
+READ_TOGETHER: dict[str, tuple[tuple[str, ...], ...]] = {
+    "pairs": (("prompt", "chosen", "rejected", "aspect"),),
+    "rated": (("prompt", "response"), ("prompt", "response_a", "response_b")),
+}
+
 
 class ColumnNames(Section):
     """Names that the corpus columns have in the user's files."""
@@ -73,6 +79,19 @@ class CorpusConfig(Section):
             raise ValueError("an aspect is listed twice; list each once")
         require_distinct(aspects or [])
         return aspects
+
+    @model_validator(mode="after")
+    def _a_column_each(self) -> CorpusConfig:
+        ratings = {f"ratings.{aspect}": column for aspect, column in self.columns.ratings.items()}
+        for roles in READ_TOGETHER[self.kind]:
+            read = {role: getattr(self.columns, role) for role in roles} | (ratings if "response" in roles else {})
+            first: dict[str, str] = {}
+            for role, column in read.items():
+                if (other := first.setdefault(column, role)) != role:
+                    raise ValueError(
+                        f"columns.{other} and columns.{role} are both the column {column!r}; name one column for each"
+                    )
+        return self
 
     @model_validator(mode="after")
     def _one_input(self) -> CorpusConfig:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from itertools import combinations
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from pdray.config.secrets import looks_like_key
 from pdray.config.section import HOW, Count, Name, Section
 
 Failing = Annotated[float, Field(ge=0, le=1)]
@@ -124,9 +126,12 @@ class EndpointConfig(Section):
     @field_validator("key_variable")
     @classmethod
     def _a_name(cls, name: str | None) -> str | None:
-        if name is not None and not name.isidentifier():
+        if name is not None and (not re.fullmatch("[A-Z_][A-Z0-9_]*", name) or looks_like_key(name)):
             # It may be the key itself, so it is not quoted.
-            raise ValueError("is no name of an environment variable; put the key into one, and its name here")
+            raise ValueError(
+                "is no name of an environment variable, in capital letters as such names are; put the key into one, "
+                "and its name here"
+            )
         return name
 
 

@@ -7,7 +7,6 @@ import copy
 import difflib
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +16,21 @@ from pdray.config.corpus import CorpusConfig
 from pdray.config.evaluation_paths import evaluation_with_absolute_paths, wrong_evaluation_paths
 from pdray.config.proxies import MODEL_EACH, MULTI_HEAD, MultiHeadModel, ProxiesConfig
 from pdray.config.run import RunConfig
+from pdray.config.secrets import secrets
 from pdray.config.section import Section, section_of
 from pdray.config.text import MOST_LEVELS, Place, odd_values, parse_yaml
 from pdray.errors import UserError
-from pdray.paths import DATA_SUFFIXES, absolute, expand, holds_secret, is_remote, takes_in, without_secret
+from pdray.paths import (
+    DATA_SUFFIXES,
+    absolute,
+    expand,
+    holds_secret,
+    is_inside,
+    is_remote,
+    takes_in,
+    without_secret,
+)
 
-HANDED_ON = {"engine_args", "extra_body"}
-SECRET_NAMES = ("key", "token", "secret", "password", "authorization")
 HUB = "hf://"  # Arrow opens it
 
 
@@ -74,7 +81,7 @@ def build_config(data: dict[str, Any], overrides: list[str] | None = None) -> Ru
             _apply_override(data, override)
         except UserError as error:
             wrong += error.sentences
-    odd = [*_secrets(data), *odd_values(data)]
+    odd = [*secrets(data), *odd_values(data)]
     wrong += [f"{_name(place)} {rule}" for place, rule in odd]
     data = _without(data, [place for place, _ in odd])
     config, broken = _validated(data, {str(place[-1]) for place, _ in odd})
@@ -157,28 +164,6 @@ def _without(data: dict[str, Any], places: list[Place]) -> dict[str, Any]:
         if isinstance(section, dict):
             section.pop(place[-1], None)
     return data
-
-
-def _secrets(value: Any, place: Place = ()) -> Iterator[tuple[Place, str]]:
-    """Settings with a secret in them, each with a sentence as :func:`~pdray.config.text.odd_values` has it."""
-    if isinstance(value, dict):
-        for key, child in value.items():
-            yield from _secrets(child, (*place, key))
-    elif isinstance(value, list):
-        for child in value:
-            yield from _secrets(child, place)
-    elif isinstance(value, str) and (holds_secret(value) or _is_handed_on_secret(place)):
-        yield (
-            place,
-            "holds a key or password, which would stand in manifests and logs; take it out and give the credentials "
-            "by environment variables or a profile of the storage",
-        )
-
-
-def _is_handed_on_secret(place: Place) -> bool:
-    """Whether a setting that is handed on as it is has a name that keys and passwords have."""
-    name = str(place[-1]).casefold().replace("-", "_")
-    return bool(HANDED_ON & set(place)) and name.endswith(SECRET_NAMES)
 
 
 def _name(place: Place) -> str:
@@ -323,16 +308,19 @@ def _wrong_paths(run: str, patterns: list[str], folders: dict[str, str]) -> list
     """A sentence for each path that leads nowhere, and for each corpus that takes the run folder in."""
     wrong = []
     for pattern in patterns:
-        if is_remote(pattern):
-            continue
-        if inside := takes_in(pattern, run):
-            wrong.append(
-                f"corpus.path {pattern} takes in {inside}, which pdray writes itself; set run to a folder outside of "
-                "it, or name the files of the corpus alone, as in corpus.path: data/*.parquet"
-            )
-        elif not expand(pattern):
-            ends = ", ".join(DATA_SUFFIXES)
-            wrong.append(f"corpus.path matches no file: {pattern}; correct the path or the glob (of files {ends})")
+        try:
+            if is_remote(pattern):
+                continue
+            if inside := takes_in(pattern, run):
+                wrong.append(
+                    f"corpus.path {pattern} takes in {inside}, which pdray writes itself; set run to a folder outside "
+                    "of it, or name the files of the corpus alone, as in corpus.path: data/*.parquet"
+                )
+            elif not expand(pattern):
+                ends = ", ".join(DATA_SUFFIXES)
+                wrong.append(f"corpus.path matches no file: {pattern}; correct the path or the glob (of files {ends})")
+        except UserError as error:
+            wrong += error.sentences
     for name, path in folders.items():
         if path.startswith(HUB):
             wrong.append(
@@ -341,4 +329,8 @@ def _wrong_paths(run: str, patterns: list[str], folders: dict[str, str]) -> list
             )
         elif not is_remote(path) and not os.path.isfile(os.path.join(path, "config.json")):
             wrong.append(f"{name} is {path or 'empty'}, which holds no config.json; name a Hugging Face model folder")
+        elif run and not is_remote(run) and not is_remote(path) and is_inside(run, path):
+            wrong.append(
+                f"run is {run}, which lies in the model folder of {name}, {path}; set run to a folder outside of it"
+            )
     return wrong

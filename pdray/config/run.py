@@ -15,6 +15,7 @@ from pdray.config.logprobs import LogprobsConfig
 from pdray.config.proxies import ProxiesConfig
 from pdray.config.scores import ScoresConfig
 from pdray.config.section import HOW, Name, Section, Share
+from pdray.paths import lacks_a_slash
 from pdray.selection.strategies import BUILT_IN, names
 
 
@@ -84,6 +85,13 @@ class RunConfig(Section):
         description="{pairs: FILE, generation: {...}, endpoints: {...}, ...}: how often the trained policy prefers the "
         "better response of held-out pairs, and how often its answers win (docs/evaluation.md); null: not computed",
     )
+
+    @field_validator("run")
+    @classmethod
+    def _folder_or_uri(cls, run: str) -> str:
+        if odd := lacks_a_slash(run):
+            raise ValueError(odd)
+        return run
 
     @model_validator(mode="after")
     def _consistent(self) -> RunConfig:

@@ -10,8 +10,9 @@ import unicodedata
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
 
 HOW: dict[str, Any] = {"fingerprint": False}
 
@@ -34,6 +35,27 @@ class Section(BaseModel):
             return data
         empty = [name for name, field in cls.model_fields.items() if _is_section(field) and data.get(name, 0) is None]
         return data | {name: {} for name in empty}
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse true and false in the place of a number, which pydantic takes for 1 and 0."""
+        kinds = _kinds(cls.model_fields[str(info.field_name)].annotation)
+        if _holds_bool(value) and any(kind in (int, float) or isinstance(kind, int) for kind in kinds):
+            raise PydanticCustomError("number", "be a number, which true and false are not")
+        return value
+
+
+def _kinds(annotation: Any) -> list[Any]:
+    """The types, and the values of literals, that an annotation is made of."""
+    parts = get_args(annotation)
+    return [kind for part in parts for kind in _kinds(part)] if parts else [annotation]
+
+
+def _holds_bool(value: Any) -> bool:
+    if isinstance(value, dict | list):
+        return any(map(_holds_bool, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, bool)
 
 
 def _is_section(field: FieldInfo) -> bool:

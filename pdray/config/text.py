@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+MOST_LETTERS = 2**20
 MOST_VALUES = 100_000
 MOST_LEVELS = 50
 LARGEST = 2**64
@@ -15,33 +16,27 @@ LARGEST = 2**64
 Place = tuple[Any, ...]  # the keys that lead to a setting
 
 
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that stands twice, of which YAML takes the last one without a word."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for (key, _), value in zip(node.value, keys, strict=False):
-            if keys.count(value) > 1 and value != "<<":
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {value!r} stands there twice; keep one of them", key.start_mark
-                )
-        return super().construct_mapping(node, deep)
-
-
 def parse_yaml(text: str) -> Any:
     """The value of a YAML text.
 
     Raises:
-        ValueError: it is not YAML, has a key twice, or refers to itself; on one line.
+        ValueError: it is not YAML, is too long, has a key twice, or refers to itself; on one line.
     """
+    if len(text) > MOST_LETTERS:
+        raise ValueError(f"it is longer than {MOST_LETTERS >> 20} MiB, which no settings are")
     try:
-        value = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+        loader = yaml.SafeLoader(text)
+        tree = loader.get_single_node()
+        if tree is None:
+            return None
+        # Before values are made of it, while a reference is still one.
+        if _count(tree, {}) > MOST_VALUES:
+            raise ValueError(f"it stands for more than {MOST_VALUES:,} values, those behind references too; shorten it")
+        value = loader.construct_document(tree)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     except (yaml.YAMLError, ValueError) as error:
         raise ValueError(" ".join(str(error).split())) from None
-    if _count(value, {}) > MOST_VALUES:
-        raise ValueError(f"its references make more than {MOST_VALUES:,} values of it; write them out")
     if _levels(value) > MOST_LEVELS:
         raise ValueError(f"it is nested deeper than {MOST_LEVELS} levels")
     return value
@@ -94,11 +89,29 @@ def _levels(value: Any) -> int:
     return deepest
 
 
-def _count(value: Any, known: dict[int, int]) -> int:
-    """Values in it, those behind a reference as often as they are referred to."""
-    if not isinstance(value, dict | list):
+def _count(node: yaml.Node, known: dict[int, int]) -> int:
+    """Values in it, those behind a reference as often as they are referred to.
+
+    Raises:
+        yaml.MarkedYAMLError: a key stands twice, of which YAML takes the last one without a word.
+    """
+    if not isinstance(node, yaml.CollectionNode):
         return 1
-    if id(value) not in known:
-        known[id(value)] = MOST_VALUES + 1  # what it is while it is counted: a reference to itself has no end
-        known[id(value)] = 1 + sum(_count(one, known) for one in (value.values() if isinstance(value, dict) else value))
-    return known[id(value)]
+    if id(node) not in known:
+        known[id(node)] = MOST_VALUES + 1  # what it is while it is counted: a reference to itself has no end
+        children = node.value
+        if isinstance(node, yaml.MappingNode):
+            _refuse_twice([key for key, _ in node.value if isinstance(key, yaml.ScalarNode)])
+            children = [part for pair in node.value for part in pair]
+        known[id(node)] = 1 + sum(_count(one, known) for one in children)
+    return known[id(node)]
+
+
+def _refuse_twice(keys: list[yaml.ScalarNode]) -> None:
+    known: set[str] = set()
+    for key in keys:
+        if key.value in known and key.value != "<<":
+            raise yaml.MarkedYAMLError(
+                None, None, f"the key {key.value!r} stands there twice; keep one of them", key.start_mark
+            )
+        known.add(key.value)

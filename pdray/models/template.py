@@ -24,11 +24,16 @@ PROBES: tuple[list[dict[str, str]], ...] = (
     [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}],
     [{"role": "system", "content": "s"}, {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}],
 )
+# Of the second of these another text of one role each.
+OTHERS: dict[str, list[dict[str, str]]] = {
+    "user": [{"role": "user", "content": "c"}, {"role": "assistant", "content": "b"}],
+    "assistant": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "c"}],
+}
 CURE = "correct or remove the template, or copy its files again from where the model comes from"
 
 
 def check_template(name: str, folder: str) -> None:
-    """Refuse a folder whose chat template fails on a short conversation, does not end, or writes without end.
+    """Refuse a folder whose chat template fails on a short conversation, leaves out a text of it, or does not end.
 
     Args:
         name: how messages call the folder, for example ``alignment.policy is /models/sft``.
@@ -76,8 +81,10 @@ def main(folder: str, seconds: str) -> int:
         # Importing the libraries, before this, and ending the process, after it, take a slow machine as long.
         before = resource.getrlimit(resource.RLIMIT_CPU)
         resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time()) + 1 + int(seconds), before[1]))
-        for messages in PROBES:
-            _attempt(tokenizer, messages)
+        _, written, _ = [_attempt(tokenizer, messages) for messages in PROBES]
+        for role, messages in OTHERS.items():
+            if written is not None and _attempt(tokenizer, messages) == written:
+                raise ValueError(f"it makes the same text of conversations in which the {role} says something else")
         resource.setrlimit(resource.RLIMIT_CPU, before)
     except BaseException as error:  # whatever a template raises, MemoryError included
         print(f"{type(error).__name__}: {' '.join(str(error).split())}")
@@ -85,17 +92,19 @@ def main(folder: str, seconds: str) -> int:
     return 0
 
 
-def _attempt(tokenizer: Any, messages: list[dict[str, str]]) -> None:
+def _attempt(tokenizer: Any, messages: list[dict[str, str]]) -> str | None:
+    """What the template makes of a conversation; None where it refuses it in its own words."""
     from jinja2 import TemplateError
 
     try:
-        text = tokenizer.apply_chat_template(messages, tokenize=False)
+        text: str = tokenizer.apply_chat_template(messages, tokenize=False)
     except TemplateError as error:
         if type(error) is TemplateError:  # its own raise_exception: it wants other roles, which the corpus may have
-            return
+            return None
         raise
     if len(text) > LONGEST:
         raise ValueError(f"it makes more than {LONGEST:,} characters of three words")
+    return text
 
 
 if __name__ == "__main__":

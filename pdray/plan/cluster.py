@@ -9,7 +9,7 @@ from typing import Any
 from pdray.errors import UserError
 from pdray.plan.hardware import GIB, GPUS, Gpu, Hardware
 from pdray.runtime.labels import Labels, as_words, has_labels
-from pdray.submission.api import ANSWER_SECONDS, check_cluster, headers, plain_address
+from pdray.submission.api import ANSWER_SECONDS, WHOLE_SECONDS, check_cluster, headers, plain_address, within
 
 KIND = "accelerator_type:"  # begins the resource by which Ray tells the kind of a node's GPUs
 SAME = {"A100": "A100-40", "A100-40G": "A100-40", "A100-80G": "A100-80"}
@@ -34,11 +34,14 @@ def cluster_hardware(address: str, labels: Labels) -> Hardware:
     check_cluster(address, words)
     query: dict[str, Any] = {"detail": "true", "limit": 10_000}
     try:
-        response = requests.get(f"{address}/api/v0/nodes", query, headers=words, timeout=ANSWER_SECONDS)
+        response = within(
+            WHOLE_SECONDS,
+            lambda: requests.get(f"{address}/api/v0/nodes", query, headers=words, timeout=ANSWER_SECONDS),
+        )
         response.raise_for_status()
         alive = [one for one in response.json()["data"]["result"]["result"] if one["state"] == "ALIVE"]
         nodes = [one["resources_total"] for one in alive if has_labels(one.get("labels") or {}, labels)]
-    except (requests.RequestException, ValueError, KeyError, TypeError) as error:
+    except (requests.RequestException, TimeoutError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{address} does not list its nodes ({type(error).__name__}); say what it has with --on, as in 8xH100"
         ) from None

@@ -8,17 +8,16 @@ Measured rates are kept in the user's cache folder, by hardware, model and kind 
 from __future__ import annotations
 
 import contextlib
-import json
-import os
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from pdray.cache import read_cache, write_cache
 from pdray.hashing import digest
 from pdray.identity import model_identity
 from pdray.plan.hardware import CORE_TFLOPS, Hardware
 
+CACHE = "rates.json"
 Work = Literal["scoring", "logprobs", "training", "alignment", "evaluation"]
 # Share of the data sheet's peak that is reached, for models of a billion parameters and more.
 UTILISATION: dict[Work, float] = {
@@ -91,26 +90,10 @@ def write_rates(hardware: Hardware, rates: Measured) -> Path:
     Raises:
         OSError: it cannot be written.
     """
-    path, whole = rates_path(), _read()
+    whole = _read()
     whole[hardware.name] = whole.get(hardware.name, {}) | {key: asdict(rate) for key, rate in rates.items()}
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as file:
-        json.dump(whole, file, indent=1)
-    os.replace(file.name, path)
-    return path
-
-
-def rates_path() -> Path:
-    """Beside the digests of input files."""
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return Path(base) / "pdray" / "rates.json"
+    return write_cache(CACHE, whole)
 
 
 def _read() -> dict[str, dict[str, Any]]:
-    try:
-        whole = json.loads(rates_path().read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    if not isinstance(whole, dict):
-        return {}
-    return {name: rates for name, rates in whole.items() if isinstance(rates, dict)}
+    return {name: rates for name, rates in read_cache(CACHE).items() if isinstance(rates, dict)}

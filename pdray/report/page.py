@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 import re
 from collections.abc import Sequence
 from functools import cache
@@ -14,6 +15,7 @@ import pyarrow as pa
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 
 from pdray.errors import UserError
+from pdray.paths import is_remote, lacks_a_slash
 from pdray.report import PAGE, compare, record, sections, words
 from pdray.report.run import RunView, read_run
 from pdray.report.scan import Scan, scan
@@ -73,9 +75,12 @@ def write_report(runs: Sequence[str | Path], out: str | None = None) -> str:
         raise UserError("--out is empty; name a file, or leave it out for report.html in the run folder")
     if len(runs) > 2:
         raise UserError(f"{len(runs)} runs are named, but a report is of one run or of two side by side; name fewer")
+    if out is not None:
+        _check_out(out)
     views = [read_run(run) for run in runs]
     name = PAGE if len(views) == 1 else f"report-{views[1].root.name}.html"
-    target = views[0].root / name if out is None else StoragePath(out)
+    # What a link leads to is written, as the shell does; the link stays.
+    target = views[0].root / name if out is None else StoragePath(out if is_remote(out) else os.path.realpath(out))
     try:
         page = render(views[0]) if len(views) == 1 else render_two(*views)
     except OSError as error:
@@ -85,7 +90,14 @@ def write_report(runs: Sequence[str | Path], out: str | None = None) -> str:
         target.write_bytes(page.encode("utf-8"))
     except OSError as error:
         raise UserError(f"cannot write the report to {target} ({error}); name another file with --out") from None
-    return str(target)
+    return out or str(target)
+
+
+def _check_out(out: str) -> None:
+    if odd := lacks_a_slash(out):
+        raise UserError(f"--out: {odd}")
+    if not is_remote(out) and os.path.exists(out) and not os.path.isfile(out) and not os.path.isdir(out):
+        raise UserError(f"--out is {out}, which is a device, a pipe or a socket; name a file")
 
 
 def render(run: RunView) -> str:

@@ -213,7 +213,7 @@ def read_history(stage: StageView) -> list[dict[str, Any]]:
     try:
         lines = (stage.folder / "training.jsonl").read_bytes().decode("utf-8").splitlines()
         return [dict(json.loads(line)) for line in lines if line.strip()]
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{stage.folder.name}/training.jsonl cannot be read ({error})") from None
 
 

@@ -11,6 +11,7 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pdray import __version__
+from pdray.config.text import parse_yaml
 from pdray.errors import UserError
 from pdray.report import words
 from pdray.report.run import RunView
@@ -74,8 +75,10 @@ def find_license(run: RunView) -> str | None:
             try:
                 if not manifest.exists():
                     continue
-                value = yaml.safe_load(manifest.read_bytes())
-            except (OSError, yaml.YAMLError, RecursionError):
+                value = parse_yaml(manifest.read_bytes().decode("utf-8"))
+            except UserError:
+                raise
+            except (OSError, ValueError):
                 raise UserError(f"{manifest} cannot be read; name the licence of the texts with --license") from None
             licenses = value.get("licenses") if isinstance(value, dict) else None
             found.update(map(str, licenses if isinstance(licenses, dict) else ()))

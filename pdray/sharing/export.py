@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from pdray.errors import UserError
+from pdray.filesystems import check_new_folder
 from pdray.hashing import uniform
 from pdray.report.run import RunView, read_run
 from pdray.report.tables import PairTables, UnreadableError
@@ -69,10 +70,11 @@ def export(
 
     Raises:
         UserError: there is no finished selection, a table is gone or damaged, the licence beside the corpus cannot be
-            read, Lance is not installed, or the folder cannot be written.
+            read, Lance is not installed, or the folder is no local one or cannot be written.
     """
     if not 0 <= test < 1:
         raise UserError(f"--test is {test}; give a share of the prompts from 0 to below 1")
+    check_new_folder("the folder", str(out))
     view = read_run(run)
     tables = PairTables.of(view)
     if tables is None:

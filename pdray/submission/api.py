@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, TypeVar
 from urllib.parse import unquote
 
 from pdray.errors import UserError
@@ -14,10 +16,13 @@ from pdray.filesystems import read_regular
 from pdray.paths import holds_secret
 
 CONNECT_SECONDS = 15.0
-ANSWER_SECONDS = 60.0  # of every request after the first
+ANSWER_SECONDS = 60.0  # of silence, in every request after the first
+WHOLE_SECONDS = 300.0  # of such a request as a whole; a log may be long
+UPLOAD_SECONDS = 3600.0  # of one that sends a package
 MAX_WORDS = 300  # characters of a cluster's error; a traceback has its cause at the end
 # What Ray's client raises for an answer that is no success, and for none; those of requests are OSErrors.
 CLIENT_ERRORS = (RuntimeError, OSError)
+Answer = TypeVar("Answer")
 # Ray's client prefers these to the address that it is given.
 ADDRESS_VARIABLES = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
 
@@ -95,8 +100,11 @@ def check_cluster(address: str, headers: dict[str, str]) -> None:
     import requests
 
     try:
-        response = requests.get(f"{address}/api/version", headers=headers, timeout=CONNECT_SECONDS)
-    except (requests.RequestException, ValueError) as error:  # a ValueError: of some addresses that are none
+        response = within(
+            CONNECT_SECONDS,
+            lambda: requests.get(f"{address}/api/version", headers=headers, timeout=CONNECT_SECONDS),
+        )
+    except (requests.RequestException, TimeoutError, ValueError) as error:  # a ValueError: of some that are none
         raise UserError(
             f"nothing answers at --address {address} ({type(error).__name__}); check host and port, or "
             "start a cluster with cluster/local.sh up"
@@ -110,6 +118,37 @@ def check_cluster(address: str, headers: dict[str, str]) -> None:
         raise UserError(
             f"{address} answers {response.status_code} and is no Ray jobs API; name the dashboard's address, port 8265"
         )
+
+
+def within(seconds: float, ask: Callable[[], Answer]) -> Answer:
+    """What a request brings, if it comes in time as a whole.
+
+    The time limits of a socket begin anew with every byte, so that a server which drips has none. What is late goes on
+    in a thread that the process does not wait for.
+
+    Raises:
+        TimeoutError: it does not; what the request itself raises comes as it is.
+    """
+    came: list[Callable[[], Answer]] = []
+
+    def act() -> None:
+        try:
+            answer = ask()
+        except BaseException as error:
+            came.append(functools.partial(_again, error))
+        else:
+            came.append(lambda: answer)
+
+    thread = threading.Thread(target=act, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if not came:
+        raise TimeoutError(f"no whole answer within {seconds:g} seconds")
+    return came[0]()
+
+
+def _again(error: BaseException) -> NoReturn:
+    raise error
 
 
 def in_one_line(error: BaseException) -> str:
@@ -126,7 +165,9 @@ def client_of(address: str, headers: dict[str, str]) -> Any:
         """Ray's own waits without end for a head that is gone."""
 
         def _do_request(self, method: str, endpoint: str, **words: Any) -> Any:
-            return super()._do_request(method, endpoint, **({"timeout": ANSWER_SECONDS} | words))
+            ask = super()._do_request
+            seconds = UPLOAD_SECONDS if words.get("data") else WHOLE_SECONDS
+            return within(seconds, lambda: ask(method, endpoint, **({"timeout": ANSWER_SECONDS} | words)))
 
     with _without_environment(ADDRESS_VARIABLES):
         return Client(address, headers=headers)

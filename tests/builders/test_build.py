@@ -20,6 +20,7 @@ from pdray.builders.units import NO_TEXT
 from pdray.cli import main
 from pdray.cli.data import DATA_SETS
 from pdray.corpus.conflict import conflicts
+from pdray.errors import UserError
 from tests.builders import published
 from tests.builders.published import write_lines
 
@@ -195,6 +196,22 @@ def test_rated_data_of_any_names(tmp_path):
     ]
     manifest, table = built(tmp_path, "rated", both, "pairs", columns={"response_a": "one", "response_b": "two"})
     assert (manifest["conflict"], set(table["chosen"].to_pylist()), manifest["licenses"]) == (0, {"2"}, {"unknown": 9})
+
+
+@pytest.mark.parametrize("late", [{"rating.c": 1}, {"score_a.c": 1}, {"source": "web"}])
+def test_what_no_first_row_has_is_not_left_out(tmp_path, late):
+    rows = [{"prompt": f"q{i // 2}", "response": f"a{i}", "rating.a": i % 2, "rating.b": 1} for i in range(150)]
+    (name,) = late
+    with pytest.raises(UserError, match=rf"rated\.jsonl, row 121: {name} is in none of the first rows, .*null where"):
+        built(tmp_path, "rated", [*rows[:120], *(row | late for row in rows[120:])])
+    assert not (tmp_path / "out").exists()
+    assert built(tmp_path, "rated", [rows[0] | late, *rows[1:]])[0]["rows_read"] == 150
+
+
+def test_a_column_of_rated_data_is_one_thing(tmp_path):
+    rows = [{"prompt": "q", "response": f"a{i}", "rating.a": i, "rating.b": -i} for i in range(2)]
+    with pytest.raises(UserError, match=r"the column 'response' would be two things of a row; .*--column"):
+        built(tmp_path, "rated", rows, columns={"prompt": "response"})
 
 
 def test_a_pair_that_stands_there_twice_counts_once(tmp_path):

@@ -38,6 +38,10 @@ def test_a_template_that_works_and_one_that_wants_other_roles_are_accepted(
         ("{{ 1 // 0 }}", "ZeroDivisionError"),
         ("{% for i in range(99999) %}words {% endfor %}", "more than 100,000 characters"),
         ("{{ 'x' * 20000000000 }}", "MemoryError"),
+        ("hello", "in which the user says something else"),
+        ("{% for m in messages %}{{ m.role }}{% endfor %}", "in which the user says something else"),
+        ("{{ messages[0].content }}", "in which the assistant says something else"),
+        ("{{ messages[-1].content }}", "in which the user says something else"),
     ],
 )
 def test_a_template_that_fails_is_refused_with_what_it_said(policy: Path, text: str, reason: str) -> None:

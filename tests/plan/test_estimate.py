@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -276,6 +277,11 @@ def test_a_damaged_cache_is_no_cache(cache: Path) -> None:
     ):
         path.write_text(text)
         assert read_rates(here) == {}
+    path.unlink()
+    os.mkfifo(path)
+    assert read_rates(here) == {}
+    write_rates(here, good)
+    assert read_rates(here) == good
     path.write_text(json.dumps({here.name: {"a": {"tflops": -1, "start": 1, "measured": ""}, "b": 3}}))
     assert read_rates(here) == {}
     write_rates(here, good)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import re
 import subprocess
 import sys
@@ -239,11 +240,12 @@ def test_without_ratings_there_is_no_conflict(tmp_path: Path) -> None:
     assert "Preference divergence" in page.words
 
 
+@pytest.mark.parametrize("log", ["not JSON", "[" * 9999])
 @pytest.mark.usefixtures("no_drawing")
-def test_what_is_damaged_is_named_and_the_rest_is_shown(tmp_path: Path) -> None:
+def test_what_is_damaged_is_named_and_the_rest_is_shown(tmp_path: Path, log: str) -> None:
     run = make_run(tmp_path, 24).run
     next(tmp_path.glob("evaluation-*/manifest.json")).write_text("{")
-    next(tmp_path.glob("alignment-*/training.jsonl")).write_text("not JSON")
+    next(tmp_path.glob("alignment-*/training.jsonl")).write_text(log)
     edit_manifest(run, "proxies", lambda manifest: manifest["metrics"].update(aspects={"helpful": {"train_pairs": []}}))
     next(tmp_path.glob("scores-*/texts/shard-00000.parquet")).unlink()
     page = page_of(run)
@@ -280,17 +282,32 @@ def test_the_page_lies_in_the_run_folder(folder: StoragePath) -> None:
         (["{empty}"], "no run in {empty}; start one with: pdray run run.yaml"),
         (["{run}", "--out", "{empty}"], "{empty} should be a file, but a folder stands there; move it away"),
         (["{run}", "--out", ""], "--out is empty; name a file"),
+        (["{run}", "--out", "{pipe}"], "--out is {pipe}, which is a device, a pipe or a socket; name a file"),
+        (["{run}", "--out", "s3:/x"], "--out: s3:/x is a folder named 's3:' here; write s3://… for a URI"),
         (["{run}", "{run}", "{run}"], "3 runs are named, but a report is of one run or of two side by side"),
     ],
 )
 def test_wrong_words_end_in_a_sentence(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], told: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], told: str
 ) -> None:
-    places = {"run": str(tmp_path / "run"), "empty": str(tmp_path / "empty")}
+    monkeypatch.chdir(tmp_path)
+    places = {name: str(tmp_path / name) for name in ("run", "empty", "pipe")}
     (tmp_path / "empty").mkdir()
+    os.mkfifo(tmp_path / "pipe")
     make_run(tmp_path / "run", 24, until="corpus")
     assert main(["report", *(word.format(**places) for word in words)]) == 2
     assert told.format(**places) in capsys.readouterr().err
+    assert (tmp_path / "pipe").is_fifo()
+
+
+@pytest.mark.usefixtures("no_drawing")
+def test_a_page_goes_to_where_a_link_leads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_run(tmp_path / "run", 24, until="corpus")
+    (tmp_path / "page.html").touch()
+    (tmp_path / "link.html").symlink_to("page.html")
+    monkeypatch.chdir(tmp_path)
+    assert write_report(["run"], "link.html") == "link.html"
+    assert (tmp_path / "link.html").is_symlink() and (tmp_path / "page.html").stat().st_size > 1000
 
 
 def test_it_needs_no_ray_and_no_model_library(tmp_path: Path) -> None:

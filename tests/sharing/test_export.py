@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from pdray.builders.build import build
 from pdray.cli import main
 from pdray.errors import UserError
 from pdray.report.tables import PairColumns, PairTables
@@ -21,6 +22,7 @@ from pdray.sharing import files
 from pdray.sharing.export import export
 from tests.report.cases import edit_manifest, folder_of
 from tests.sharing.cases import finished_run, text_of
+from tests.test_yaml import bomb
 
 
 def read(folder: Path, split: str = "train") -> pa.Table:
@@ -206,7 +208,7 @@ def test_the_licence_is_the_one_beside_the_corpus(tmp_path: Path, licenses: dict
     assert front(tmp_path / "out")[0]["license"] == told
 
 
-@pytest.mark.parametrize("text", ["a: [", "licenses: 3", "licenses: [mit]", "[" * 9999])
+@pytest.mark.parametrize("text", ["a: [", "licenses: 3", "licenses: [mit]", "[" * 9999, bomb("{{<<: [{}]}}", 6)])
 def test_a_manifest_that_says_nothing_gives_no_licence(tmp_path: Path, text: str) -> None:
     made = finished_run(tmp_path / "run")
     (tmp_path / "manifest.yaml").write_text(text)
@@ -238,6 +240,22 @@ def test_names_are_no_markup(tmp_path: Path) -> None:
     edit_manifest(made.run, "selection", lambda value: value["metrics"].update(kept_per_aspect={name: 3}))
     export(made.run.uri, tmp_path / "out")
     assert r"| \[a\](http://x) \`b\` \<i\> \| \*c\* | 3 |" in front(tmp_path / "out")[1]
+
+
+@pytest.mark.parametrize("out", [".", "../here", "s3://bucket/x", "s3:/x"])
+def test_the_folder_that_one_is_in_and_object_storage_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str
+) -> None:
+    """A folder that is put in the place of the shell's own is not the one that the shell is in."""
+    made = finished_run(tmp_path / "run")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    words = r"the folder that you are in; name a new|on a local disk; name a|is a folder named"
+    with pytest.raises(UserError, match=words):
+        export(made.run.uri, out)
+    with pytest.raises(UserError, match=words):
+        build("rated", out, [__file__])
+    assert not list((tmp_path / "here").iterdir())
 
 
 def test_what_is_refused_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
