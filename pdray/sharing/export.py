@@ -91,6 +91,12 @@ def export(
 
 def _export(view: RunView, out: str | Path, form: str, test: float, license: str | None) -> Exported:
     tables = PairTables.of(view)
+    if tables is None and view.rounds:
+        latest = f"{view.root}/{view.rounds[-1]}"
+        raise UserError(
+            f"{view.root} was made in rounds, each a run of its own with a selection; name one, as in: pdray export "
+            f"{latest} {out}"
+        )
     if tables is None:
         raise UserError(f"{view.root} has no finished selection; pdray run makes one, pdray show tells what is missing")
     terms = license or find_license(view) or "unknown"

@@ -299,6 +299,17 @@ def test_a_corpus_path_that_is_no_path_is_one_sentence(tmp_path: Path, capsys: p
         assert said.count("\n") == 1 and "run.json" in said
 
 
+def test_of_a_run_in_rounds_a_round_is_named(tmp_path: Path) -> None:
+    made = finished_run(tmp_path / "run")
+    state = json.loads((made.run / "run.json").read_bytes())
+    state["config"]["rounds"] = 2
+    (made.run / "run.json").write_bytes(json.dumps(state).encode())
+    for number in (1, 2):
+        (tmp_path / "run" / "rounds" / f"{number:02}").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"was made in rounds.*pdray export \S*/run/rounds/02"):
+        export(made.run.uri, tmp_path / "new")
+
+
 def test_a_run_without_a_selection_is_refused(tmp_path: Path) -> None:
     made = finished_run(tmp_path / "run")
     (folder_of(made.run, "selection") / "manifest.json").delete()
