@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import os
-import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,6 +14,7 @@ import pyarrow as pa
 
 from pdray.errors import UserError, reason
 from pdray.hashing import uniform
+from pdray.newfolder import is_new, made_whole
 from pdray.report.run import RunView, read_run
 from pdray.report.tables import ODD, PairTables, UnreadableError
 from pdray.schema import KEPT
@@ -80,8 +78,6 @@ def export(
         raise UserError(f"{view.root}: {error}; pdray run makes it again") from None
     except UserError:
         raise
-    except OSError as error:
-        raise UserError(f"cannot write to {out}: {error.strerror or error}") from None
     except ODD as error:
         raise UserError(
             f"{view.root}: run.json or a stage's manifest.json holds values that are none of pdray's "
@@ -101,19 +97,14 @@ def _export(view: RunView, out: str | Path, form: str, test: float, license: str
         raise UserError(f"{view.root} has no finished selection; pdray run makes one, pdray show tells what is missing")
     terms = license or find_license(view) or "unknown"
     target = Path(out)
-    if not str(out) or (target.exists() and not (target.is_dir() and not any(target.iterdir()))):
+    if not str(out) or not is_new(target):
         raise UserError(f"{str(out) or 'an empty name'} is no new or empty folder; name another")
-    target.absolute().parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.absolute().parent))
-    try:
+    with made_whole(target) as partial:
         done = _write(view, tables, partial, FORMATS[form], test)
         done.folder = target
         done.license = terms
         write_card(view, partial, done, form)
         partial.chmod(MODE)
-        os.replace(partial, target.absolute())
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return done
 
 
