@@ -30,6 +30,15 @@ def is_remote(path: str) -> bool:
     return "://" in path
 
 
+def is_utf8(text: str) -> bool:
+    """Whether a text can be written as UTF-8; a path or a word of the command line that is not has lone surrogates."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def holds_secret(uri: str) -> bool:
     """Whether a text has a URI with a password, key, token or signature, as in ``s3://KEY:SECRET@bucket/key``.
 

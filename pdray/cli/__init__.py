@@ -8,6 +8,7 @@ import os
 from pdray.cli import data, jobs, look, plan, run, sharing, start
 from pdray.cli.ending import exit_code
 from pdray.cli.parser import TEXT, Parser
+from pdray.cli.streams import ready_streams
 
 EPILOG = """\
 examples:
@@ -51,6 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    ready_streams()
     parser = build_parser()
     if "_ARGCOMPLETE" in os.environ:  # the shell asks what may come next
         import argcomplete

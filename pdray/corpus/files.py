@@ -15,7 +15,7 @@ from fsspec.utils import glob_translate
 from pdray.errors import UserError
 from pdray.filesystems import patient
 from pdray.identity import file_identities
-from pdray.paths import expand, is_data_file, is_remote
+from pdray.paths import expand, is_data_file, is_remote, is_utf8
 
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 GLOB = re.compile(r"[*\[]")  # in a URI the question mark begins the query
@@ -49,7 +49,7 @@ def list_files(pattern: str) -> tuple[pafs.FileSystem, list[str]]:
     if not is_remote(pattern):
         files = expand(pattern)
         for path in files:
-            if not _is_utf8(path):
+            if not is_utf8(path):
                 raise _not_utf8(path)
         return pafs.LocalFileSystem(), files
     location, mark, query = pattern.partition("?")
@@ -81,14 +81,6 @@ def list_files(pattern: str) -> tuple[pafs.FileSystem, list[str]]:
 
 def _not_utf8(path: str) -> UserError:
     return UserError(f"the name of the file {path!r} is not UTF-8, and pyarrow opens no such file; rename it")
-
-
-def _is_utf8(path: str) -> bool:
-    try:
-        path.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def corpus_files(patterns: list[str]) -> list[tuple[pafs.FileSystem, list[str]]]:
