@@ -45,7 +45,8 @@ def test_a_standard_output_that_takes_ascii_alone(tmp_path: Path, words: str) ->
 
 def test_a_working_directory_that_is_gone(tmp_path: Path) -> None:
     code = "from pdray import cli; import sys; sys.exit(cli.main())"
-    done = shell(f"mkdir gone && cd gone && rmdir ../gone && '{sys.executable}' -c '{code}' models minilm new", tmp_path)
+    gone = "mkdir gone && cd gone && rmdir ../gone"
+    done = shell(f"{gone} && '{sys.executable}' -c '{code}' models minilm new", tmp_path)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1:] == [
         "pdray: the working directory is gone or closed to this user; cd to another one"
@@ -90,6 +91,6 @@ def test_what_the_system_refuses_is_one_sentence(
 def test_a_file_that_pdray_itself_misses_stays_a_failure(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli, "_dispatch", lambda args: open("/no/such/file"))
+    monkeypatch.setattr(cli, "_dispatch", lambda args: Path("/no/such/file").read_bytes())
     assert cli.main(["version"]) == 1
     assert "Traceback" in capsys.readouterr().err
