@@ -405,6 +405,14 @@ def test_rules_between_settings_are_told_beside_settings_that_are_wrong(settings
     assert not any("exactly one of path" in sentence or "SECRET" in sentence for sentence in told)
 
 
+@pytest.mark.parametrize("section", ["proxies", "alignment"])
+@pytest.mark.parametrize("epochs", ["1e308", "1001"])
+def test_passes_without_end_are_refused(settings, section, epochs):
+    with pytest.raises(UserError, match=rf"^{section}.epochs is .* but should be less than or equal to 1000; change"):
+        build_config(settings, [f"{section}.epochs={epochs}"])
+    assert getattr(build_config(settings, [f"{section}.epochs=1000"]), section).epochs == 1000
+
+
 def test_folders_that_are_closed_to_this_user_are_told_as_such(settings, tmp_path, monkeypatch):
     (tmp_path / "data").mkdir()
     settings["corpus"]["path"] = str(tmp_path / "data")
