@@ -44,10 +44,15 @@ def list_files(pattern: str) -> tuple[pafs.FileSystem, list[str]]:
     """Data files behind a path, folder or glob, sorted.
 
     Raises:
-        UserError: there are none, or the filesystem cannot be reached.
+        UserError: there are none, they are of another kind, or the filesystem cannot be reached.
     """
     if not is_remote(pattern):
         files = expand(pattern)
+        if saved := saved_to_disk(files):
+            raise UserError(
+                f"{saved} is what save_to_disk of Hugging Face datasets wrote; write it as parquet, and name that: "
+                f"datasets.load_from_disk({saved!r}).to_parquet(OUT)"
+            )
         for path in files:
             if not is_utf8(path):
                 raise _not_utf8(path)
@@ -77,6 +82,13 @@ def list_files(pattern: str) -> tuple[pafs.FileSystem, list[str]]:
     if not files:
         raise UserError(f"corpus.path matches no data file: {pattern}; correct the path or the glob")
     return filesystem, files
+
+
+def saved_to_disk(files: list[str]) -> str | None:
+    """The first folder of some files that Hugging Face datasets saved, by the two beside its Arrow files."""
+    names = set(files)
+    folders = (os.path.dirname(path) for path in files if os.path.basename(path) == "state.json")
+    return next((folder for folder in folders if os.path.join(folder, "dataset_info.json") in names), None)
 
 
 def _not_utf8(path: str) -> UserError:

@@ -103,6 +103,19 @@ def unreadable_kind(path: str, head: bytes) -> str:
     return f"{path} holds no JSON object in its first lines, which begin with {shown!r}; {NEEDED}"
 
 
+def packed_kind(path: str, start: bytes, is_readable: bool) -> str | None:
+    """The same about what is in a packed file, by how that begins.
+
+    Args:
+        path: of the file.
+        start: of what is in it.
+        is_readable: whether one of the first lines is a JSON object.
+    """
+    inner, start = path.rpartition("/")[2].rpartition(".")[0], start[:HEAD_BYTES]
+    told = wrong_kind(inner, start, is_text=True) or (None if is_readable else unreadable_kind(inner, start))
+    return told and f"in {path}, {told}"
+
+
 def _is_object(line: str) -> bool:
     try:
         return isinstance(json.loads(line), dict)
