@@ -95,9 +95,14 @@ def _state(path: str) -> list[int]:
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
-def _cache_path() -> Path:
+def cache_folder() -> Path:
+    """Where pdray keeps for a user what it need not find out again; it may be deleted."""
     base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return Path(base) / "pdray" / "identities.json"
+    return Path(base) / "pdray"
+
+
+def _cache_path() -> Path:
+    return cache_folder() / "identities.json"
 
 
 def _read_cache() -> dict[str, list[Any]]:
