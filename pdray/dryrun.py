@@ -86,9 +86,9 @@ def loaded_models(config: RunConfig, stages: Collection[str]) -> list[Fit]:
 
 
 def _targets(lora: LoraConfig | None) -> tuple[str, ...] | str | None:
-    if lora is None or isinstance(lora.target_modules, str):
-        return lora and lora.target_modules
-    return tuple(lora.target_modules)
+    if lora is None:
+        return None
+    return lora.target_modules if isinstance(lora.target_modules, str) else tuple(lora.target_modules)
 
 
 def _with_more(error: UserError, config: RunConfig, sections: set[str]) -> UserError:

@@ -109,7 +109,7 @@ class RunStore:
         try:
             self.root.local.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
-            raise self._unwritable(error.strerror) from None
+            raise self._unwritable(error.strerror or str(error)) from None
 
     def _unwritable(self, reason: str) -> UserError:
         return UserError(f"cannot write to the run folder {self.root}: {reason}; set run to another")
