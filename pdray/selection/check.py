@@ -48,15 +48,12 @@ def _check_strategy(config: RunConfig) -> None:
 
 
 def _check_corpus(config: RunConfig, corpus: CorpusOutput | None) -> None:
-    selection, proxies = config.selection, config.proxies
+    selection = config.selection
     if corpus is None:
-        whose, aspects = (
-            ("corpus.aspects", config.corpus.aspects)
-            if config.corpus.aspects
-            else ("proxies.models", proxies.model_aspects)
-        )
-        if aspects:
-            _check_weights(selection.weights, aspects, whose)
+        if selection.weights and config.corpus.aspects:
+            _check_weights(selection.weights, config.corpus.aspects, "corpus.aspects")
+        elif selection.weights and config.proxies.model_aspects:
+            _check_weights(selection.weights, config.proxies.model_aspects, "proxies.models")
         return
     _check_weights(selection.weights, corpus.aspects, "the corpus")
     if num_kept(selection.budget, corpus.pairs) == 0:
