@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
+from functools import partial
+
 import yaml
 
-from pdray.config import ConfigError, RunConfig, load_config
+from pdray.config import ConfigError, LoraConfig, RunConfig, load_config
 from pdray.errors import UserError, check_together
+from pdray.models.fit import Fit, check_fit
+from pdray.models.folder import Kind
 from pdray.models.torch_builds import check_torch_builds
 from pdray.pipeline import check_all, load_stages, up_to
 from pdray.rounds import plan_rounds
 from pdray.stages import Upstream
+from pdray.store import RunStore
 
 # What a stage's check reads while no stage is finished.
 READS = {
@@ -47,10 +53,42 @@ def dry_run(path: str, overrides: list[str], until: str | None = None) -> str:
         steps = up_to(steps, until)
     except UserError as error:
         raise _with_more(error, config, set(type(config).model_fields)) from None
-    check_together([lambda: check_all(of_round, steps), check_torch_builds])
+    to_run = {step.stage.name for step in steps if step.manifest is None}
+    check_together(
+        [
+            RunStore(config.run).check,
+            lambda: check_all(of_round, steps),
+            lambda: check_fit(loaded_models(of_round, to_run)),
+            check_torch_builds,
+        ]
+    )
     states = [f"{step.stage.name:<10} {'done' if step.manifest else 'to run':<7} {step.folder}" for step in steps]
     resolved = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     return "\n".join([resolved, *states])
+
+
+def loaded_models(config: RunConfig, stages: Collection[str]) -> list[Fit]:
+    """The model folders that some stages load."""
+    proxies, alignment, evaluation = config.proxies, config.alignment, config.evaluation
+    found: list[Fit] = []
+    if "proxies" in stages:
+        targets = _targets(proxies.lora)
+        kind: Kind = "backbone" if proxies.models is None else "reward"
+        found += [Fit(setting, folder, kind, targets) for setting, folder in proxies.folders.items()]
+    if "logprobs" in stages and config.logprobs:
+        found += [Fit(f"logprobs.{name}", folder, "policy") for name, folder in config.logprobs.folders.items()]
+    if {"alignment", "crossfit"}.intersection(stages) and alignment:
+        found.append(Fit("alignment.policy", alignment.policy, "policy", _targets(alignment.lora)))
+    if "evaluation" in stages and evaluation:
+        judges = evaluation.reward_models.items()
+        found += [Fit(f"evaluation.reward_models.{name}", judge.path, "reward") for name, judge in judges]
+    return found
+
+
+def _targets(lora: LoraConfig | None) -> tuple[str, ...] | str | None:
+    if lora is None:
+        return None
+    return lora.target_modules if isinstance(lora.target_modules, str) else tuple(lora.target_modules)
 
 
 def _with_more(error: UserError, config: RunConfig, sections: set[str]) -> UserError:
@@ -60,9 +98,14 @@ def _with_more(error: UserError, config: RunConfig, sections: set[str]) -> UserE
         raise error
 
     stages = [stage for stage in load_stages(config) if sections.issuperset(READS.get(stage.name, ()))]
-    checks = [check for stage in stages if (check := stage.check) is not None]
+    checks: list[Callable[[], object]] = [
+        partial(check, config, Upstream()) for stage in stages if (check := stage.check) is not None
+    ]
+    checks.append(lambda: check_fit(loaded_models(config, {stage.name for stage in stages})))
+    if "run" in sections:
+        checks.append(RunStore(config.run).check)
     try:
-        check_together([told, *(lambda check=check: check(config, Upstream()) for check in checks), check_torch_builds])
+        check_together([told, *checks, check_torch_builds])
     except UserError as whole:
         return whole
     raise AssertionError("one of them refuses")

@@ -15,7 +15,7 @@ from pathlib import Path
 import pyarrow.fs as pafs
 
 from pdray.errors import UserError
-from pdray.paths import is_remote, lacks_a_slash
+from pdray.paths import is_remote, is_utf8, lacks_a_slash
 
 # Object storage answers "slow down" in the course of business: about forty seconds of patience, in growing waits.
 S3_ATTEMPTS = 8
@@ -148,7 +148,7 @@ def local_sizes(folder: str, recursive: bool) -> dict[str, int]:
             folders.clear()
             continue
         gone_through.add(place)
-        for name in filter(_is_utf8, names):
+        for name in filter(is_utf8, names):
             path = os.path.join(parent, name)
             try:
                 state = os.stat(path)
@@ -157,14 +157,14 @@ def local_sizes(folder: str, recursive: bool) -> dict[str, int]:
                 continue
             if stat.S_ISREG(state.st_mode):
                 found[path[len(base) + 1 :]] = state.st_size
-        folders[:] = filter(_is_utf8, folders) if recursive else []
+        folders[:] = filter(is_utf8, folders) if recursive else []
     return found
 
 
 def local_folders(folder: str) -> list[str]:
     """Names of the folders in a local folder, sorted; as :func:`local_sizes` lists files."""
     for _, folders, _ in os.walk(folder, onerror=_refuse_unless_absent):
-        return sorted(filter(_is_utf8, folders))
+        return sorted(filter(is_utf8, folders))
     return []
 
 
@@ -183,14 +183,6 @@ ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 def _refuse_unless_absent(error: OSError) -> None:
     if error.errno not in ABSENT:
         raise error
-
-
-def _is_utf8(name: str) -> bool:
-    try:
-        name.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def partial_of(target: Path) -> Path:

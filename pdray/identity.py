@@ -17,6 +17,7 @@ from typing import Any
 from pdray.cache import read_cache, write_cache
 from pdray.errors import UserError
 from pdray.models.place import on_this_node
+from pdray.paths import not_readable
 
 CACHE = "identities.json"
 MAX_CACHED = 20_000
@@ -51,7 +52,19 @@ def file_identity(path: str | Path) -> str:
 def model_identity(folder: str | Path) -> list[list[str]]:
     """Name and sha256 of every file in a model folder, sorted; its own folders, such as checkpoints, do not count."""
     root = Path(on_this_node(str(folder)))
-    return _named(root, sorted(path for path in root.iterdir() if path.is_file()))
+    return _named(root, model_files(root))
+
+
+def model_files(folder: Path) -> list[Path]:
+    """The files of a local model folder, sorted.
+
+    Raises:
+        UserError: the folder cannot be listed.
+    """
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_file())
+    except OSError as error:
+        raise UserError(not_readable(str(folder), error.strerror or str(error))) from None
 
 
 def folder_identity(folder: str | Path) -> list[list[str]]:
@@ -74,9 +87,7 @@ def _identity(path: str, known: list[Any] | None) -> list[Any]:
         with open(path, "rb") as file:
             return [*before, hashlib.file_digest(file, "sha256").hexdigest()]
     except OSError as error:
-        raise UserError(
-            f"{path} cannot be read ({error.strerror or error}); open it to the user of this process, or leave it out"
-        ) from None
+        raise UserError(not_readable(path, error.strerror or str(error))) from None
 
 
 def _state(path: str) -> list[int]:

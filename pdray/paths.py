@@ -7,6 +7,7 @@ import fnmatch
 import glob
 import os
 import re
+import stat
 from collections.abc import Callable, Iterator
 from urllib.parse import unquote
 
@@ -34,6 +35,31 @@ COMPRESSION_SUFFIXES = ("", ".gz", ".zst", ".bz2", ".lz4")
 def is_remote(path: str) -> bool:
     """Whether a path names another filesystem, as in ``s3://bucket/key``."""
     return "://" in path
+
+
+def is_closed(path: str) -> bool:
+    """Whether a local file or folder may not be read by the user of this process, or lies below such a folder."""
+    try:
+        is_folder = stat.S_ISDIR(os.stat(path).st_mode)
+    except PermissionError:
+        return True
+    except (OSError, ValueError):
+        return False
+    return not os.access(path, os.R_OK | (os.X_OK if is_folder else 0), effective_ids=True)
+
+
+def not_readable(path: str, why: str = os.strerror(errno.EACCES)) -> str:
+    """A sentence about a local file or folder that the system does not open; all that look at it say the same."""
+    return f"{path} cannot be read ({why}); open it to the user of this process, or leave it out"
+
+
+def is_utf8(text: str) -> bool:
+    """Whether a text can be written as UTF-8; a path or a word of the command line that is not has lone surrogates."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def holds_secret(uri: str) -> bool:

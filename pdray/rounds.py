@@ -19,10 +19,8 @@ from pdray.errors import UserError
 from pdray.pipeline import Step, check_all, plan, run_pipeline, up_to
 from pdray.schema import AlignmentOutput
 from pdray.selection.check import find_strategy
-from pdray.store import ONCE, ROUNDS, make_run_folder
+from pdray.store import ONCE, ROUNDS, SHARED, RunStore
 from pdray.tracing import traced
-
-SHARED = "shared"
 
 
 def round_config(config: RunConfig, number: int, policy: str | None) -> RunConfig:
@@ -134,9 +132,13 @@ def link_common(run: Path, folder: Path, once: list[str]) -> None:
         run: the run folder.
         folder: of the round, two levels below it.
         once: names of the stage folders.
+
+    Raises:
+        UserError: a file stands in the place of a folder.
     """
+    RunStore(run).make()
     (run / SHARED).mkdir(exist_ok=True)
-    make_run_folder(folder)
+    RunStore(folder).make()
     for name in (SHARED, *once):
         link = folder / name
         if not link.is_symlink() and not link.exists():

@@ -37,6 +37,7 @@ from pdray.filesystems import (
     told,
     write_private,
 )
+from pdray.jsontext import parse_json
 from pdray.paths import is_remote
 
 DISK_BUFFER = 1 << 20
@@ -164,12 +165,9 @@ class StoragePath:
 
         Raises:
             FileNotFoundError: there is none.
-            ValueError: it is not JSON, or not UTF-8.
+            ValueError: as :func:`~pdray.jsontext.parse_json`.
         """
-        try:
-            return json.loads(self.read_bytes().decode("utf-8"))
-        except RecursionError:
-            raise ValueError(f"{self.uri} is nested too deeply") from None
+        return parse_json(self.read_bytes())
 
     def write_bytes(self, data: bytes) -> None:
         """Write the file as a whole; an older one is replaced."""

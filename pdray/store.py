@@ -15,6 +15,7 @@ Knows nothing of what a stage computes. Everything is plain files that a person 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -34,6 +35,7 @@ from pdray.storage import StoragePath
 
 STAGE_FOLDER = re.compile(r"[a-z]+-[0-9a-f]+")
 MANIFEST = "manifest.json"
+SHARED = "shared"  # in a run folder, with what stages of several configurations read
 ROUNDS = "rounds"  # in a run folder, with a run folder for each
 ONCE = ("corpus", "proxies", "scores")  # stages that several rounds have in common
 RUN_STATE = "run.json"
@@ -79,22 +81,38 @@ class RunStore:
             raise UserError(f"{folder} was made by another configuration; move it away or choose another run folder")
         return manifest
 
+    def check(self) -> None:
+        """Refuse a run folder that cannot be made or written to, as far as that is known without writing.
+
+        Raises:
+            UserError: the folder, or what stands in it in the place of another.
+        """
+        if not self.root.is_local:
+            return
+        there = next(path for path in (self.root.local, *self.root.local.parents) if os.path.lexists(path))
+        if not os.path.isdir(there):
+            raise self._unwritable(os.strerror(errno.ENOTDIR))
+        if not os.access(there, os.W_OK | os.X_OK, effective_ids=True):
+            raise self._unwritable(os.strerror(errno.EACCES))
+        for name in (SHARED, ROUNDS):
+            check_folder(self.root / name)
+
     def make(self) -> None:
         """Create the run folder, for its owner alone.
 
         Raises:
-            UserError: it cannot be written to.
+            UserError: as :meth:`check`.
         """
+        self.check()
         if not self.root.is_local:
             return
         try:
-            make_run_folder(self.root.local)
-            if not os.access(self.root.uri, os.W_OK | os.X_OK):
-                raise PermissionError(13, "Permission denied")
+            self.root.local.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(
-                f"cannot write to the run folder {self.root}: {error.strerror}; set run to another"
-            ) from None
+            raise self._unwritable(error.strerror or str(error)) from None
+
+    def _unwritable(self, reason: str) -> UserError:
+        return UserError(f"cannot write to the run folder {self.root}: {reason}; set run to another")
 
     def finish(self, folder: StoragePath, manifest: dict[str, Any]) -> None:
         """Write the manifest; from then on the folder counts as complete."""
@@ -178,11 +196,6 @@ class RunStore:
 
 class DamagedError(ValueError):
     """A manifest that cannot be read; the message says which and why."""
-
-
-def make_run_folder(root: Path) -> None:
-    """Make a run folder that only its owner may enter, unless it exists."""
-    root.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def read_manifest(folder: StoragePath) -> dict[str, Any] | None:

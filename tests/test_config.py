@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 import yaml
 
 from pdray.config import build_config, fingerprinted, load_config
 from pdray.errors import UserError
-from pdray.paths import holds_secret
+from pdray.paths import holds_secret, is_closed
 
 
 @pytest.fixture
@@ -402,3 +403,33 @@ def test_rules_between_settings_are_told_beside_settings_that_are_wrong(settings
     assert len(told) == 6
     assert any("offload_param needs zero_stage 3" in sentence for sentence in told)
     assert not any("exactly one of path" in sentence or "SECRET" in sentence for sentence in told)
+
+
+@pytest.mark.parametrize("section", ["proxies", "alignment"])
+@pytest.mark.parametrize("epochs", ["1e308", "1001"])
+def test_passes_without_end_are_refused(settings, section, epochs):
+    with pytest.raises(UserError, match=rf"^{section}.epochs is .* but should be less than or equal to 1000; change"):
+        build_config(settings, [f"{section}.epochs={epochs}"])
+    assert getattr(build_config(settings, [f"{section}.epochs=1000"]), section).epochs == 1000
+
+
+def test_folders_that_are_closed_to_this_user_are_told_as_such(settings, tmp_path, monkeypatch):
+    (tmp_path / "data").mkdir()
+    settings["corpus"]["path"] = str(tmp_path / "data")
+    monkeypatch.setattr(os, "access", lambda path, *rest, **options: False)  # root may look into everything
+    with pytest.raises(UserError) as caught:
+        build_config(settings)
+    assert caught.value.sentences == [
+        f"{name} is {tmp_path}/{folder}, which is closed to this user; open it, or name another"
+        for name, folder in (("corpus.path", "data"), ("proxies.base_model", "base"), ("alignment.policy", "policy"))
+    ]
+
+
+def test_a_place_below_a_folder_that_is_closed_is_closed(tmp_path, monkeypatch):
+    assert not is_closed(str(tmp_path)) and not is_closed(str(tmp_path / "none"))
+
+    def closed(path):
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(os, "stat", closed)
+    assert is_closed(str(tmp_path / "none"))

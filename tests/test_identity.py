@@ -100,3 +100,12 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").symlink_to("/proc/self/mem")
     with pytest.raises(UserError, match=r"x\.jsonl cannot be read \(Input/output error\); open it"):
         file_identity(tmp_path / "x.jsonl")
+
+
+def test_a_model_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
+    def closed(self):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "iterdir", closed)
+    with pytest.raises(UserError, match=rf"^{tmp_path} cannot be read \(Permission denied\); open it to the user"):
+        model_identity(tmp_path)

@@ -197,3 +197,12 @@ def test_what_cannot_be_repeated_is_refused_before_anything_runs(tmp_path: Path)
         build_config(plain)
     with pytest.raises(ValueError, match="the losses of crossfit are the same in every round"):
         config(tmp_path, crossfit={})
+
+
+@pytest.mark.parametrize("name", ["rounds", "shared", "rounds/01"])
+def test_a_file_in_the_place_of_a_folder_of_rounds_is_named(tmp_path: Path, name: str) -> None:
+    run = tmp_path / "run"
+    (run / name).parent.mkdir(parents=True)
+    (run / name).touch()
+    with pytest.raises(UserError, match=rf"{run / name}"):
+        rounds.link_common(run, run / "rounds" / "01", [])

@@ -95,6 +95,14 @@ def test_json_refuses_what_no_other_reader_takes(folder: StoragePath) -> None:
     assert (folder / "a").read_json() == {"a": 1}
 
 
+@pytest.mark.parametrize("depth", [200, 900, 100_000])
+@pytest.mark.parametrize("ends", ["[]", ('{"a":', "}")])
+def test_json_that_no_writer_of_pdrays_nests_so_deep(tmp_path: Path, depth: int, ends: tuple[str, str]) -> None:
+    (tmp_path / "a").write_text(ends[0] * depth + "1" + ends[1] * depth)
+    with pytest.raises(ValueError, match="nested too deeply"):
+        StoragePath(str(tmp_path / "a")).read_json()
+
+
 def test_a_table_keeps_its_metadata_and_says_its_bytes(folder: StoragePath) -> None:
     table = TABLE.replace_schema_metadata({"who": "me"})
     size = (folder / "t.parquet").write_table(table)

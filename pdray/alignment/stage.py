@@ -26,7 +26,7 @@ from pdray.selection.divergence import num_kept
 from pdray.shards import ShardedFolder
 from pdray.stages import Stage, StageContext, StageResult, Upstream
 from pdray.storage import StoragePath
-from pdray.store import fingerprint
+from pdray.store import SHARED, fingerprint
 from pdray.trackers import check_trackers
 
 VERSION = 5
@@ -124,13 +124,13 @@ def input_shards(run: StoragePath, selection: ShardedFolder, alignment: Alignmen
     rule = cut_rule(alignment.max_tokens, alignment.prompt_tokens)
     identity = [selection.fingerprint, model_identity(alignment.policy), rule.max_tokens, rule.prompt_tokens, seed]
     key = fingerprint(["input", VERSION, *identity])
-    return ShardedFolder(run / "shared" / f"alignment-input-{key[:8]}", key, selection.num_shards)
+    return ShardedFolder(run / SHARED / f"alignment-input-{key[:8]}", key, selection.num_shards)
 
 
 def reference_store(run: StoragePath, alignment: AlignmentConfig) -> ReferenceStore:
     """Where the reference's log-probabilities lie: by everything but the tokens that decides them."""
     identity = [model_identity(alignment.policy), alignment.dtype, alignment.attn_implementation]
-    return ReferenceStore(run / "shared" / f"reference-{fingerprint(['reference', VERSION, *identity])[:16]}")
+    return ReferenceStore(run / SHARED / f"reference-{fingerprint(['reference', VERSION, *identity])[:16]}")
 
 
 def _section(config: RunConfig) -> AlignmentConfig:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,9 +20,10 @@ from pdray.builders.read import Input, open_files, open_hub
 from pdray.builders.units import Unit
 from pdray.console import Console
 from pdray.errors import UserError
-from pdray.filesystems import check_new_folder, in_need_of_room
+from pdray.filesystems import check_new_folder
 from pdray.hashing import digest
 from pdray.identity import file_identities
+from pdray.newfolder import is_new, made_whole
 from pdray.paths import absolute
 from pdray.storage import PARQUET
 
@@ -107,12 +106,10 @@ def build(
         )
     named = known.hub if known else RATED
     terms = license or (known.license if known else "unknown")
-    with in_need_of_room(target), tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
-        candidates = Candidates(Path(scratch) / "candidates.parquet", layout.aspects, layout.conversational)
+    with made_whole(target) as folder:
+        candidates = Candidates(folder.parent / "candidates.parquet", layout.aspects, layout.conversational)
         count = _collect(source, layout, candidates, seed, named, terms, console)
         kept, states = _choose(candidates, conflict, pairs, seed, count)
-        folder = Path(scratch) / "built"
-        folder.mkdir()
         manifest = {
             "name": name,
             "from": source.origin,
@@ -128,7 +125,6 @@ def build(
             "pdray": __version__,
         }
         (folder / MANIFEST).write_text(yaml.safe_dump(manifest, sort_keys=False, allow_unicode=True), encoding="utf-8")
-        os.replace(folder, target)
     return manifest
 
 
@@ -150,12 +146,8 @@ def _check(
         raise UserError(f"--column is set, but the columns of {name} are known; leave it out, or build {RATED}")
     check_new_folder("--out", out)
     target = Path(absolute(out))
-    if os.path.lexists(target) and (not target.is_dir() or any(target.iterdir())):
+    if not is_new(target):
         raise UserError(f"--out {out} holds something already; name a new or an empty folder")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--out {out} cannot be made ({error.strerror or error}); name another folder") from None
     return target
 
 

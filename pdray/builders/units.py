@@ -9,6 +9,7 @@ from typing import Any
 
 from pdray.corpus.rows import Text
 from pdray.errors import UserError
+from pdray.paths import is_utf8
 
 Rows = Iterator[tuple[dict[str, Any], str]]  # of a file, each with where it stands
 
@@ -53,19 +54,11 @@ def text_of(row: dict[str, Any], column: str, where: str) -> str:
         return ""
     if not isinstance(value, str):
         raise UserError(f"{where}: {column} is {_shown(value)}, but a text is needed there; mend the row")
-    if not value.isascii() and not _is_utf8(value):
+    if not value.isascii() and not is_utf8(value):
         raise UserError(
             f"{where}: {column} holds half a character (a lone surrogate), which is not UTF-8; mend the row"
         )
     return value if value.strip() else ""
-
-
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def rating_of(value: Any, column: str, where: str) -> float | None:

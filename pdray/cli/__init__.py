@@ -8,6 +8,7 @@ import os
 from pdray.cli import data, jobs, look, plan, run, sharing, start
 from pdray.cli.ending import exit_code
 from pdray.cli.parser import TEXT, Parser
+from pdray.cli.streams import ready_streams
 from pdray.errors import UserError
 from pdray.paths import holds_secret
 
@@ -55,6 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    ready_streams()
     parser = build_parser()
     if "_ARGCOMPLETE" in os.environ:  # the shell asks what may come next
         import argcomplete

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from pdray.cli.parser import Commands, add_command
+from pdray.cli.parser import Commands, add_command, license_of
 from pdray.errors import EXIT_OK, UserError
 
 DATA_SETS = (
@@ -65,7 +65,7 @@ def _data(args: argparse.Namespace) -> int:
         raise UserError(f"--column {odd[0]} names no column of yours; write it as OURS=YOURS")
     numbers = {"conflict": args.conflict, "pairs": args.pairs, "seed": args.seed}
     manifest = build(
-        args.name, args.out, args.input, **numbers, split=args.split, columns=columns, license=args.license
+        args.name, args.out, args.input, **numbers, split=args.split, columns=columns, license=license_of(args)
     )
     print(tell(manifest))
     print(f"written to {args.out}; set corpus.path to it")

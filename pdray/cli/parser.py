@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from pdray.errors import printable
-from pdray.paths import holds_secret
+from pdray.errors import UserError, printable
+from pdray.paths import holds_secret, is_utf8
 
 Commands = Any  # argparse does not name the type of what add_subparsers returns
 Action = Callable[[argparse.Namespace], int]
@@ -48,3 +48,15 @@ def take_config(parser: Parser) -> None:
         default=[],
         help="override a setting, for example --set selection.budget=0.1; may be repeated",
     )
+
+
+def license_of(args: argparse.Namespace) -> str | None:
+    """The ``--license`` of a command, None where it was left out.
+
+    Raises:
+        UserError: no file could hold it.
+    """
+    name: str | None = args.license
+    if name is not None and not is_utf8(name):
+        raise UserError(f"--license is {name!r}, which is not UTF-8; write it in UTF-8")
+    return name

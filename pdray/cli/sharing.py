@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from pdray.cli.parser import Commands, add_command
+from pdray.cli.parser import Commands, add_command, license_of
 from pdray.errors import EXIT_OK
 
 EPILOG = """\
@@ -39,13 +39,13 @@ def add(commands: Commands) -> None:
 def _export(args: argparse.Namespace) -> int:
     from pdray.sharing.export import export
 
-    print(export(args.run, args.out, args.format, args.test, args.license))
+    print(export(args.run, args.out, args.format, args.test, license_of(args)))
     return EXIT_OK
 
 
 def _push(args: argparse.Namespace) -> int:
     from pdray.sharing.push import push
 
-    address, done = push(args.run, args.name, args.test, args.license, args.public)
+    address, done = push(args.run, args.name, args.test, license_of(args), args.public)
     print(f"{address}: {sum(done.pairs.values()):,} pairs; licence: {done.license}")
     return EXIT_OK

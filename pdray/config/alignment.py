@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from pdray.config.lora import LoraConfig
-from pdray.config.section import HOW, Count, Name, Section, Tracker
+from pdray.config.section import HOW, Count, Epochs, Name, Section, Tracker
 
 
 class AlignmentConfig(Section):
@@ -21,7 +21,7 @@ class AlignmentConfig(Section):
         "dpo", description="dpo, or dfpo: −log σ(κM + PD), made for all pairs (selection.strategy: all)"
     )
     beta: float = Field(0.1, gt=0, description="β of DPO, and of M in DFPO")
-    epochs: float = Field(1.0, gt=0, description="passes over the kept pairs")
+    epochs: Epochs = Field(1.0, description="passes over the kept pairs")
     max_steps: Count | None = Field(None, description="stop after so many optimizer steps; null: by epochs")
     learning_rate: float = Field(5e-6, gt=0, description="peak learning rate")
     pairs_per_step: Count = Field(

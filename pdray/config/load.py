@@ -25,6 +25,7 @@ from pdray.paths import (
     absolute,
     expand,
     holds_secret,
+    is_closed,
     is_inside,
     is_remote,
     takes_in,
@@ -32,6 +33,7 @@ from pdray.paths import (
 )
 
 HUB = "hf://"  # Arrow opens it
+CLOSED = "which is closed to this user; open it, or name another"
 
 
 def load_config(path: str | Path, overrides: list[str] | None = None) -> RunConfig:
@@ -316,6 +318,8 @@ def _wrong_paths(run: str, patterns: list[str], folders: dict[str, str]) -> list
                     f"corpus.path {pattern} takes in {inside}, which pdray writes itself; set run to a folder outside "
                     "of it, or name the files of the corpus alone, as in corpus.path: data/*.parquet"
                 )
+            elif not expand(pattern) and is_closed(pattern):
+                wrong.append(f"corpus.path is {pattern}, {CLOSED}")
             elif not expand(pattern):
                 ends = ", ".join(DATA_SUFFIXES)
                 wrong.append(f"corpus.path matches no file: {pattern}; correct the path or the glob (of files {ends})")
@@ -327,6 +331,8 @@ def _wrong_paths(run: str, patterns: list[str], folders: dict[str, str]) -> list
                 f"{name} is {path}, on a hub, where a model changes under its name; download it (hf download), and "
                 "name the folder"
             )
+        elif not is_remote(path) and is_closed(path):
+            wrong.append(f"{name} is {path}, {CLOSED}")
         elif not is_remote(path) and not os.path.isfile(os.path.join(path, "config.json")):
             wrong.append(f"{name} is {path or 'empty'}, which holds no config.json; name a Hugging Face model folder")
         elif run and not is_remote(run) and not is_remote(path) and is_inside(run, path):

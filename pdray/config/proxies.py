@@ -8,7 +8,7 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from pdray.aspects import UNIFIED
 from pdray.config.lora import LoraConfig
-from pdray.config.section import HOW, Count, Name, Section, Share, Tracker, require_distinct
+from pdray.config.section import HOW, Count, Epochs, Name, Section, Share, Tracker, require_distinct
 
 
 class MultiHeadModel(Section):
@@ -93,8 +93,8 @@ class ProxiesConfig(Section):
     max_baseline_pairs: Count = Field(
         5_000, description="train all: most pairs of an aspect to train such a baseline on; it takes as long again"
     )
-    epochs: float = Field(
-        1.0, gt=0, description="train all: passes over an aspect's pairs (heads are fitted to convergence)"
+    epochs: Epochs = Field(
+        1.0, description="train all: passes over an aspect's pairs (heads are fitted to convergence)"
     )
     learning_rate: float = Field(5e-5, gt=0, description="train all: peak learning rate (heads need none)")
     batch_size: Count = Field(16, description="train all: pairs per step and worker")

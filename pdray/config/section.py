@@ -19,6 +19,7 @@ HOW: dict[str, Any] = {"fingerprint": False}
 Share = Annotated[float, Field(gt=0, le=1)]
 Tracker = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 Count = Annotated[int, Field(ge=1)]
+Epochs = Annotated[float, Field(gt=0, le=1000)]  # passes over pairs; more is a slip, and soon no number of steps
 Name = Annotated[str, Field(min_length=1)]  # of a file, a folder or a data set: the empty one would be this folder
 
 

@@ -15,7 +15,7 @@ from fsspec.utils import glob_translate
 from pdray.errors import UserError
 from pdray.filesystems import patient
 from pdray.identity import file_identities
-from pdray.paths import expand, is_data_file, is_remote
+from pdray.paths import expand, is_data_file, is_remote, is_utf8
 
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 GLOB = re.compile(r"[*\[]")  # in a URI the question mark begins the query
@@ -44,12 +44,17 @@ def list_files(pattern: str) -> tuple[pafs.FileSystem, list[str]]:
     """Data files behind a path, folder or glob, sorted.
 
     Raises:
-        UserError: there are none, or the filesystem cannot be reached.
+        UserError: there are none, they are of another kind, or the filesystem cannot be reached.
     """
     if not is_remote(pattern):
         files = expand(pattern)
+        if saved := saved_to_disk(files):
+            raise UserError(
+                f"{saved} is what save_to_disk of Hugging Face datasets wrote; write it as parquet, and name that: "
+                f"datasets.load_from_disk({saved!r}).to_parquet(OUT)"
+            )
         for path in files:
-            if not _is_utf8(path):
+            if not is_utf8(path):
                 raise _not_utf8(path)
         return pafs.LocalFileSystem(), files
     location, mark, query = pattern.partition("?")
@@ -79,16 +84,15 @@ def list_files(pattern: str) -> tuple[pafs.FileSystem, list[str]]:
     return filesystem, files
 
 
+def saved_to_disk(files: list[str]) -> str | None:
+    """The first folder of some files that Hugging Face datasets saved, by the two beside its Arrow files."""
+    names = set(files)
+    folders = (os.path.dirname(path) for path in files if os.path.basename(path) == "state.json")
+    return next((folder for folder in folders if os.path.join(folder, "dataset_info.json") in names), None)
+
+
 def _not_utf8(path: str) -> UserError:
     return UserError(f"the name of the file {path!r} is not UTF-8, and pyarrow opens no such file; rename it")
-
-
-def _is_utf8(path: str) -> bool:
-    try:
-        path.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def corpus_files(patterns: list[str]) -> list[tuple[pafs.FileSystem, list[str]]]:

@@ -7,6 +7,8 @@ import re
 
 import pyarrow.fs as pafs
 
+from pdray.paths import not_readable
+
 HEAD_BYTES = 64 * 1024
 NEEDED = "pdray reads parquet, and JSONL: one JSON object a line"
 OTHERS = "or give corpus.path the other files alone"
@@ -38,9 +40,12 @@ def read_head(filesystem: pafs.FileSystem, path: str) -> bytes:
     return head
 
 
-def cure_of(error: Exception) -> str:
-    """What helps where a file of a corpus cannot be read: its storage may be to blame."""
-    return "run again when its storage answers" if is_away(error) else "repair or remove it"
+def unreadable(path: str, error: Exception) -> str:
+    """A sentence about a file of a corpus that cannot be read: its storage may be to blame, or its mode."""
+    if isinstance(error, PermissionError):
+        return not_readable(path)
+    cure = "run again when its storage answers" if is_away(error) else "repair or remove it"
+    return f"{path} cannot be read ({' '.join(str(error).split())}); {cure}"
 
 
 def is_away(error: Exception) -> bool:
@@ -96,6 +101,19 @@ def unreadable_kind(path: str, head: bytes) -> str:
             return f"{path} is {kind} text (CSV); {NEEDED}: convert it with {cure}"
     shown = lines[0][:60]
     return f"{path} holds no JSON object in its first lines, which begin with {shown!r}; {NEEDED}"
+
+
+def packed_kind(path: str, start: bytes, is_readable: bool) -> str | None:
+    """The same about what is in a packed file, by how that begins.
+
+    Args:
+        path: of the file.
+        start: of what is in it.
+        is_readable: whether one of the first lines is a JSON object.
+    """
+    inner, start = path.rpartition("/")[2].rpartition(".")[0], start[:HEAD_BYTES]
+    told = wrong_kind(inner, start, is_text=True) or (None if is_readable else unreadable_kind(inner, start))
+    return told and f"in {path}, {told}"
 
 
 def _is_object(line: str) -> bool:

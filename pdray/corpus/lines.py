@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from pdray.corpus.kinds import cure_of, read_head, unreadable_kind, wrong_kind
+from pdray.corpus.kinds import packed_kind, read_head, unreadable, unreadable_kind, wrong_kind
 from pdray.errors import UserError
 from pdray.filesystems import patient
 from pdray.paths import COMPRESSION_SUFFIXES
@@ -54,12 +54,14 @@ def first_rows(filesystem: pafs.FileSystem, path: str) -> list[dict[str, Any]]:
         if sentence := wrong_kind(path, head, is_text=not is_packed):
             raise UserError(sentence)
         with filesystem.open_input_stream(path) as stream:
-            lines = itertools.islice(io.BufferedReader(stream), PEEK_ROWS)
-            rows = [parse_line(line) for line in lines if line.strip()]
+            lines = list(itertools.islice(io.BufferedReader(stream), PEEK_ROWS))
     except (OSError, EOFError) as error:
-        raise UserError(f"{path} cannot be read ({error}); {cure_of(error)}") from None
+        raise UserError(unreadable(path, error)) from None
+    rows = [parse_line(line) for line in lines if line.strip()]
     readable = [row for row in rows if UNREADABLE not in row]
-    if rows and not readable and not is_packed:
+    if is_packed and rows and (sentence := packed_kind(path, b"".join(lines), bool(readable))):
+        raise UserError(sentence)
+    if rows and not readable:
         raise UserError(unreadable_kind(path, head))
     return readable
 
@@ -88,7 +90,7 @@ def read_pieces(pieces: pa.Table, filesystem: pafs.FileSystem) -> Iterator[pa.Ta
             while block := list(itertools.islice(lines, ROWS_PER_BLOCK)):
                 yield pa.table({LINE: pa.array(block, pa.large_binary()), FILE: [path] * len(block)})
         except (OSError, EOFError) as error:
-            raise UserError(f"{path} cannot be read ({error}); {cure_of(error)}") from None
+            raise UserError(unreadable(path, error)) from None
 
 
 def piece_lines(filesystem: pafs.FileSystem, path: str, start: int, end: int) -> Iterator[bytes]:

@@ -59,6 +59,11 @@ class Part:
     conversational: bool
     schema: pa.Schema | None = None
 
+    @property
+    def holds_rows(self) -> bool:
+        """Whether there are rows, of lines among the first ones."""
+        return bool(self.columns) if self.schema is None else any(piece["rows"] for piece in self.pieces)
+
     def dataset(self) -> Any:
         """The rows as a Ray Data set."""
         import ray.data

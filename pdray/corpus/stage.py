@@ -58,7 +58,10 @@ def check(config: RunConfig, upstream: Upstream) -> None:
     """
     corpus = config.corpus
     if corpus.hub is None:
-        form_and_rules(corpus, describe(corpus, look_at_files(corpus)), config.seed)
+        parts = look_at_files(corpus)
+        if not any(part.holds_rows for part in parts):
+            raise UserError(f"no file of corpus.path holds a row ({', '.join(corpus.patterns)}); check the path")
+        form_and_rules(corpus, describe(corpus, parts), config.seed)
 
 
 @dataclass(frozen=True)

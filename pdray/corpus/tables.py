@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from pdray.corpus.kinds import NEEDED, OTHERS, cure_of, is_away, read_head, unreadable_kind, wrong_kind
+from pdray.corpus.kinds import NEEDED, OTHERS, is_away, read_head, unreadable, unreadable_kind, wrong_kind
 from pdray.corpus.lines import FILE, PIECE_BYTES, RESERVED, ROWS_PER_BLOCK
 from pdray.errors import UserError
 from pdray.filesystems import patient
@@ -60,8 +60,8 @@ def _no_parquet(filesystem: pafs.FileSystem, path: str, error: Exception) -> str
         head = read_head(filesystem, path)
     except OSError:
         head = b""
-    if is_away(error):
-        return f"{path} cannot be read ({error}); {cure_of(error)}"
+    if is_away(error) or isinstance(error, PermissionError):
+        return unreadable(path, error)
     if head and not head.startswith(MAGIC):
         return wrong_kind(path, head, is_text=True) or unreadable_kind(path, head)
     return f"{path} is not a readable parquet file ({error}); {NEEDED}: repair or remove it, {OTHERS}"
@@ -153,7 +153,7 @@ def _batches(filesystem: pafs.FileSystem, path: str, groups: list[int]) -> Itera
             file = pq.ParquetFile(source, page_checksum_verification=True, pre_buffer=False)
             yield from file.iter_batches(ROWS_PER_BLOCK, row_groups=groups) if groups else ()
     except (pa.ArrowException, OSError) as error:
+        if is_away(error) or isinstance(error, PermissionError):
+            raise UserError(unreadable(path, error)) from None
         reason = " ".join(str(error).split())
-        if is_away(error):
-            raise UserError(f"{path} cannot be read ({reason}); {cure_of(error)}") from None
         raise UserError(f"{path} is damaged ({reason}); copy or write it again, {OTHERS}") from None

@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from pdray.hashing import digest
 from pdray.storage import StoragePath
+from pdray.store import SHARED
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Parts:
 
 def shared_parts(run: StoragePath, kind: str) -> Parts:
     """The parts of a kind in a run folder."""
-    return Parts(run / "shared" / kind)
+    return Parts(run / SHARED / kind)
 
 
 def key_of(*values: Any) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from pdray.errors import UserError
 from pdray.filesystems import read_regular
+from pdray.jsontext import parse_json
 
 
 def read_object(name: str, path: Path) -> dict[str, Any]:
@@ -17,8 +17,8 @@ def read_object(name: str, path: Path) -> dict[str, Any]:
         UserError: it is missing, unreadable, or holds anything else.
     """
     try:
-        value = json.loads(read_regular(str(path)).decode("utf-8"))  # a pipe in its place would wait for ever
-    except (OSError, ValueError, RecursionError):
+        value = parse_json(read_regular(str(path)))  # a pipe in its place would wait for ever
+    except (OSError, ValueError):
         value = None
     if not isinstance(value, dict):
         raise UserError(

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pdray.errors import UserError
+from pdray.identity import model_files
 from pdray.models.apart import has_head, is_apart
 from pdray.models.files import read_object
 from pdray.models.place import on_this_node
 from pdray.models.template import check_template
 from pdray.models.vocabulary import check_vocabulary, largest_token
 from pdray.models.weights import read_shapes
+from pdray.paths import is_closed, not_readable
 from pdray.storage import StoragePath
 
 Kind = Literal["backbone", "reward", "policy"]
@@ -38,6 +40,8 @@ def check_model_folder(setting: str, folder: str, kind: Kind, label: int | None 
         UserError: naming the setting, the folder, the rule and the cure.
     """
     name, folder = f"{setting} is {folder}", on_this_node(folder)
+    if closed := [path for path in map(str, model_files(Path(folder))) if is_closed(path)]:
+        raise UserError(*map(not_readable, closed))
     config = read_config(name, folder)
     _check_kind(name, config, kind)
     if kind == "reward":

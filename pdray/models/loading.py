@@ -63,13 +63,17 @@ def load_weights(name: str, folder: str, model_class: Any, *, new_head: bool = F
     return model
 
 
-def check_weights(name: str, folder: str, model_class: Any) -> None:
+def check_weights(name: str, folder: str, model_class: Any, new_head: bool = False) -> Any:
     """Refuse a folder that :func:`load_weights` would refuse, from names and shapes alone: no weight is read.
 
     Args:
         name: how messages call the folder, for example ``alignment.policy is /models/sft``.
         folder: the model folder.
         model_class: one of Transformers' ``AutoModelFor…``.
+        new_head: as for :func:`load_weights`.
+
+    Returns:
+        the model on the device ``meta``, where tensors have a shape and nothing more.
 
     Raises:
         UserError: as :func:`load_weights`; also where Transformers has no such class for the folder's kind of model.
@@ -89,7 +93,8 @@ def check_weights(name: str, folder: str, model_class: Any) -> None:
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
-    _require_weights(name, model, report, new_head=False)
+    _require_weights(name, model, report, new_head)
+    return model
 
 
 def _require_weights(name: str, model: Any, report: dict[str, Any], new_head: bool) -> None:

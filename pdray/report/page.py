@@ -11,8 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pdray.errors import UserError
 from pdray.paths import is_remote, lacks_a_slash
@@ -20,22 +19,10 @@ from pdray.report import PAGE, compare, record, sections, words
 from pdray.report.run import RunView, read_run
 from pdray.report.scan import Scan, scan
 from pdray.report.sections import Section
-from pdray.report.tables import PairTables, UnreadableError
+from pdray.report.tables import ODD, PairTables, UnreadableError
 from pdray.storage import StoragePath
 
 HERE = Path(__file__).parent
-# What a manifest that holds anything but pdray's own figures leads to.
-ODD = (
-    AttributeError,
-    LookupError,
-    TypeError,
-    ValueError,
-    ArithmeticError,
-    RecursionError,
-    TemplateError,
-    pa.ArrowException,
-)
-
 SECTIONS = (
     Section("flow", "What became of the rows", (), sections.flow),
     Section("divergence", "Divergence and conflict", ("proxies", "selection"), sections.divergence),

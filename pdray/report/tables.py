@@ -8,11 +8,24 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from jinja2 import TemplateError
 
 from pdray.report.run import RunView
 from pdray.schema import PAIRS, TEXTS, CorpusOutput, SelectionOutput
 from pdray.selection.auroc import largest_divergence
 from pdray.shards import ShardedFolder
+
+# What a manifest that holds anything but pdray's own figures leads to.
+ODD = (
+    AttributeError,
+    LookupError,
+    TypeError,
+    ValueError,
+    ArithmeticError,
+    RecursionError,
+    TemplateError,
+    pa.ArrowException,
+)
 
 
 class UnreadableError(ValueError):

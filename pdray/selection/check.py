@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 from pdray.config import LogprobsConfig, RunConfig
-from pdray.errors import UserError, reason
+from pdray.errors import UserError, check_together, reason
+from pdray.schema import CorpusOutput
 from pdray.selection.divergence import num_kept
 from pdray.selection.strategies import find
 from pdray.selection.strategy import Strategy
@@ -20,7 +22,11 @@ def check(config: RunConfig, upstream: Upstream) -> None:
             that no pair has, or it labels pairs anew for a loss that cannot use that; ⌊λN⌋ is 0; a weight of an
             unknown aspect, or no weight at all.
     """
-    corpus, selection = upstream.corpus, config.selection
+    check_together([partial(_check_strategy, config), partial(_check_corpus, config, upstream.corpus)])
+
+
+def _check_strategy(config: RunConfig) -> None:
+    selection = config.selection
     _check_logps(selection.strategy, config.logprobs)
     if find_strategy(selection.strategy).crossfit and config.crossfit is None:
         raise UserError(
@@ -39,8 +45,17 @@ def check(config: RunConfig, upstream: Upstream) -> None:
             f"selection.strategy {selection.strategy} labels pairs anew, but alignment.loss dfpo reads the divergence "
             "of the old labels; set alignment.loss to dpo, or selection.strategy to all"
         )
+
+
+def _check_corpus(config: RunConfig, corpus: CorpusOutput | None) -> None:
+    selection = config.selection
     if corpus is None:
+        if selection.weights and config.corpus.aspects:
+            _check_weights(selection.weights, config.corpus.aspects, "corpus.aspects")
+        elif selection.weights and config.proxies.model_aspects:
+            _check_weights(selection.weights, config.proxies.model_aspects, "proxies.models")
         return
+    _check_weights(selection.weights, corpus.aspects, "the corpus")
     if num_kept(selection.budget, corpus.pairs) == 0:
         raise UserError(
             f"selection.budget {selection.budget} of {corpus.pairs:,} pairs keeps none; "
@@ -58,12 +73,16 @@ def check(config: RunConfig, upstream: Upstream) -> None:
             "corpus says chosen or rejected in the column overall; write the labels there, name the column that has "
             "them in corpus.columns.overall, or choose another strategy"
         )
-    unknown = sorted(set(selection.weights) - set(corpus.aspects))
-    if unknown:
+
+
+def _check_weights(weights: dict[str, float], aspects: list[str], whose: str) -> None:
+    """Refuse weights of aspects that there are not, or of 0 alone; of the corpus or what else says its aspects."""
+    if unknown := sorted(set(weights) - set(aspects)):
         raise UserError(
-            f"selection.weights names {', '.join(unknown)}, but the corpus has the aspects {', '.join(corpus.aspects)}"
+            f"selection.weights names {', '.join(unknown)}, but {whose} has the aspects {', '.join(aspects)}; correct "
+            "the name, or leave it out"
         )
-    if not any(selection.weights.get(aspect, 1.0) for aspect in corpus.aspects):
+    if not any(weights.get(aspect, 1.0) for aspect in aspects):
         raise UserError(
             "selection.weights gives every aspect of the corpus the weight 0, so that no pair has a divergence; give "
             "one of them more, or leave the setting out"

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import os
-import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,11 +12,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pdray.errors import UserError
+from pdray.errors import UserError, reason
 from pdray.filesystems import check_new_folder
 from pdray.hashing import uniform
+from pdray.newfolder import is_new, made_whole
 from pdray.report.run import RunView, read_run
-from pdray.report.tables import PairTables, UnreadableError
+from pdray.report.tables import ODD, PairTables, UnreadableError
 from pdray.schema import KEPT
 from pdray.sharing.card import CARD, Sample, find_license, write_card
 from pdray.sharing.files import FORMATS, SplitFiles
@@ -69,36 +67,46 @@ def export(
         license: of the texts; None takes what ``pdray data`` wrote beside the corpus.
 
     Raises:
-        UserError: there is no finished selection, a table is gone or damaged, the licence beside the corpus cannot be
-            read, Lance is not installed, or the folder is no local one or cannot be written.
+        UserError: there is no finished selection, a table or a manifest is gone or damaged, the licence beside the
+            corpus cannot be read, Lance is not installed, or the folder is no local one or cannot be written.
     """
     if not 0 <= test < 1:
         raise UserError(f"--test is {test}; give a share of the prompts from 0 to below 1")
     check_new_folder("the folder", str(out))
     view = read_run(run)
+    try:
+        return _export(view, out, form, test, license)
+    except UnreadableError as error:
+        raise UserError(f"{view.root}: {error}; pdray run makes it again") from None
+    except UserError:
+        raise
+    except ODD as error:
+        raise UserError(
+            f"{view.root}: run.json or a stage's manifest.json holds values that are none of pdray's "
+            f"({reason(error)}); delete the one that was changed, and pdray run makes it again"
+        ) from None
+
+
+def _export(view: RunView, out: str | Path, form: str, test: float, license: str | None) -> Exported:
     tables = PairTables.of(view)
+    if tables is None and view.rounds:
+        latest = f"{view.root}/{view.rounds[-1]}"
+        raise UserError(
+            f"{view.root} was made in rounds, each a run of its own with a selection; name one, as in: pdray export "
+            f"{latest} {out}"
+        )
     if tables is None:
         raise UserError(f"{view.root} has no finished selection; pdray run makes one, pdray show tells what is missing")
     terms = license or find_license(view) or "unknown"
     target = Path(out)
-    if not str(out) or (target.exists() and not (target.is_dir() and not any(target.iterdir()))):
+    if not str(out) or not is_new(target):
         raise UserError(f"{str(out) or 'an empty name'} is no new or empty folder; name another")
-    try:
-        target.absolute().parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.absolute().parent))
-        try:
-            done = _write(view, tables, partial, FORMATS[form], test)
-            done.folder = target
-            done.license = terms
-            write_card(view, partial, done, form)
-            partial.chmod(MODE)
-            os.replace(partial, target.absolute())
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-    except UnreadableError as error:
-        raise UserError(f"{view.root}: {error}; pdray run makes it again") from None
-    except OSError as error:
-        raise UserError(f"cannot write to {target}: {error.strerror or error}") from None
+    with made_whole(target) as partial:
+        done = _write(view, tables, partial, FORMATS[form], test)
+        done.folder = target
+        done.license = terms
+        write_card(view, partial, done, form)
+        partial.chmod(MODE)
     return done
 
 

@@ -44,6 +44,47 @@ def test_each_kind_has_its_own_sentence(tmp_path, name, data, words):
         look(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (CSV, r"is comma-separated text .*read_csv\('a\.jsonl'"),
+        (json.dumps(rows(3)).encode(), r"is one JSON array; .* jq -c '\.\[\]' a\.jsonl$"),
+        (json.dumps(rows(3)[0], indent=1).encode(), "is JSON objects that go over several lines"),
+        (lines(rows(3)).decode().encode("utf-16"), "is UTF-16"),
+        (gzip.compress(lines(rows(3))), "is gzip"),
+    ],
+)
+def test_what_is_packed_is_told_as_what_it_is(tmp_path, data, words):
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(data))
+    with pytest.raises(UserError, match=rf"^in {tmp_path}/a\.jsonl\.gz, a\.jsonl {words}"):
+        look(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.parquet"])
+def test_files_without_rows(tmp_path, name):
+    if name.endswith("parquet"):
+        pq.write_table(pa.Table.from_pylist(rows(3)).slice(0, 0), tmp_path / name)
+    else:
+        (tmp_path / name).write_bytes(gzip.compress(b"\n") if name.endswith("gz") else b"")
+    with pytest.raises(UserError, match=rf"^no file of corpus\.path holds a row \({tmp_path}\); check the path"):
+        look(tmp_path)
+    (tmp_path / name.replace("a.", "b.")).write_bytes((tmp_path / name).read_bytes())
+    if not name.endswith("parquet"):
+        (tmp_path / "c.jsonl").write_bytes(lines(rows(3)))
+        look(tmp_path)
+
+
+def test_what_save_to_disk_wrote(tmp_path):
+    folder = tmp_path / "ds" / "train"
+    folder.mkdir(parents=True)
+    for name in ("state.json", "dataset_info.json", "data-00000-of-00001.arrow"):
+        (folder / name).write_text('{\n "a": 1\n}')
+    told = rf"^{folder} is what save_to_disk .*; .*datasets\.load_from_disk\('{folder}'\)\.to_parquet\(OUT\)$"
+    for path in (tmp_path, folder):
+        with pytest.raises(UserError, match=told):
+            look(path)
+
+
 def test_all_such_files_are_named_at_once(tmp_path):
     (tmp_path / "a.jsonl").write_bytes(CSV)
     (tmp_path / "b.jsonl").write_bytes(gzip.compress(b"{}"))

@@ -66,6 +66,22 @@ def test_a_storage_that_fails_is_no_damaged_file(error, told):
         list(read_groups(pieces, storage, pa.schema({"a": pa.string()})))
 
 
+def test_a_file_that_is_closed_to_this_user_is_no_damaged_one():
+    def fail(*unused, **options):
+        raise PermissionError(13, "Failed to open local file 'b/a.jsonl'. Detail: [errno 13] Permission denied")
+
+    storage = SimpleNamespace(open_input_file=fail, open_input_stream=fail)
+    pieces = pa.Table.from_pylist([{FILE: "b/a.jsonl", "start": 0, "end": 0}])
+    told = r"b/a\.jsonl cannot be read \(Permission denied\); open it to the user of this process, or leave it out"
+    for read in (
+        lambda: list(read_pieces(pieces, storage)),
+        lambda: first_rows(storage, "b/a.jsonl"),
+        lambda: list(read_groups(pieces, storage, pa.schema({"a": pa.string()}))),
+    ):
+        with pytest.raises(UserError, match=rf"^{told}$"):
+            read()
+
+
 def test_object_storage_of_a_corpus_is_asked_as_patiently_as_that_of_a_run(monkeypatch):
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")

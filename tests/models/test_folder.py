@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -189,3 +190,15 @@ def test_every_model_folder_that_is_wrong_is_named_in_one_round(tmp_path: Path) 
         check(config, Upstream())
     told = refusal.value.sentences
     assert [sum(word in one for one in told) for word in ("no tokenizer", "at most 128 tokens")] == [2, 2]
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "config.json", "tokenizer.json"])
+def test_a_file_that_is_closed_to_this_user_is_not_called_damaged(
+    whole: Path, monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, *rest, **options: Path(path).name != file)
+    told = (
+        rf"^{whole / file} cannot be read \(Permission denied\); open it to the user of this process, or leave it out$"
+    )
+    with pytest.raises(UserError, match=told):
+        check_model_folder("alignment.policy", str(whole), "policy")

@@ -285,6 +285,49 @@ def test_kept_pairs_of_another_selection_are_refused(tmp_path: Path) -> None:
         export(made.run.uri, tmp_path / "new")
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"kept_per_aspect": 5},
+        {"kept_per_aspect": {"helpful": {}}},
+        {"kept_per_aspect": {"helpful": 3}, "share_by_aspect": {"helpful": "x"}},
+        {"conflict": {"all": "x", "kept": None}},
+        {"chosen_longer": [1]},
+    ],
+)
+def test_figures_that_are_none_of_pdrays_are_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], change: dict
+) -> None:
+    made = finished_run(tmp_path / "run")
+    edit_manifest(made.run, "selection", lambda value: value["metrics"].update(change))
+    assert main(["export", made.run.uri, str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "manifest.json" in said and "none of pdray's" in said and "delete" in said
+    assert {path.name for path in tmp_path.iterdir()} == {"run"}
+
+
+def test_a_corpus_path_that_is_no_path_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = finished_run(tmp_path / "run")
+    for path in (5, ["a\0b"]):
+        state = json.loads((made.run / "run.json").read_bytes())
+        state["config"]["corpus"]["path"] = path
+        (made.run / "run.json").write_bytes(json.dumps(state).encode())
+        assert main(["export", made.run.uri, str(tmp_path / "out")]) == 2
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1 and "run.json" in said
+
+
+def test_of_a_run_in_rounds_a_round_is_named(tmp_path: Path) -> None:
+    made = finished_run(tmp_path / "run")
+    state = json.loads((made.run / "run.json").read_bytes())
+    state["config"]["rounds"] = 2
+    (made.run / "run.json").write_bytes(json.dumps(state).encode())
+    for number in (1, 2):
+        (tmp_path / "run" / "rounds" / f"{number:02}").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"was made in rounds.*pdray export \S*/run/rounds/02"):
+        export(made.run.uri, tmp_path / "new")
+
+
 def test_a_run_without_a_selection_is_refused(tmp_path: Path) -> None:
     made = finished_run(tmp_path / "run")
     (folder_of(made.run, "selection") / "manifest.json").delete()
