@@ -15,7 +15,7 @@ from pathlib import Path
 import pyarrow.fs as pafs
 
 from pdray.errors import UserError
-from pdray.paths import is_remote, is_utf8, lacks_a_slash
+from pdray.paths import is_utf8
 
 # Object storage answers "slow down" in the course of business: about forty seconds of patience, in growing waits.
 S3_ATTEMPTS = 8
@@ -110,25 +110,6 @@ def check_regular(path: str) -> None:
     """
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise OSError(errno.EINVAL, "not a file", path)
-
-
-def check_new_folder(name: str, path: str) -> None:
-    """Refuse a folder that cannot be put in its place as a whole, whether or not it is empty.
-
-    Args:
-        name: how messages call it, for example ``--out``.
-        path: of the folder, which need not be there.
-
-    Raises:
-        UserError: it is no local folder, or the one that this process is in, which its shell would lose.
-    """
-    if is_remote(path):
-        raise UserError(f"{name} is {path}, but a data set is built on a local disk; name a folder, and copy it then")
-    if odd := lacks_a_slash(path):
-        raise UserError(f"{name}: {odd}")
-    with contextlib.suppress(OSError):  # it is not there
-        if os.path.samefile(path, "."):
-            raise UserError(f"{name} is {path}, the folder that you are in; name a new folder in it")
 
 
 def local_sizes(folder: str, recursive: bool) -> dict[str, int]:

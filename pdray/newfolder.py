@@ -10,6 +10,26 @@ from pathlib import Path
 
 from pdray.errors import UserError
 from pdray.filesystems import in_need_of_room
+from pdray.paths import is_remote, lacks_a_slash
+
+
+def check_new_folder(name: str, path: str) -> None:
+    """Refuse a folder that cannot be put in its place as a whole, whether or not it is empty.
+
+    Args:
+        name: how messages call it, for example ``--out``.
+        path: of the folder, which need not be there.
+
+    Raises:
+        UserError: it is no local folder, or the one that this process is in, which its shell would lose.
+    """
+    if is_remote(path):
+        raise UserError(f"{name} is {path}, but it is written to a local disk; name a folder, and copy it then")
+    if odd := lacks_a_slash(path):
+        raise UserError(f"{name}: {odd}")
+    with contextlib.suppress(OSError):  # it is not there
+        if os.path.samefile(path, "."):
+            raise UserError(f"{name} is {path}, the folder that you are in; name a new folder in it")
 
 
 def is_new(folder: Path) -> bool:

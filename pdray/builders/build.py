@@ -20,10 +20,9 @@ from pdray.builders.read import Input, open_files, open_hub
 from pdray.builders.units import Unit
 from pdray.console import Console
 from pdray.errors import UserError
-from pdray.filesystems import check_new_folder
 from pdray.hashing import digest
 from pdray.identity import file_identities
-from pdray.newfolder import is_new, made_whole
+from pdray.newfolder import check_new_folder, is_new, made_whole
 from pdray.paths import absolute
 from pdray.storage import PARQUET
 

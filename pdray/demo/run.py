@@ -20,6 +20,7 @@ from pdray.demo.told import tell
 from pdray.demo.world import make_pairs
 from pdray.errors import UserError
 from pdray.models.torch_builds import check_torch_builds
+from pdray.paths import lacks_a_slash
 from pdray.storage import StoragePath
 from pdray.store import RunStore
 from pdray.summary import summarise
@@ -62,6 +63,8 @@ def run_demo(folder: str, write_only: bool = False) -> None:
         UserError: as :meth:`pdray.Run.run`; or the inputs are an older demo's, or changed so that there is nothing to
             compare.
     """
+    if odd := lacks_a_slash(folder):
+        raise UserError(f"--folder: {odd}")
     root = Path(folder).absolute()
     config_file = root / "inputs" / "run.yaml"
     if not os.path.isfile(config_file):

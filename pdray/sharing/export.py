@@ -13,9 +13,8 @@ import numpy as np
 import pyarrow as pa
 
 from pdray.errors import UserError, reason
-from pdray.filesystems import check_new_folder
 from pdray.hashing import uniform
-from pdray.newfolder import is_new, made_whole
+from pdray.newfolder import check_new_folder, is_new, made_whole
 from pdray.report.run import RunView, read_run
 from pdray.report.tables import ODD, PairTables, UnreadableError
 from pdray.schema import KEPT

@@ -270,7 +270,7 @@ def test_places_that_are_wrong(tmp_path, capsys):
         (["--out", str(tmp_path), "--input", path], "holds something already; name a new or an empty folder"),
         (["--out", str(tmp_path / "file"), "--input", path], "holds something already"),
         (["--out", str(tmp_path / "file" / "x"), "--input", path], "cannot write to"),
-        (["--out", "s3://bucket/x", "--input", path], "a data set is built on a local disk"),
+        (["--out", "s3://bucket/x", "--input", path], "but it is written to a local disk"),
         (["--out", str(tmp_path / "x"), "--input", str(tmp_path / "*.parquet")], "--input matches no file"),
         (
             ["--out", str(tmp_path / "x"), "--input", str(tmp_path / "packed.jsonl")],

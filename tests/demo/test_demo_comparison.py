@@ -128,3 +128,10 @@ def test_inputs_of_an_older_demo_are_refused_with_the_cure(tmp_path: Path) -> No
     (inputs / "run.yaml").write_text(json.dumps(settings))
     with pytest.raises(UserError, match="name another --folder for a new demo"):
         run_demo(str(tmp_path))
+
+
+def test_a_typing_error_in_a_uri_makes_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"--folder: s3:/runs is a folder named 's3:' here"):
+        run_demo("s3:/runs", write_only=True)
+    assert list(tmp_path.iterdir()) == []

@@ -68,3 +68,11 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
 def test_unknown_model(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="choose one of: minilm, smollm2"):
         packaged.build("gpt", tmp_path / "gpt")
+
+
+@pytest.mark.parametrize("folder", ["s3://bucket/minilm", "s3:/bucket/minilm"])
+def test_a_uri_is_no_folder_to_write_to(folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"written to a local disk|is a folder named 's3:' here"):
+        packaged.build("minilm", folder)
+    assert list(tmp_path.iterdir()) == []
