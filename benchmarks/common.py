@@ -1,9 +1,11 @@
-"""What every benchmark result states: machine, versions, configuration, date."""
+"""What every benchmark result states: machine, versions, commit, configuration, date."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -42,10 +44,20 @@ def write_result(path: str | Path, name: str, config: dict[str, Any], rows: list
         "date": time.strftime("%Y-%m-%d"),
         "machine": machine(),
         "versions": package_versions(),
+        "commit": commit(),
         "config": config,
         "rows": rows,
     }
     StoragePath(str(path.resolve())).write_json(result)
+
+
+def commit() -> str | None:
+    """The commit that this code stands at, with a ``+`` where files of it are changed; None outside of a checkout."""
+    words = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=10", "--dirty=+"]
+    with contextlib.suppress(OSError):
+        done = subprocess.run(words, capture_output=True, text=True)
+        return done.stdout.strip() or None
+    return None
 
 
 def load_average() -> float:
