@@ -91,7 +91,8 @@ def test_a_runtime_environment_that_is_none(project: Path, text: str, sentence: 
 
 def test_submitted_from_python(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, project: Path) -> None:
     """A mapping is enough; the job that comes back knows its name and where it runs."""
-    for name in ("p.jsonl", "config.json"):
+    (tmp_path / "base").mkdir()
+    for name in ("p.jsonl", "base/config.json"):
         (tmp_path / name).touch()
     taken: list[dict[str, Any]] = []
     client = SimpleNamespace(submit_job=lambda **words: taken.append(words))
@@ -99,7 +100,7 @@ def test_submitted_from_python(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, 
     config = {
         "run": str(tmp_path / "run"),
         "corpus": {"path": str(tmp_path / "p.jsonl")},
-        "proxies": {"base_model": str(tmp_path)},
+        "proxies": {"base_model": str(tmp_path / "base")},
         "cluster": {"labels": {"pool": "team-a"}},
     }
     job = pdray.submit(config, "http://head:8265", ["seed=7"], pdray.Shipment(str(project), driver_cpus=1))

@@ -19,7 +19,9 @@ pytestmark = pytest.mark.usefixtures("ray_local")
 TEXTS = make_texts(60)
 
 
-@pytest.mark.parametrize(("engine", "chat"), [("transformers", True), ("vllm", False)])
+@pytest.mark.parametrize(
+    ("engine", "chat"), [pytest.param("transformers", True, marks=pytest.mark.slow), ("vllm", False)]
+)
 def test_every_text_gets_its_log_probabilities(tmp_path: Path, engine: str, chat: bool) -> None:
     models = {"policy": tiny_llama_lm(tmp_path / "policy", chat=chat)}
     if chat:

@@ -250,7 +250,7 @@ def test_the_folder_that_one_is_in_and_object_storage_are_refused(
     made = finished_run(tmp_path / "run")
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    words = r"the folder that you are in; name a new|on a local disk; name a|is a folder named"
+    words = r"the folder that you are in; name a new|to a local disk; name a|is a folder named"
     with pytest.raises(UserError, match=words):
         export(made.run.uri, out)
     with pytest.raises(UserError, match=words):
@@ -308,13 +308,13 @@ def test_figures_that_are_none_of_pdrays_are_one_sentence(
 
 def test_a_corpus_path_that_is_no_path_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made = finished_run(tmp_path / "run")
-    for path in (5, ["a\0b"]):
+    for path, where in ((5, "run.json"), (["a\0b"], "manifest.yaml cannot be read")):
         state = json.loads((made.run / "run.json").read_bytes())
         state["config"]["corpus"]["path"] = path
         (made.run / "run.json").write_bytes(json.dumps(state).encode())
         assert main(["export", made.run.uri, str(tmp_path / "out")]) == 2
         said = capsys.readouterr().err
-        assert said.count("\n") == 1 and "run.json" in said
+        assert said.count("\n") == 1 and where in said
 
 
 def test_of_a_run_in_rounds_a_round_is_named(tmp_path: Path) -> None:
