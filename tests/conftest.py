@@ -6,6 +6,7 @@ import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,6 +31,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return next((rank for rank, start in enumerate(LONG) if item.nodeid.startswith(start)), len(LONG))
 
     items.sort(key=place)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> dict[str, Any]:
+    """Of a run whose inputs are there, but hold nothing."""
+    for name in ("base", "policy"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+    (tmp_path / "pairs.parquet").write_bytes(b"")
+    return {
+        "run": str(tmp_path / "run"),
+        "corpus": {"path": str(tmp_path / "pairs.parquet")},
+        "proxies": {"base_model": str(tmp_path / "base")},
+        "alignment": {"policy": str(tmp_path / "policy")},
+    }
 
 
 @pytest.fixture(scope="session")

@@ -13,20 +13,6 @@ from pdray.errors import UserError
 from pdray.paths import holds_secret, is_closed
 
 
-@pytest.fixture
-def settings(tmp_path):
-    for name in ("base", "policy"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "config.json").write_text("{}")
-    (tmp_path / "pairs.parquet").write_bytes(b"")
-    return {
-        "run": str(tmp_path / "run"),
-        "corpus": {"path": str(tmp_path / "pairs.parquet")},
-        "proxies": {"base_model": str(tmp_path / "base")},
-        "alignment": {"policy": str(tmp_path / "policy")},
-    }
-
-
 def test_defaults_are_the_papers(settings):
     config = build_config(settings)
     assert (config.selection.budget, config.selection.strategy, config.alignment.num_workers) == (0.3, "pd", 2)

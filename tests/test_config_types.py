@@ -11,20 +11,6 @@ from pdray.config import build_config
 from pdray.errors import UserError
 
 
-@pytest.fixture
-def settings(tmp_path: Path) -> dict[str, Any]:
-    for name in ("base", "policy"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "config.json").write_text("{}")
-    (tmp_path / "pairs.parquet").write_bytes(b"")
-    return {
-        "run": str(tmp_path / "run"),
-        "corpus": {"path": str(tmp_path / "pairs.parquet")},
-        "proxies": {"base_model": str(tmp_path / "base")},
-        "alignment": {"policy": str(tmp_path / "policy")},
-    }
-
-
 @pytest.mark.parametrize(
     "override",
     [
