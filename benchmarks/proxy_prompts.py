@@ -153,14 +153,15 @@ def fit(world: World, reading: Reading, whole: PairFeatures, known: np.ndarray) 
     forms: list[Form] = [Linear(False)]
     if reading.tanh and units and units * reading.num_features * len(features.values) <= PRODUCTS:
         forms.append(Tanh(units, world.seed))
-    fitted = []
+    fitted, seen = [], (pairs, scale, world.prompts[known])
     for form in forms:
         by_prompts, by_pairs = (
-            Validation(pairs, scale, world.prompts[known], share).measure(form)[:, 0] for share in (0.0, 1.0)
+            {l2: float(loss) for l2, (loss, _) in Validation(*seen, share).measure(form).items()}
+            for share in (0.0, 1.0)
         )
-        strength = form.strengths[int(by_prompts.argmin())]
+        strength = min(by_prompts, key=by_prompts.__getitem__)
         head = form.head(form.fit(pairs, scale, strength).weights, scale)
-        losses = float(by_prompts.min()), float(by_pairs.min())
+        losses = min(by_prompts.values()), min(by_pairs.values())
         fitted.append(Candidate(f"{reading.name} {form.name}", losses, head, whole))
     return fitted
 

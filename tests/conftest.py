@@ -76,6 +76,17 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> StoragePath:
 
 
 @pytest.fixture
+def one_thread() -> Iterator[None]:
+    """PyTorch with one thread, as in a task of one CPU: small products take longer on several."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
 def no_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
     """A report's plots are not drawn, which takes most of its time; what they show is still brought together."""
     monkeypatch.setattr("pdray.report.plots._drawn", lambda paint, height: "<svg ></svg>")

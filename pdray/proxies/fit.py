@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-STRENGTHS = tuple(float(strength) for strength in np.logspace(0.5, -4.5, 6))  # strongest first, for warm starts
+STRENGTHS = tuple(float(strength) for strength in np.logspace(0.5, -4.5, 6))  # strongest first
 TOLERANCE = 1e-6  # of the largest entry of the gradient
 MAX_ITERATIONS = 5000
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import torch
 
 from pdray.proxies import fit, tanh
 from pdray.proxies.features import PairFeatures
@@ -118,7 +119,7 @@ class Tanh:
 
     def head(self, weights: np.ndarray, scale: Scale) -> RewardHead:
         """See :class:`Form`."""
-        dense, bias, final = tanh.split(weights, self.units)
+        dense, bias, final = (part.numpy() for part in tanh.split(torch.from_numpy(weights), self.units))
         raw = dense / scale.spread
         return _head(final[None], raw, bias - raw @ scale.mean)
 

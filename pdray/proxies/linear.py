@@ -131,7 +131,7 @@ def fit_aspect(job: HeadJob) -> FittedHead:
         "training_penalty": remedies.loss_penalty,
         "reached_correlation": remedies.correlation,
         "form": form.name,
-        "validation_loss": {name: round(min(losses), 6) for name, losses in chosen.losses.items()},
+        "validation_loss": {name: round(min(losses.values()), 6) for name, losses in chosen.losses.items()},
         "validation_accuracy": round(chosen.accuracy, 6),
         "l2": strength,
         "iterations": final.iterations,

@@ -11,6 +11,7 @@ from pdray.proxies.fit import Fit
 from pdray.proxies.forms import Form, ProxyPairs, Scale
 
 FOLDS = 3
+LEAST_SHARE = 0.05  # a kind of pair that is rarer would double the fits and hardly tell
 
 
 @dataclass(frozen=True)
@@ -21,13 +22,13 @@ class Chosen:
         form: that was taken.
         fit: of it.
         accuracy: on validation pairs.
-        losses: form -> mean validation loss of each strength that was compared.
+        losses: form -> strength -> mean validation loss, of those that were compared.
     """
 
     form: Form
     fit: Fit
     accuracy: float
-    losses: dict[str, list[float]]
+    losses: dict[str, dict[float, float]]
 
 
 def fold_of(groups: np.ndarray, folds: int = FOLDS) -> np.ndarray:
@@ -47,7 +48,7 @@ class Validation:
 
     Those are the pairs of the other aspects. A share of them has prompts, and often texts, that stand in pairs of this
     aspect too: folds of single pairs are like them. The rest has new prompts, like folds of whole prompts. Both count
-    in that proportion.
+    in that proportion, where each is at least :data:`LEAST_SHARE`; else the other stands for all.
 
     Args:
         pairs: n of them, of two prompts at least.
@@ -58,6 +59,8 @@ class Validation:
 
     def __init__(self, pairs: ProxyPairs, scale: Scale, prompts: np.ndarray, seen_share: float) -> None:
         self.pairs, self.scale = pairs, scale
+        if min(seen_share, 1.0 - seen_share) < LEAST_SHARE:
+            seen_share = round(seen_share)
         self.splits: list[tuple[float, np.ndarray]] = []  # the part that one counts, and which pairs it does not see
         kinds = ((seen_share, np.arange(len(prompts), dtype=np.uint64)), (1.0 - seen_share, prompts))
         for share, groups in kinds:
@@ -66,22 +69,32 @@ class Validation:
                 weight = share * pairs.weight[fold == number].sum() / pairs.weight.sum()
                 self.splits.append((weight, fold == number))
 
-    def measure(self, form: Form) -> np.ndarray:
-        """Strengths of a form, strongest first, until one does worse than the one before.
+    def measure(self, form: Form) -> dict[float, np.ndarray]:
+        """Strengths of a form, from the middle one on to where the loss falls, until it falls no more.
 
         Returns:
-            (strengths, 2) mean loss and accuracy on pairs that a fit has not seen.
+            strength -> (2,) mean loss and accuracy on pairs that a fit has not seen; strongest first.
         """
-        measured: list[np.ndarray] = []
-        for l2 in form.strengths:
-            total = np.zeros(2)
-            for weight, unseen in self.splits:
-                fit = form.fit(self.pairs.take(~unseen), self.scale, l2)
-                total += weight * self._unseen(form, fit, self.pairs.take(unseen))
-            measured.append(total)
-            if len(measured) > 1 and measured[-1][0] > measured[-2][0]:
-                break
-        return np.stack(measured)
+        strengths = form.strengths
+        found: dict[int, np.ndarray] = {}
+
+        def loss(place: int) -> float:
+            if place not in found:
+                found[place] = self._measured(form, strengths[place])
+            return float(found[place][0])
+
+        best = len(strengths) // 2
+        for step in (-1, 1):
+            while 0 <= best + step < len(strengths) and loss(best + step) < loss(best):
+                best += step
+        return {strengths[place]: found[place] for place in sorted(found)}
+
+    def _measured(self, form: Form, l2: float) -> np.ndarray:
+        total = np.zeros(2)
+        for weight, unseen in self.splits:
+            fit = form.fit(self.pairs.take(~unseen), self.scale, l2)
+            total += weight * self._unseen(form, fit, self.pairs.take(unseen))
+        return total
 
     def _unseen(self, form: Form, fit: Fit, pairs: ProxyPairs) -> np.ndarray:
         reward = form.head(fit.weights, self.scale).rewards(pairs.features.values)[:, 0].astype(np.float64)
@@ -97,7 +110,8 @@ def choose(forms: Sequence[Form], pairs: ProxyPairs, scale: Scale, prompts: np.n
     """
     validation = Validation(pairs, scale, prompts, seen_share)
     measured = [validation.measure(form) for form in forms]
-    taken = int(np.argmin([of_form[:, 0].min() for of_form in measured]))
-    form, best = forms[taken], int(measured[taken][:, 0].argmin())
-    losses = {each.name: of_form[:, 0].tolist() for each, of_form in zip(forms, measured, strict=True)}
-    return Chosen(form, form.fit(pairs, scale, form.strengths[best]), float(measured[taken][best, 1]), losses)
+    losses = [{l2: float(loss) for l2, (loss, _) in of_form.items()} for of_form in measured]
+    taken = int(np.argmin([min(of_form.values()) for of_form in losses]))
+    form, strength = forms[taken], min(losses[taken], key=losses[taken].__getitem__)
+    by_name = {each.name: of_form for each, of_form in zip(forms, losses, strict=True)}
+    return Chosen(form, form.fit(pairs, scale, strength), float(measured[taken][strength][1]), by_name)
