@@ -20,7 +20,7 @@ from pdray.errors import UserError
 from pdray.schema import REFERENCE
 from pdray.storage import StoragePath
 
-MIN_BATCHES = 64
+MIN_BATCHES = 16  # what a kill loses, and how often the progress moves
 MAX_PARTS = 1000
 FIRST_LOSS_TOLERANCE = 1e-3  # nats, by which the loss before any step may be off
 
