@@ -155,13 +155,9 @@ def fit(world: World, reading: Reading, whole: PairFeatures, known: np.ndarray) 
         forms.append(Tanh(units, world.seed))
     fitted, seen = [], (pairs, scale, world.prompts[known])
     for form in forms:
-        by_prompts, by_pairs = (
-            {l2: float(loss) for l2, (loss, _) in Validation(*seen, share).measure(form).items()}
-            for share in (0.0, 1.0)
-        )
-        strength = min(by_prompts, key=by_prompts.__getitem__)
-        head = form.head(form.fit(pairs, scale, strength).weights, scale)
-        losses = min(by_prompts.values()), min(by_pairs.values())
+        by_prompts, by_pairs = (Validation(*seen, share).measure(form) for share in (0.0, 1.0))
+        head = form.head(form.fit(pairs, scale, by_prompts.strength).weights, scale)
+        losses = by_prompts.loss, by_pairs.loss
         fitted.append(Candidate(f"{reading.name} {form.name}", losses, head, whole))
     return fitted
 

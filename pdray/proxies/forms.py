@@ -62,8 +62,15 @@ class Form(Protocol):
         """Of L2, to choose from, strongest first."""
         ...
 
-    def fit(self, pairs: ProxyPairs, scale: Scale, l2: float, start: np.ndarray | None = None) -> Fit:
-        """Fit a head to pairs, from weights to begin with."""
+    @property
+    def search_steps(self) -> int | None:
+        """After how many steps strengths can be told apart; None where a fit is always whole."""
+        ...
+
+    def fit(
+        self, pairs: ProxyPairs, scale: Scale, l2: float, start: np.ndarray | None = None, steps: int | None = None
+    ) -> Fit:
+        """Fit a head to pairs, from weights to begin with, in so many steps at most."""
         ...
 
     def head(self, weights: np.ndarray, scale: Scale) -> RewardHead:
@@ -82,9 +89,12 @@ class Linear:
     dense: bool
     name = "linear"
     strengths = fit.STRENGTHS
+    search_steps = None
 
-    def fit(self, pairs: ProxyPairs, scale: Scale, l2: float, start: np.ndarray | None = None) -> Fit:
-        """See :func:`pdray.proxies.fit.fit_head`."""
+    def fit(
+        self, pairs: ProxyPairs, scale: Scale, l2: float, start: np.ndarray | None = None, steps: int | None = None
+    ) -> Fit:
+        """See :func:`pdray.proxies.fit.fit_head`; always whole."""
         return fit.fit_head(Pairs(pairs.features.difference / scale.spread, pairs.margin, pairs.weight), l2, start)
 
     def head(self, weights: np.ndarray, scale: Scale) -> RewardHead:
@@ -109,13 +119,16 @@ class Tanh:
     seed: int
     name = "tanh"
     strengths = tanh.STRENGTHS
+    search_steps = tanh.SEARCH_STEPS
 
-    def fit(self, pairs: ProxyPairs, scale: Scale, l2: float, start: np.ndarray | None = None) -> Fit:
+    def fit(
+        self, pairs: ProxyPairs, scale: Scale, l2: float, start: np.ndarray | None = None, steps: int | None = None
+    ) -> Fit:
         """See :func:`pdray.proxies.tanh.fit_tanh`."""
         features = pairs.features
         texts = ((features.values - scale.mean) / scale.spread).astype(np.float32)
         comparisons = tanh.Comparisons(texts, features.chosen, features.rejected, pairs.margin, pairs.weight)
-        return tanh.fit_tanh(comparisons, l2, self.units, self.seed, start)
+        return tanh.fit_tanh(comparisons, l2, self.units, self.seed, start, steps or tanh.MAX_ITERATIONS)
 
     def head(self, weights: np.ndarray, scale: Scale) -> RewardHead:
         """See :class:`Form`."""

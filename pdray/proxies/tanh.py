@@ -21,6 +21,7 @@ from pdray.proxies.fit import Fit
 STRENGTHS = tuple(float(strength) for strength in np.logspace(-1, -3.5, 6))
 TOLERANCE = 1e-4  # of the largest entry of the gradient, which float32 resolves
 MAX_ITERATIONS = 300
+SEARCH_STEPS = 100  # of a fit that is only compared with those of other strengths
 MAX_FEATURES = 1024  # a wider dense layer would take minutes for each fit
 MAX_PRODUCTS = 2**26  # multiplications of one pass over the texts: about 0.007 seconds a step on one CPU
 MIN_UNITS = 8
@@ -74,7 +75,9 @@ def tanh_loss(weights: torch.Tensor, pairs: Comparisons, l2: float, units: int) 
     return loss + l2 / 2 * (dense.square().sum() + final.square().sum())
 
 
-def fit_tanh(pairs: Comparisons, l2: float, units: int, seed: int, start: np.ndarray | None = None) -> Fit:
+def fit_tanh(
+    pairs: Comparisons, l2: float, units: int, seed: int, start: np.ndarray | None = None, steps: int = MAX_ITERATIONS
+) -> Fit:
     """A minimum of :func:`tanh_loss` by L-BFGS.
 
     Args:
@@ -83,13 +86,14 @@ def fit_tanh(pairs: Comparisons, l2: float, units: int, seed: int, start: np.nda
         units: of the dense layer.
         seed: of the weights to begin with.
         start: flat weights to begin with instead.
+        steps: at most.
     """
     begin = initial(pairs.texts.shape[1], units, seed) if start is None else start
     weights = torch.from_numpy(begin.astype(pairs.texts.dtype)).requires_grad_()
     search = torch.optim.LBFGS(
         [weights],
-        max_iter=MAX_ITERATIONS,
-        max_eval=2 * MAX_ITERATIONS,
+        max_iter=steps,
+        max_eval=2 * steps,
         tolerance_grad=TOLERANCE,
         tolerance_change=0.0,
         history_size=HISTORY,
@@ -102,7 +106,7 @@ def fit_tanh(pairs: Comparisons, l2: float, units: int, seed: int, start: np.nda
         found.backward()  # type: ignore[no-untyped-call]
         return found
 
-    search.step(loss)  # type: ignore[no-untyped-call]
+    search.step(loss)
     assert weights.grad is not None
     gradient = float(weights.grad.abs().max())
     iterations = int(search.state[weights]["n_iter"])

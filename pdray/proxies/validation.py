@@ -15,20 +15,34 @@ LEAST_SHARE = 0.05  # a kind of pair that is rarer would double the fits and har
 
 
 @dataclass(frozen=True)
+class Measured:
+    """What a form predicts of pairs that a fit has not seen.
+
+    Attributes:
+        strength: of L2, with the smallest loss.
+        loss, accuracy: with that strength, weighted means over pairs.
+        compared: strength -> loss, of those that were looked at, strongest first.
+    """
+
+    strength: float
+    loss: float
+    accuracy: float
+    compared: dict[float, float]
+
+
+@dataclass(frozen=True)
 class Chosen:
     """A form and a strength, fitted to all pairs.
 
     Attributes:
         form: that was taken.
         fit: of it.
-        accuracy: on validation pairs.
-        losses: form -> strength -> mean validation loss, of those that were compared.
+        measured: form -> what it came to.
     """
 
     form: Form
     fit: Fit
-    accuracy: float
-    losses: dict[str, dict[float, float]]
+    measured: dict[str, Measured]
 
 
 def fold_of(groups: np.ndarray, folds: int = FOLDS) -> np.ndarray:
@@ -69,32 +83,32 @@ class Validation:
                 weight = share * pairs.weight[fold == number].sum() / pairs.weight.sum()
                 self.splits.append((weight, fold == number))
 
-    def measure(self, form: Form) -> dict[float, np.ndarray]:
-        """Strengths of a form, from the middle one on to where the loss falls, until it falls no more.
+    def measure(self, form: Form) -> Measured:
+        """A form with the best of its strengths: from the middle one on to where the loss falls, until it does no more.
 
-        Returns:
-            strength -> (2,) mean loss and accuracy on pairs that a fit has not seen; strongest first.
+        Fits that are only compared with each other end after ``form.search_steps``.
         """
         strengths = form.strengths
-        found: dict[int, np.ndarray] = {}
+        best = len(strengths) // 2
+        found = {best: self._measured(form, strengths[best], form.search_steps)}
 
         def loss(place: int) -> float:
             if place not in found:
-                found[place] = self._measured(form, strengths[place])
-            return float(found[place][0])
+                found[place] = self._measured(form, strengths[place], form.search_steps)
+            return found[place][0]
 
-        best = len(strengths) // 2
         for step in (-1, 1):
             while 0 <= best + step < len(strengths) and loss(best + step) < loss(best):
                 best += step
-        return {strengths[place]: found[place] for place in sorted(found)}
+        whole = found[best] if form.search_steps is None else self._measured(form, strengths[best])
+        return Measured(strengths[best], *whole, {strengths[place]: loss(place) for place in sorted(found)})
 
-    def _measured(self, form: Form, l2: float) -> np.ndarray:
+    def _measured(self, form: Form, l2: float, steps: int | None = None) -> tuple[float, float]:
         total = np.zeros(2)
         for weight, unseen in self.splits:
-            fit = form.fit(self.pairs.take(~unseen), self.scale, l2)
+            fit = form.fit(self.pairs.take(~unseen), self.scale, l2, steps=steps)
             total += weight * self._unseen(form, fit, self.pairs.take(unseen))
-        return total
+        return float(total[0]), float(total[1])
 
     def _unseen(self, form: Form, fit: Fit, pairs: ProxyPairs) -> np.ndarray:
         reward = form.head(fit.weights, self.scale).rewards(pairs.features.values)[:, 0].astype(np.float64)
@@ -106,12 +120,10 @@ class Validation:
 def choose(forms: Sequence[Form], pairs: ProxyPairs, scale: Scale, prompts: np.ndarray, seen_share: float) -> Chosen:
     """Fit the form with the strength that has the smallest validation loss; see :class:`Validation`.
 
-    Of equal losses the form that comes first is taken, and of its strengths the stronger one.
+    Of equal losses the form that comes first is taken.
     """
     validation = Validation(pairs, scale, prompts, seen_share)
     measured = [validation.measure(form) for form in forms]
-    losses = [{l2: float(loss) for l2, (loss, _) in of_form.items()} for of_form in measured]
-    taken = int(np.argmin([min(of_form.values()) for of_form in losses]))
-    form, strength = forms[taken], min(losses[taken], key=losses[taken].__getitem__)
-    by_name = {each.name: of_form for each, of_form in zip(forms, losses, strict=True)}
-    return Chosen(form, form.fit(pairs, scale, strength), float(measured[taken][strength][1]), by_name)
+    taken = int(np.argmin([one.loss for one in measured]))
+    fit = forms[taken].fit(pairs, scale, measured[taken].strength)
+    return Chosen(forms[taken], fit, {form.name: one for form, one in zip(forms, measured, strict=True)})

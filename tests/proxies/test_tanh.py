@@ -42,9 +42,8 @@ def test_a_fit_converges_and_is_the_same_for_a_seed_alone() -> None:
     assert (one.weights != other.weights).any()
 
 
-def test_few_steps_are_no_convergence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pdray.proxies.tanh.MAX_ITERATIONS", 2)
-    fit = fit_tanh(comparisons(np.float32), 0.001, UNITS, 0)
+def test_few_steps_are_no_convergence() -> None:
+    fit = fit_tanh(comparisons(np.float32), 0.001, UNITS, 0, steps=2)
     assert fit.iterations == 2
     assert not fit.converged
 

@@ -39,11 +39,11 @@ def test_texts_that_recur_are_learned_by_tanh_units_and_new_ones_by_weights() ->
     pairs, scale = world(60, 1500, recurring=True)
     chosen = choose(FORMS, pairs, scale, prompts_of(pairs), 1.0)
     assert chosen.form.name == "tanh"
-    assert min(chosen.losses["tanh"].values()) < min(chosen.losses["linear"].values()) - 0.05
+    assert chosen.measured["tanh"].loss < chosen.measured["linear"].loss - 0.05
     pairs, scale = world(800, 400, recurring=False)
     chosen = choose(FORMS, pairs, scale, prompts_of(pairs), 0.0)
     assert chosen.form.name == "linear"
-    assert min(chosen.losses["linear"].values()) <= min(chosen.losses["tanh"].values())
+    assert chosen.measured["linear"].loss <= chosen.measured["tanh"].loss
 
 
 def test_texts_that_recur_within_their_prompt_are_no_reason_for_tanh_units_on_new_prompts() -> None:
@@ -89,11 +89,23 @@ def test_repeated_texts_of_a_prompt_do_not_make_strength_look_harmless() -> None
         choose([Linear(dense=False)], pairs, scale, prompt.astype(np.uint64), share) for share in (0.0, 0.5, 1.0)
     )
     assert new.fit.l2 > seen.fit.l2
-    assert new.accuracy < 0.6 < 0.8 < seen.accuracy
-    assert len(half.losses["linear"]) > 1
-    for strength, loss in half.losses["linear"].items():
-        both = [of_run.losses["linear"].get(strength, math.nan) for of_run in (new, seen)]
+    assert new.measured["linear"].accuracy < 0.6 < 0.8 < seen.measured["linear"].accuracy
+    assert len(half.measured["linear"].compared) > 1
+    for strength, loss in half.measured["linear"].compared.items():
+        both = [of_run.measured["linear"].compared.get(strength, math.nan) for of_run in (new, seen)]
         assert math.isnan(sum(both)) or loss == pytest.approx(np.mean(both))
+
+
+def test_the_loss_of_the_best_strength_is_that_of_whole_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs, scale = world(60, 300, recurring=True)
+    form, seen = Tanh(6, 0), (pairs, scale, prompts_of(pairs), 1.0)
+    monkeypatch.setattr(Tanh, "search_steps", 3)
+    searched = Validation(*seen).measure(form)
+    monkeypatch.setattr(Tanh, "strengths", (searched.strength,))
+    monkeypatch.setattr(Tanh, "search_steps", None)
+    whole = Validation(*seen).measure(form)
+    assert (searched.loss, searched.accuracy) == (whole.loss, whole.accuracy)
+    assert searched.compared[searched.strength] != searched.loss
 
 
 @pytest.mark.parametrize(("share", "splits"), [(0.0, 3), (0.04, 3), (0.05, 6), (0.95, 6), (0.97, 3), (1.0, 3)])
@@ -108,11 +120,11 @@ def test_a_kind_of_pair_that_hardly_occurs_costs_no_fit(share: float, splits: in
 def test_strength_has_the_smallest_validation_loss_and_the_fit_is_on_all_pairs(form: Linear | Tanh) -> None:
     pairs, scale = world(80, 200, recurring=True)
     chosen = choose([form], pairs, scale, prompts_of(pairs), 0.0)
-    losses = chosen.losses[form.name]
-    assert chosen.fit.l2 == min(losses, key=losses.__getitem__)
+    compared = chosen.measured[form.name].compared
+    assert chosen.fit.l2 == min(compared, key=compared.__getitem__)
     place = form.strengths.index(chosen.fit.l2)
-    assert set(form.strengths[max(0, place - 1) : place + 2]) <= set(losses), "both neighbours were compared"
-    assert form.strengths[len(form.strengths) // 2] in losses
+    assert set(form.strengths[max(0, place - 1) : place + 2]) <= set(compared), "both neighbours were compared"
+    assert form.strengths[len(form.strengths) // 2] in compared
     np.testing.assert_array_equal(chosen.fit.weights, form.fit(pairs, scale, chosen.fit.l2).weights)
 
 
