@@ -103,7 +103,7 @@ def fit_tanh(
     def loss() -> torch.Tensor:
         search.zero_grad()
         found = tanh_loss(weights, pairs, l2, units)
-        found.backward()  # type: ignore[no-untyped-call]
+        found.backward()
         return found
 
     search.step(loss)
