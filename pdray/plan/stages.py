@@ -23,9 +23,9 @@ from pdray.selection.divergence import num_kept
 # ranking one, from the selection of a million pairs on two cores in docs/benchmarks.md.
 A_ROW, A_PAIR, A_RANK = 250e-6, 15e-6, 100e-6
 START = 4.0  # of a stage whose workers load no model
-# Operations of fitting a head for each square root of a pair: 0.7 s a root on cores of 55 GFLOP/s, where SummEval took
-# 1.2 and hh-rlhf 0.4, for the search ends sooner where features tell less.
-A_HEAD_ROOT = 3.9e10
+# Operations of fitting a head for each square root of a pair: 0.3 s a root on cores of 55 GFLOP/s, where SummEval takes
+# 0.4; the search ends sooner where features tell less.
+A_HEAD_ROOT = 1.6e10
 PACKED = 0.6  # bytes of text on disk, for each byte of it
 PAIRS_PER_TASK = 512  # of the evaluation
 
