@@ -72,8 +72,9 @@ STAGES = [
 
 @pytest.fixture(autouse=True)
 def small_stages(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two stages in place of five, and no Ray."""
+    """Two stages in place of five, which load no models, and no Ray."""
     WRITTEN.clear()
+    monkeypatch.setattr(pipeline, "loaded_models", lambda config, stages: [])
     monkeypatch.setattr(pipeline, "all_stages", lambda: STAGES)
     monkeypatch.setattr("pdray.summary.all_stages", lambda: STAGES)
     monkeypatch.setattr("pdray.runtime.ray_session", lambda cluster: contextlib.nullcontext())
