@@ -271,6 +271,15 @@ def test_show_says_that_a_manifest_is_damaged(tmp_path: Path, make: Callable[[Pa
     assert "damaged" in table(summarise(tmp_path))
 
 
+def test_show_says_that_a_table_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_pipeline(config(tmp_path))
+    corpus = folder_of(tmp_path)
+    monkeypatch.setattr(os, "access", lambda path, *rest, **options: path != f"{corpus}/pairs")  # root reads everything
+    stages = summarise(tmp_path)["stages"]
+    assert [stage["status"] for stage in stages.values()] == ["damaged", "complete"]
+    assert stages["corpus"]["reason"].startswith(f"{corpus}/pairs cannot be read (Permission denied); open it")
+
+
 def test_show_while_it_runs_and_after_it_was_interrupted(folder: StoragePath, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[list[str]] = []
 
