@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
@@ -236,8 +236,10 @@ def check_before(config: RunConfig, steps: list[Step]) -> None:
             :func:`~pdray.models.torch_builds.check_torch_builds`, everything that is wrong at once.
     """
     to_run = {step.stage.name for step in steps if step.manifest is None}
-    models = [lambda: check_fit(loaded_models(config, to_run)), check_torch_builds] if to_run else []
-    check_together([lambda: check_all(config, steps), *models])
+    checks: list[Callable[[], object]] = [lambda: check_all(config, steps)]
+    if to_run:
+        checks += [lambda: check_fit(loaded_models(config, to_run)), check_torch_builds]
+    check_together(checks)
 
 
 def upstream_of(steps: list[Step]) -> Upstream:
