@@ -25,9 +25,10 @@ def summarise(run: str | Path) -> dict[str, Any]:
 
     The two lists have every selection and alignment that stands in the run folder, by ``folder``, ``current`` being the
     one that the last start asked for. ``status`` is complete, running, incomplete (interrupted, or not begun), damaged
-    (its manifest or a table cannot be read; the next run makes the stage again, or says why not), in rounds (each of several has its own), or not
-    configured. ``folder`` is below the run folder, ``holds`` below that. ``rounds`` is there where the run has several:
-    their folders below the run folder, each a run of its own that has what follows the scores.
+    (its manifest or a table cannot be read; the next run makes the stage again, or says why not), in rounds (each of
+    several has its own), or not configured. ``folder`` is below the run folder, ``holds`` below that. ``rounds`` is
+    there where the run has several: their folders below the run folder, each a run of its own that has what follows the
+    scores.
 
     Raises:
         UserError: there is no run in the folder, or it cannot be read.
@@ -110,8 +111,9 @@ def _held(folder: StoragePath) -> list[str]:
 
 def _shown(stage: Stage, manifest: dict[str, Any]) -> dict[str, Any]:
     metrics = {key: manifest["metrics"].get(key) for key in stage.shown}
-    if metrics.get("conflict", 0) is None:
-        del metrics["conflict"]
+    for key in ("conflict", "licenses"):  # of corpora that do not say so
+        if metrics.get(key, 0) is None:
+            del metrics[key]
     attempts = manifest.get("attempts")
     common = {
         "status": "complete",
