@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from functools import partial
 
 import yaml
 
-from pdray.config import ConfigError, LoraConfig, RunConfig, load_config
+from pdray.config import ConfigError, RunConfig, load_config
 from pdray.errors import UserError, check_together
-from pdray.models.fit import Fit, check_fit
-from pdray.models.folder import Kind
+from pdray.loaded import loaded_models
+from pdray.models.fit import check_fit
 from pdray.models.torch_builds import check_torch_builds
-from pdray.pipeline import check_all, load_stages, up_to
+from pdray.pipeline import check_before, load_stages, up_to
 from pdray.rounds import plan_rounds
 from pdray.stages import Upstream
 from pdray.store import RunStore
@@ -53,42 +53,10 @@ def dry_run(path: str, overrides: list[str], until: str | None = None) -> str:
         steps = up_to(steps, until)
     except UserError as error:
         raise _with_more(error, config, set(type(config).model_fields)) from None
-    to_run = {step.stage.name for step in steps if step.manifest is None}
-    check_together(
-        [
-            RunStore(config.run).check,
-            lambda: check_all(of_round, steps),
-            lambda: check_fit(loaded_models(of_round, to_run)),
-            check_torch_builds,
-        ]
-    )
+    check_together([RunStore(config.run).check, lambda: check_before(of_round, steps)])
     states = [f"{step.stage.name:<10} {'done' if step.manifest else 'to run':<7} {step.folder}" for step in steps]
     resolved = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     return "\n".join([resolved, *states])
-
-
-def loaded_models(config: RunConfig, stages: Collection[str]) -> list[Fit]:
-    """The model folders that some stages load."""
-    proxies, alignment, evaluation = config.proxies, config.alignment, config.evaluation
-    found: list[Fit] = []
-    if "proxies" in stages:
-        targets = _targets(proxies.lora)
-        kind: Kind = "backbone" if proxies.models is None else "reward"
-        found += [Fit(setting, folder, kind, targets) for setting, folder in proxies.folders.items()]
-    if "logprobs" in stages and config.logprobs:
-        found += [Fit(f"logprobs.{name}", folder, "policy") for name, folder in config.logprobs.folders.items()]
-    if {"alignment", "crossfit"}.intersection(stages) and alignment:
-        found.append(Fit("alignment.policy", alignment.policy, "policy", _targets(alignment.lora)))
-    if "evaluation" in stages and evaluation:
-        judges = evaluation.reward_models.items()
-        found += [Fit(f"evaluation.reward_models.{name}", judge.path, "reward") for name, judge in judges]
-    return found
-
-
-def _targets(lora: LoraConfig | None) -> tuple[str, ...] | str | None:
-    if lora is None:
-        return None
-    return lora.target_modules if isinstance(lora.target_modules, str) else tuple(lora.target_modules)
 
 
 def _with_more(error: UserError, config: RunConfig, sections: set[str]) -> UserError:

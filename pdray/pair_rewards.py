@@ -16,6 +16,8 @@ import pyarrow.parquet as pq
 from pdray.aspects import UNIFIED
 from pdray.config import RunConfig, build_config
 from pdray.errors import UserError, check_together
+from pdray.loaded import loaded_models
+from pdray.models.fit import check_fit
 from pdray.models.torch_builds import check_torch_builds
 from pdray.outputs import StageOutput
 from pdray.schema import PAIRS, TEXTS, CorpusOutput, ProxiesOutput
@@ -107,7 +109,8 @@ def _checked(
         return config, models
     config = build_config({**settings, "proxies": {"models": {**proxies}}})
     rooms = (pdray.proxies.stage, pdray.scoring.stage)
-    check_together(partial(room.check, config, Upstream()) for room in rooms)
+    checks = [partial(room.check, config, Upstream()) for room in rooms]
+    check_together([*checks, lambda: check_fit(loaded_models(config, ["proxies"]))])
     aspects = [*config.proxies.model_aspects, *([UNIFIED] if config.proxies.has_unified else [])]
     return config, ProxiesOutput(reward_models(config.proxies, aspects), dict.fromkeys(aspects, 0.0))
 

@@ -30,6 +30,7 @@ SECRETS = (
 STAGE_FOLDER = re.compile(r"/(corpus|proxies|scores|selection|alignment)-[0-9a-f]{8}/")
 DATA_SUFFIXES = (".parquet", ".jsonl", ".json", ".ndjson")
 COMPRESSION_SUFFIXES = ("", ".gz", ".zst", ".bz2", ".lz4")
+MOST_LINKS = 1000  # to folders that were gone through: ten folders that all lead to each other make millions of paths
 
 
 def is_remote(path: str) -> bool:
@@ -104,8 +105,12 @@ def is_data_file(path: str) -> bool:
 def expand(pattern: str) -> list[str]:
     """Local data files that a path, folder or glob stands for, sorted. A file named outright always counts.
 
+    Links are followed: a folder that several lead to is gone through under each name, as the names may say what its
+    rows are (``aspect=helpful/``), but never below itself, where its files are there already.
+
     Raises:
-        UserError: a folder on the way cannot be listed, or a data file is a link that leads nowhere.
+        UserError: a folder on the way cannot be listed, a data file is a link that leads nowhere, or more than
+            :data:`MOST_LINKS` links lead to folders that were gone through under another name.
     """
     if os.path.isfile(pattern):
         return [pattern]
@@ -122,6 +127,8 @@ def _below(top: str, parts: list[str]) -> Iterator[str]:
     """
     # A folder, what is left of the glob below it, and where it and the folders that were come through lie.
     pending: list[tuple[str, list[str], tuple[str, ...]]] = [(top, parts, ())]
+    seen: set[tuple[str, int]] = set()  # places, and how much of the glob was left there
+    again = 0
     while pending:
         folder, (part, *rest), places = pending.pop()
         if not glob.has_magic(part):
@@ -143,8 +150,16 @@ def _below(top: str, parts: list[str]) -> Iterator[str]:
                 yield path
             elif after and _asked(entry.is_dir, path):
                 place = os.path.realpath(path) if entry.is_symlink() else os.path.join(places[-1], entry.name)
-                if not any(os.path.commonpath([place, one]) == place for one in places):  # its files are there already
-                    pending.append((path, after, (*places, place)))
+                if any(os.path.commonpath([place, one]) == place for one in places):
+                    continue
+                again += entry.is_symlink() and (place, len(after)) in seen
+                if again > MOST_LINKS:
+                    raise UserError(
+                        f"more than {MOST_LINKS:,} links lead to folders that are read under another name, the last "
+                        f"{path}; take links away, or name the files without them"
+                    )
+                seen.add((place, len(after)))
+                pending.append((path, after, (*places, place)))
 
 
 def _listed(folder: str) -> list[os.DirEntry[str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
@@ -16,6 +16,8 @@ from pdray import metrics, tracing
 from pdray.config import RunConfig
 from pdray.console import Console, logs_to_file
 from pdray.errors import UserError, check_together, reason
+from pdray.loaded import loaded_models
+from pdray.models.fit import check_fit
 from pdray.models.folder import is_whole
 from pdray.models.torch_builds import check_torch_builds
 from pdray.report import PAGE
@@ -156,7 +158,7 @@ def run_pipeline(config: RunConfig, until: str | None = None, wait: float = 0.0)
     with store.lock(wait, Console().say):
         whole = plan(config)
         steps = up_to(whole, until)
-        check_all(config, steps)
+        check_before(config, steps)
         store.write_state(_state(config, whole))
         waiting = [step.stage.name for step in steps if step.manifest is None]
         if not waiting:
@@ -165,7 +167,6 @@ def run_pipeline(config: RunConfig, until: str | None = None, wait: float = 0.0)
             if not _page_shows(store, steps):  # another budget, which came after them, has written it
                 _write_page(config, steps, console)
             return whole
-        check_torch_builds()
         with _logs(store) as console:
             try:
                 _run_steps(config, steps, console)
@@ -225,6 +226,20 @@ def check_all(config: RunConfig, steps: list[Step]) -> None:
     """
     checks = [step.stage.check for step in steps if step.manifest is None]
     check_together(partial(check, config, upstream_of(steps)) for check in checks if check is not None)
+
+
+def check_before(config: RunConfig, steps: list[Step]) -> None:
+    """As :func:`check_all`, and where anything is left to do, look at what loads models and whether these fit.
+
+    Raises:
+        UserError: also of :func:`~pdray.models.fit.check_fit` and
+            :func:`~pdray.models.torch_builds.check_torch_builds`, everything that is wrong at once.
+    """
+    to_run = {step.stage.name for step in steps if step.manifest is None}
+    checks: list[Callable[[], object]] = [lambda: check_all(config, steps)]
+    if to_run:
+        checks += [lambda: check_fit(loaded_models(config, to_run)), check_torch_builds]
+    check_together(checks)
 
 
 def upstream_of(steps: list[Step]) -> Upstream:

@@ -16,7 +16,7 @@ from pathlib import Path
 from pdray.config import RunConfig
 from pdray.console import Console
 from pdray.errors import UserError
-from pdray.pipeline import Step, check_all, plan, run_pipeline, up_to
+from pdray.pipeline import Step, check_before, plan, run_pipeline, up_to
 from pdray.schema import AlignmentOutput
 from pdray.selection.check import find_strategy
 from pdray.store import ONCE, ROUNDS, SHARED, RunStore
@@ -111,7 +111,7 @@ def run(config: RunConfig, until: str | None = None, wait: float = 0.0) -> list[
 def _run(config: RunConfig, until: str | None, wait: float) -> list[Step]:
     if config.rounds == 1:
         return run_pipeline(config, until, wait)
-    check_all(*plan_rounds(config))
+    check_before(*plan_rounds(config))
     steps = run_pipeline(config, until if until in ONCE else ONCE[-1], wait)
     if until in ONCE:
         return steps

@@ -22,6 +22,8 @@ PAIRS = "pairs"
 KEPT = "kept"
 FEATURES = "features"
 
+UNLICENSED = "unknown"  # what the licence of a pair is called that names none
+
 
 def text_type(conversational: bool) -> pa.DataType:
     """Type of prompts and responses: a string, or a list of {role, content}."""
@@ -42,7 +44,7 @@ def texts_schema(conversational: bool) -> pa.Schema:
     return pa.schema([("prompt_row", pa.int32()), ("response", text_type(conversational))])
 
 
-def pairs_schema(rated: list[str]) -> pa.Schema:
+def pairs_schema(rated: list[str], licensed: bool = False) -> pa.Schema:
     """``corpus/pairs``: the pairs of a shard, sorted by ``pair_id``.
 
     ``chosen_row`` and ``rejected_row`` are row numbers in the texts of the same shard. ``conflict`` is null where it is
@@ -50,6 +52,7 @@ def pairs_schema(rated: list[str]) -> pa.Schema:
 
     Args:
         rated: aspects with true ratings, sorted.
+        licensed: whether the corpus has a column of licences.
     """
     ratings = [(f"score_{side}.{aspect}", pa.float64()) for aspect in rated for side in ("chosen", "rejected")]
     return pa.schema(
@@ -60,6 +63,7 @@ def pairs_schema(rated: list[str]) -> pa.Schema:
             ("rejected_row", pa.int32()),
             ("overall", pa.string()),
             ("source", pa.string()),
+            *([("license", pa.string())] if licensed else []),
             *ratings,
             *([("conflict", pa.bool_())] if rated else []),
         ]
@@ -184,6 +188,7 @@ class CorpusOutput:
         conversational: whether texts are lists of messages.
         rated: aspects with true ratings, sorted.
         preferred: pairs whose overall label prefers one of their responses.
+        licensed: whether the pairs have a licence each.
     """
 
     num_shards: int
@@ -194,6 +199,7 @@ class CorpusOutput:
     conversational: bool
     rated: list[str] = field(default_factory=list)
     preferred: int = 0
+    licensed: bool = False
 
 
 @dataclass(frozen=True)

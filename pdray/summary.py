@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pdray.errors import UserError
+from pdray.paths import is_closed, not_readable
 from pdray.pipeline import all_stages
 from pdray.selection.groups import in_order
 from pdray.shards import MARKERS
@@ -24,9 +25,10 @@ def summarise(run: str | Path) -> dict[str, Any]:
 
     The two lists have every selection and alignment that stands in the run folder, by ``folder``, ``current`` being the
     one that the last start asked for. ``status`` is complete, running, incomplete (interrupted, or not begun), damaged
-    (its manifest cannot be read; the next run makes the stage again), in rounds (each of several has its own), or not
-    configured. ``folder`` is below the run folder, ``holds`` below that. ``rounds`` is there where the run has several:
-    their folders below the run folder, each a run of its own that has what follows the scores.
+    (its manifest or a table cannot be read; the next run makes the stage again, or says why not), in rounds (each of
+    several has its own), or not configured. ``folder`` is below the run folder, ``holds`` below that. ``rounds`` is
+    there where the run has several: their folders below the run folder, each a run of its own that has what follows the
+    scores.
 
     Raises:
         UserError: there is no run in the folder, or it cannot be read.
@@ -68,7 +70,7 @@ def _every(root: StoragePath, stage: str, current: str | None) -> list[dict[str,
             continue
         one: dict[str, Any] = {"folder": name, "current": name == current}
         try:
-            manifest = read_manifest(root / name)
+            manifest = _manifest(root / name)
         except DamagedError:
             found.append(one | {"status": "damaged"})
             continue
@@ -84,20 +86,34 @@ def _every(root: StoragePath, stage: str, current: str | None) -> list[dict[str,
 def _state(stage: Stage, folder: StoragePath, busy: bool) -> dict[str, Any]:
     try:
         check_folder(folder)
-        manifest = read_manifest(folder)
+        manifest = _manifest(folder)
     except (DamagedError, UserError) as error:
         return {"status": "damaged", "reason": str(error)}
     if manifest is not None:
-        holds = [name for name in folder.folders() if name != MARKERS]
-        return _shown(stage, manifest) | {"folder": folder.name, "holds": holds}
+        return _shown(stage, manifest) | {"folder": folder.name, "holds": _held(folder)}
     attempts = read_attempts(folder)
     return {"status": "running" if busy and attempts else "incomplete", "attempts": attempts}
 
 
+def _manifest(folder: StoragePath) -> dict[str, Any] | None:
+    """As :func:`~pdray.store.read_manifest`; what stands in a folder that is closed counts as damaged."""
+    manifest = read_manifest(folder)
+    if manifest is not None and folder.is_local:
+        for path in [(folder / name).uri for name in _held(folder)]:
+            if is_closed(path):
+                raise DamagedError(not_readable(path))
+    return manifest
+
+
+def _held(folder: StoragePath) -> list[str]:
+    return [name for name in folder.folders() if name != MARKERS]
+
+
 def _shown(stage: Stage, manifest: dict[str, Any]) -> dict[str, Any]:
     metrics = {key: manifest["metrics"].get(key) for key in stage.shown}
-    if metrics.get("conflict", 0) is None:
-        del metrics["conflict"]
+    for key in ("conflict", "licenses"):  # of corpora that do not say so
+        if metrics.get(key, 0) is None:
+            del metrics[key]
     attempts = manifest.get("attempts")
     common = {
         "status": "complete",

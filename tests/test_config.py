@@ -391,6 +391,16 @@ def test_rules_between_settings_are_told_beside_settings_that_are_wrong(settings
     assert not any("exactly one of path" in sentence or "SECRET" in sentence for sentence in told)
 
 
+@pytest.mark.parametrize("value", [1, float("nan")])
+def test_of_very_many_mistakes_the_first_are_told(settings, value):
+    settings["selection"] = {f"setting{number}": value for number in range(20_000)}
+    with pytest.raises(UserError) as caught:
+        build_config(settings, ["seed=-1", "alignment.deepspeed={zero_optimization: {offload_param: {device: cpu}}}"])
+    *told, last = caught.value.sentences
+    assert len(told) == 100 and all("selection.setting" in one or "seed" in one for one in told)
+    assert last == "the configuration has more that is wrong; mend this first"
+
+
 @pytest.mark.parametrize("section", ["proxies", "alignment"])
 @pytest.mark.parametrize("epochs", ["1e308", "1001"])
 def test_passes_without_end_are_refused(settings, section, epochs):

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+import pdray
 from pdray.dryrun import dry_run
 from pdray.errors import UserError
 from tests.models.cases import drop_weights, edit_json
@@ -72,6 +73,34 @@ def test_weights_that_do_not_fit_their_architecture(world: Path, monkeypatch: py
     drop_weights(world / "base", "layer.0.attention.self.query")
     (only,) = told(world, alignment=None, proxies={"base_model": str(world / "base"), "train": "head"})
     assert only.startswith(f"proxies.base_model is {world}/base, which lacks 2 weights")
+
+
+def test_a_run_refuses_the_same_weights_before_ray_starts(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ray_session", "present_ray"):
+        monkeypatch.setattr(f"pdray.runtime.{name}", lambda cluster: pytest.fail("Ray was started"))
+    drop_weights(world / "policy", "layers.0.self_attn.q_proj")
+    drop_weights(world / "honest", "classifier.bias")
+    found = told(world)
+    assert len(found) == 2
+    with pytest.raises(UserError) as refused:
+        pdray.Run(world / "run.yaml").run()
+    assert refused.value.sentences == found
+    proxies = {name: str(world / name) for name in ("helpful", "honest")}
+    with pytest.raises(UserError) as refused:
+        pdray.score_pairs(pa.Table.from_pylist(PAIRS), proxies, engine="transformers", max_tokens=32)
+    assert refused.value.sentences == found[:1]
+
+
+def test_the_baseline_of_answers_is_held_against_its_weights(world: Path) -> None:
+    baseline = shutil.copytree(world / "policy", world / "baseline")
+    generation = {"baseline": str(baseline), "max_tokens": 8, "prompt_tokens": 8}
+    evaluation = {"pairs": str(world / "pairs.parquet"), "generation": generation}
+    assert told(world, evaluation=evaluation) == []
+    drop_weights(baseline, "layers.0.self_attn.q_proj")
+    (only,) = told(world, evaluation=evaluation)
+    assert only.startswith(f"evaluation.generation.baseline is {baseline}, which lacks 1 weights of a LlamaForCausalLM")
+    edit_json(baseline, "config.json", quantization_config={"quant_method": "awq"})
+    assert told(world, evaluation=evaluation) == []
 
 
 def test_everything_that_is_wrong_at_once(world: Path) -> None:

@@ -72,8 +72,9 @@ STAGES = [
 
 @pytest.fixture(autouse=True)
 def small_stages(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two stages in place of five, and no Ray."""
+    """Two stages in place of five, which load no models, and no Ray."""
     WRITTEN.clear()
+    monkeypatch.setattr(pipeline, "loaded_models", lambda config, stages: [])
     monkeypatch.setattr(pipeline, "all_stages", lambda: STAGES)
     monkeypatch.setattr("pdray.summary.all_stages", lambda: STAGES)
     monkeypatch.setattr("pdray.runtime.ray_session", lambda cluster: contextlib.nullcontext())
@@ -268,6 +269,15 @@ def test_show_says_that_a_manifest_is_damaged(tmp_path: Path, make: Callable[[Pa
     assert stage["status"] == "damaged"
     assert "manifest.json is no" in stage["reason"]
     assert "damaged" in table(summarise(tmp_path))
+
+
+def test_show_says_that_a_table_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_pipeline(config(tmp_path))
+    corpus = folder_of(tmp_path)
+    monkeypatch.setattr(os, "access", lambda path, *rest, **options: path != f"{corpus}/pairs")  # root reads everything
+    stages = summarise(tmp_path)["stages"]
+    assert [stage["status"] for stage in stages.values()] == ["damaged", "complete"]
+    assert stages["corpus"]["reason"].startswith(f"{corpus}/pairs cannot be read (Permission denied); open it")
 
 
 def test_show_while_it_runs_and_after_it_was_interrupted(folder: StoragePath, monkeypatch: pytest.MonkeyPatch) -> None:

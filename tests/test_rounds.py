@@ -85,6 +85,7 @@ STAGES = [
 def small_stages(monkeypatch: pytest.MonkeyPatch) -> None:
     for kept in (done, policies, fails):
         kept.clear()
+    monkeypatch.setattr(pipeline, "loaded_models", lambda config, stages: [])
     monkeypatch.setattr(pipeline, "all_stages", lambda: STAGES)
     monkeypatch.setattr("pdray.summary.all_stages", lambda: STAGES)
     monkeypatch.setattr("pdray.runtime.ray_session", lambda cluster: contextlib.nullcontext())

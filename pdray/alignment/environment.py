@@ -72,6 +72,9 @@ def build_operators(names: list[str]) -> None:
 
     torch guards a build with a file that a killed build leaves behind, and then waits for it for ever. The
     kernel's lock ends with its holder, so whoever has it may remove such a file.
+
+    Raises:
+        UserError: there is no C++ compiler, or something that is no file stands in the place of the lock.
     """
     if not names:
         return
@@ -81,11 +84,14 @@ def build_operators(names: list[str]) -> None:
             f"DeepSpeed compiles an operator for the CPU and finds no C++ compiler {compiler}; install one "
             "(apt-get install g++) or set CXX to yours"
         )
-    from deepspeed.accelerator import get_accelerator
-
     folder = Path(os.environ["TORCH_EXTENSIONS_DIR"])
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".pdray-lock").open("a") as lock:
+    path = folder / ".pdray-lock"
+    if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+        raise UserError(f"{path} is no file; remove it and run again")
+    from deepspeed.accelerator import get_accelerator
+
+    with path.open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         for stale in folder.glob("*/lock"):
             stale.unlink()

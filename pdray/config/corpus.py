@@ -27,6 +27,7 @@ class ColumnNames(Section):
         "overall", description="overall label, chosen, rejected or equal; read by selection.strategy overall alone"
     )
     source: str = Field("source", description="where the pair comes from, carried along")
+    license: str = Field("license", description="licence of the row, carried along where there is one")
     response: str = Field("response", description="response (kind: rated, one row per response)")
     response_a: str = Field("response_a", description="first response (kind: rated, one row per pair)")
     response_b: str = Field("response_b", description="second response (kind: rated, one row per pair)")

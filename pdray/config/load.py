@@ -33,6 +33,7 @@ from pdray.paths import (
 )
 
 HUB = "hf://"  # Arrow opens it
+MOST_TOLD = 100  # mistakes that a message lists; nobody makes as many by hand
 CLOSED = "which is closed to this user; open it, or name another"
 
 
@@ -74,7 +75,7 @@ def build_config(data: dict[str, Any], overrides: list[str] | None = None) -> Ru
     """Validate a mapping as :func:`load_config` does, without reading a file.
 
     Raises:
-        ConfigError: with everything that is wrong.
+        ConfigError: with everything that is wrong, of very much the first :data:`MOST_TOLD`.
     """
     data = copy.deepcopy(data)
     wrong: list[str] = []
@@ -94,6 +95,8 @@ def build_config(data: dict[str, Any], overrides: list[str] | None = None) -> Ru
         if not wrong:
             return config
     wrong = list(dict.fromkeys(wrong if config else [*wrong, *_wrong_paths(*_paths_of(data))]))
+    if len(wrong) > MOST_TOLD:
+        wrong = [*wrong[:MOST_TOLD], "the configuration has more that is wrong; mend this first"]
     raise ConfigError(*wrong, sections=_sections(data))
 
 
@@ -137,14 +140,14 @@ def _validated(data: dict[str, Any], dropped: set[str]) -> tuple[RunConfig | Non
         return RunConfig.model_validate(data), []
     except ValidationError as error:
         errors = error.errors()
-    sentences = [_sentence(one) for one in errors]
+    sentences = [_sentence(one) for one in errors[: MOST_TOLD + 1]]
     # Rules between settings are looked at where each of the settings is right by itself: so without the others.
     places = [place for one in errors if len(place := _place(one)) > 1]
     hidden: list[str] = []
     try:
         RunConfig.model_validate(_without(data, places))
     except ValidationError as error:
-        hidden = [_sentence(one) for one in error.errors() if one["type"] == "value_error"]
+        hidden = [_sentence(one) for one in error.errors()[: MOST_TOLD + 1] if one["type"] == "value_error"]
     gone = dropped | {str(place[-1]) for place in places}
     return None, [
         *(sentence for sentence in sentences if not _mentions(sentence, dropped)),
@@ -153,7 +156,8 @@ def _validated(data: dict[str, Any], dropped: set[str]) -> tuple[RunConfig | Non
 
 
 def _mentions(sentence: str, names: set[str]) -> bool:
-    return any(re.search(rf"(?<!\w){re.escape(name)}(?!\w)", sentence) for name in names)
+    # Of thousands of names almost none is a part of the sentence, which is quickly seen.
+    return any(name in sentence and re.search(rf"(?<!\w){re.escape(name)}(?!\w)", sentence) for name in names)
 
 
 def _without(data: dict[str, Any], places: list[Place]) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def pair_schema(rules: RowRules) -> pa.Schema:
     text = text_type(rules.conversational)
     ratings = [(f"score_{side}.{aspect}", pa.float64()) for aspect in sorted(rules.ratings) for side in SIDES]
     texts = [(name, text) for name in ("prompt", "chosen", "rejected")]
-    plain = [(name, pa.string()) for name in ("aspect", "overall", "source")]
+    plain = [(name, pa.string()) for name in ("aspect", *rules.carried)]
     return pa.schema([("pair_id", pa.string()), *texts, *plain, *ratings])
 
 
@@ -90,7 +90,7 @@ def check_responses(table: pa.Table, rules: RowRules, counter: Counter) -> pa.Ta
 
 def pair_responses(table: pa.Table, rules: RowRules) -> pa.Table:
     """The pairs of the responses in a block that has every response to its prompts."""
-    names = [PROMPT_KEY, "prompt", "response", "overall", "source", *_rating_names(rules)]
+    names = [PROMPT_KEY, "prompt", "response", *rules.carried, *_rating_names(rules)]
     responses: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in table.filter(pc.is_null(table["reason"])).select(names).to_pylist():
         responses[row.pop(PROMPT_KEY)].append(row)
@@ -123,7 +123,7 @@ def _places(keys: list[str]) -> np.ndarray:
 
 def _response_schema(rules: RowRules) -> pa.Schema:
     text = text_type(rules.conversational)
-    plain = [(name, pa.string()) for name in ("overall", "source", PROMPT_KEY)]
+    plain = [(name, pa.string()) for name in (*rules.carried, PROMPT_KEY)]
     ratings = [(name, pa.float64()) for name in _rating_names(rules)]
     return pa.schema([("prompt", text), ("response", text), *plain, *ratings, *CHECK_FIELDS])
 
@@ -135,10 +135,11 @@ def _rating_names(rules: RowRules) -> Iterable[str]:
 def _readable(raw: dict[str, Any], file: str | None, rules: RowRules) -> None:
     if UNREADABLE in raw:
         raise BadRowError(raw[UNREADABLE])
-    if late := rules.late_rating(raw):
+    if late := rules.late_column(raw):
+        kind = "licence" if late == rules.columns.get("license") else "rating"
         raise UserError(
-            f"{file or 'the corpus'} has the rating {late!r}, which none of the first rows has, so that it would not "
-            "count; write it into the first row as well, null where there is no rating"
+            f"{file or 'the corpus'} has the {kind} {late!r}, which none of the first rows has, so that it would not "
+            f"count; write it into the first row as well, null where there is no {kind}"
         )
 
 

@@ -39,6 +39,7 @@ def form_and_rules(config: CorpusConfig, raw: RawCorpus, seed: int) -> tuple[str
         seed=seed,
         rating_prefixes=() if form == "rated responses" and config.columns.ratings else PREFIXES[form],
         known_columns=raw.columns,
+        licensed=config.columns.license in raw.columns,
     )
 
 

@@ -23,6 +23,7 @@ class Report:
         repeated: pairs whose responses repeated the prompt.
         preferred: pairs whose overall label prefers one of their responses.
         in_conflict, judged: pairs whose label opposes the other true ratings, and pairs where that is known.
+        licenses: pairs written, by licence, in a corpus that has licences.
     """
 
     rows: int = 0
@@ -34,6 +35,7 @@ class Report:
     preferred: int = 0
     in_conflict: int = 0
     judged: int = 0
+    licenses: Counter[str] = field(default_factory=Counter)
 
     @property
     def conflict(self) -> float | None:
@@ -60,4 +62,5 @@ def add_up(markers: Iterable[Marker]) -> Report:
             setattr(report, name, getattr(report, name) + facts[name])
         report.reasons.update(facts["reasons"])
         report.aspects.update(facts["aspects"])
+        report.licenses.update(facts.get("licenses", {}))
     return report

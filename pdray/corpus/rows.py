@@ -43,6 +43,7 @@ class RowRules:
         seed: of the draw of an aspect.
         rating_prefixes: what the names of rating columns begin with, where they are found by name.
         known_columns: that the schemas and first rows have.
+        licensed: whether there is a column of licences.
     """
 
     columns: dict[str, str]
@@ -54,11 +55,17 @@ class RowRules:
     seed: int = 0
     rating_prefixes: tuple[str, ...] = ()
     known_columns: frozenset[str] = frozenset()
+    licensed: bool = False
 
-    def late_rating(self, raw: dict[str, Any]) -> str | None:
-        """A rating in a row that the schemas and first rows did not show, so that nothing reads it."""
-        late = [key for key in raw.keys() - self.known_columns if key.startswith(self.rating_prefixes)]
-        return min(late, default=None) if self.rating_prefixes else None
+    @property
+    def carried(self) -> list[str]:
+        """Our columns of names that a pair has beside its texts and its aspect."""
+        return ["overall", "source", *(["license"] if self.licensed else [])]
+
+    def late_column(self, raw: dict[str, Any]) -> str | None:
+        """A rating or licence in a row that the schemas and first rows did not show, so that nothing reads it."""
+        names, license = raw.keys() - self.known_columns, self.columns.get("license")
+        return min((name for name in names if name == license or name.startswith(self.rating_prefixes)), default=None)
 
 
 def check_pair(raw: dict[str, Any], rules: RowRules) -> dict[str, Any]:
@@ -130,7 +137,9 @@ def pairs_of_responses(responses: list[dict[str, Any]], rules: RowRules) -> list
         texts = one["response"], other["response"]
         pair_id = digest(canonical(one["prompt"]), *map(canonical, texts))
         pair = draw_pair(pair_id, one["prompt"], texts, ratings, rules.seed)
-        extra = {"overall": one.get("overall"), "source": one.get("source")}
+        extra = {name: one.get(name) for name in rules.carried}
+        if rules.licensed:  # the pair stands under both
+            extra["license"] = " and ".join(sorted({one["license"], other["license"]} - {None})) or None
         pairs.append({"reason": EQUAL_RATINGS} if pair is None else pair | extra)
     return pairs
 
@@ -296,5 +305,5 @@ def _rating(raw: dict[str, Any], column: str) -> float | None:
 
 
 def _optional(raw: dict[str, Any], rules: RowRules) -> dict[str, Any]:
-    values = {name: _decoded(raw, name, rules) for name in ("overall", "source")}
+    values = {name: _decoded(raw, name, rules) for name in rules.carried}
     return {name: None if value is None else _utf8(str(value), name) for name, value in values.items()}

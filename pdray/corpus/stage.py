@@ -15,6 +15,7 @@ missing.
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from pdray.schema import CorpusOutput
 from pdray.shards import run_rounds
 from pdray.stages import Stage, StageContext, StageResult, Upstream
 
+MOST_LICENSES = 100  # in the manifest
 LISTED = 5  # reasons in a message; all of them are in the quarantine
 
 
@@ -181,6 +183,7 @@ def _result(built: Built) -> StageResult:
             conversational=rules.conversational,
             rated=sorted(rules.ratings),
             preferred=report.preferred,
+            licensed=rules.licensed,
         ),
         rows_in=report.rows,
         rows_out=report.pairs,
@@ -197,19 +200,27 @@ def _result(built: Built) -> StageResult:
             "texts": report.texts,
             "shards": plan.num_shards,
             "shards_digest": built.digest,
+            **({"licenses": _licenses(report.licenses)} if rules.licensed else {}),
             **({"responses_read": plan.responses[0]} if plan.responses else {}),
         },
         notes=notes,
     )
 
 
+def _licenses(counts: Counter[str]) -> dict[str, int]:
+    """Pairs of each licence, of very many those of the commonest: a column may hold anything."""
+    first = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:MOST_LICENSES]
+    others = counts.total() - sum(count for _, count in first)
+    return dict(sorted(first)) | ({"other licences": others} if others else {})
+
+
 STAGE = Stage(
     name="corpus",
-    version=4,
+    version=5,
     upstream=(),
     settings=settings,
     run=run,
     load=lambda value: CorpusOutput(**value),
-    shown=("aspect_rows", "quarantine_reasons", "conflict"),
+    shown=("aspect_rows", "licenses", "quarantine_reasons", "conflict"),
     check=check,
 )

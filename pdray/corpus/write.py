@@ -18,7 +18,7 @@ from pdray.corpus.rows import DROPPED, RowRules, canonical
 from pdray.errors import UserError
 from pdray.hashing import hash64
 from pdray.progress import Counter as ProgressCounter
-from pdray.schema import PAIRS, TEXTS, dictionary_columns, pairs_schema
+from pdray.schema import PAIRS, TEXTS, UNLICENSED, dictionary_columns, pairs_schema
 from pdray.shards import ShardedFolder, deadline, error_text
 from pdray.texts import text_tables
 
@@ -98,10 +98,16 @@ def _write(shard: int, rows: pa.Table, task: ShardTask) -> None:
             "preferred": sum(label in SIDES for label in pairs["overall"].to_pylist()),
             "in_conflict": sum(judged),
             "judged": len(judged),
+            **({"licenses": licenses(pairs)} if rules.licensed else {}),
         },
         lines={QUARANTINE: quarantined(bad)},
         use_dictionary=dictionary_columns(tables),
     )
+
+
+def licenses(pairs: pa.Table) -> dict[str, int]:
+    """Pairs under each licence; of those that name none, under ``unknown``."""
+    return dict(sorted(Counter(name or UNLICENSED for name in pairs["license"].to_pylist()).items()))
 
 
 def shard_tables(pairs: pa.Table, rules: RowRules, spans: np.ndarray) -> dict[str, pa.Table]:
@@ -127,7 +133,7 @@ def shard_tables(pairs: pa.Table, rules: RowRules, spans: np.ndarray) -> dict[st
     rated = sorted(rules.ratings)
     refers = {f"{side}_row": pa.array([row_of[key] for key in keys[side]], pa.int32()) for side in SIDES}
     conflict = {"conflict": conflict_column(pairs, rated, spans)} if rated else {}
-    schema = pairs_schema(rated)
+    schema = pairs_schema(rated, rules.licensed)
     found = {**{name: pairs[name] for name in schema.names if name in pairs.column_names}, **refers, **conflict}
     distinct = [texts[key] for key in row_of]
     prompts, responses = [text[0] for text in distinct], [text[1] for text in distinct]

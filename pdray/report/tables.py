@@ -76,6 +76,7 @@ class PairColumns:
         divergence: (n,) float64.
         kept: (n,) bool.
         margins: (κ, n) float64 in [−1, 1]; NaN for the own aspect and where it is not known.
+        license: n names, null where there is none; None of a corpus without licences.
     """
 
     ids: pa.ChunkedArray
@@ -86,6 +87,7 @@ class PairColumns:
     divergence: np.ndarray
     kept: np.ndarray
     margins: np.ndarray
+    license: pa.ChunkedArray | None = None
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,7 @@ class PairTables:
         conversational: whether texts are lists of messages.
         weights: aspect -> weight of its margin in the divergence.
         relabelled: whether some kept pairs got another label than that of the corpus.
+        licensed: whether the pairs have a licence each.
     """
 
     corpus: ReadOnlyShards
@@ -109,6 +112,7 @@ class PairTables:
     conversational: bool
     weights: dict[str, float]
     relabelled: bool
+    licensed: bool = False
 
     @staticmethod
     def of(run: RunView) -> PairTables | None:
@@ -126,6 +130,7 @@ class PairTables:
             conversational=corpus.conversational,
             weights=selection.weights,
             relabelled=bool(run["selection"].metrics.get("relabelled")),
+            licensed=corpus.licensed,
         )
 
     @property
@@ -144,7 +149,8 @@ class PairTables:
         Raises:
             UnreadableError: a table is gone or damaged, or the three are not of the same pairs.
         """
-        columns = ["aspect", "chosen_row", "source", *(["conflict"] if self.rated else [])]
+        optional = [name for name, there in (("conflict", self.rated), ("license", self.licensed)) if there]
+        columns = ["aspect", "chosen_row", "source", *optional]
         pairs = self.corpus.read(PAIRS, shard, columns)
         tokens = self.scores.read(TEXTS, shard, ["num_tokens"])["num_tokens"].to_numpy()
         selected = self.selection.read(PAIRS, shard)
@@ -164,6 +170,7 @@ class PairTables:
             divergence=selected["pd"].to_numpy(),
             kept=selected["kept"].to_numpy(),
             margins=np.array([selected[name].to_numpy().astype(np.float64) for name in names]),
+            license=pairs["license"] if self.licensed else None,
         )
 
 

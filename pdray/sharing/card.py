@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 CARD = "README.md"
 MOST_LETTERS = 700  # of a text in a sample
-MOST_SOURCES = 30
+MOST_SOURCES = 30  # and licences
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"), (10**7, "1M<n<10M"))
 
 
@@ -126,6 +126,8 @@ def write_card(run: RunView, folder: Path, done: Exported, form: str) -> None:
         proxies=run["proxies"].metrics.get("aspects", {}),
         base=_name(run.section("proxies").get("base_model")),
         sources=done.sources.most_common(MOST_SOURCES) if done.sources is not None else [],
+        licenses=done.licenses.most_common(MOST_SOURCES) if done.licenses else [],
+        licensed=done.licenses is None or bool(done.licenses),
         other_sources=max(0, len(done.sources) - MOST_SOURCES) if done.sources is not None else None,
         fingerprint=run["selection"].manifest["fingerprint"],
         version=__version__,

@@ -17,13 +17,13 @@ from pdray.hashing import uniform
 from pdray.newfolder import check_new_folder, is_new, made_whole
 from pdray.report.run import RunView, read_run
 from pdray.report.tables import ODD, PairTables, UnreadableError
-from pdray.schema import KEPT
+from pdray.schema import KEPT, UNLICENSED
 from pdray.sharing.card import CARD, Sample, find_license, write_card
 from pdray.sharing.files import FORMATS, SplitFiles
 
 TRAIN, TEST = "train", "test"
 SAMPLES = 3
-COUNTED_SOURCES = 10_000  # so that a source of its own for each pair fills no memory
+COUNTED_SOURCES = 10_000  # so that a source of its own for each pair fills no memory; and licences
 MODE = 0o755  # a data set is made to be handed on; the run folder is its owner's alone
 
 
@@ -35,6 +35,7 @@ class Exported:
         folder: that holds ``README.md`` and ``data/``.
         pairs: split -> pairs.
         sources: name -> pairs that came from there; None of more sources than a card can tell.
+        licenses: name -> pairs under it; empty of a corpus without licences, None as of sources.
         license: as the card states it.
         samples: the pairs that the card shows.
     """
@@ -42,6 +43,7 @@ class Exported:
     folder: Path
     pairs: dict[str, int]
     sources: Counter[str] | None = field(default_factory=Counter)
+    licenses: Counter[str] | None = field(default_factory=Counter)
     license: str = "unknown"
     samples: list[Sample] = field(default_factory=list)
 
@@ -55,6 +57,7 @@ def export(
 ) -> Exported:
     """Write ``README.md`` and ``data/`` with ``pair_id, prompt, chosen, rejected, aspect, source, pd``.
 
+    Where the corpus has licences, ``license`` follows ``source``.
     ``pd`` is null where the strategy needs none. All pairs of a prompt are in the same split, by a seeded hash of the
     prompt, so that another budget of the same run never moves a test pair to the training pairs.
 
@@ -63,7 +66,7 @@ def export(
         out: a new or empty local folder. It is there only once it is whole.
         form: parquet, jsonl or lance.
         test: share of the prompts whose pairs are set aside, in [0, 1).
-        license: of the texts; None takes what ``pdray data`` wrote beside the corpus.
+        license: of the texts; None takes that of the kept pairs, or what ``pdray data`` wrote beside the corpus.
 
     Raises:
         UserError: there is no finished selection, a table or a manifest is gone or damaged, the licence beside the
@@ -96,14 +99,14 @@ def _export(view: RunView, out: str | Path, form: str, test: float, license: str
         )
     if tables is None:
         raise UserError(f"{view.root} has no finished selection; pdray run makes one, pdray show tells what is missing")
-    terms = license or find_license(view) or "unknown"
+    terms = license or (None if tables.licensed else find_license(view) or UNLICENSED)
     target = Path(out)
     if not str(out) or not is_new(target):
         raise UserError(f"{str(out) or 'an empty name'} is no new or empty folder; name another")
     with made_whole(target) as partial:
         done = _write(view, tables, partial, FORMATS[form], test)
         done.folder = target
-        done.license = terms
+        done.license = terms or (next(iter(done.licenses)) if done.licenses and len(done.licenses) == 1 else "other")
         write_card(view, partial, done, form)
         partial.chmod(MODE)
     return done
@@ -117,9 +120,10 @@ def _write(view: RunView, tables: PairTables, folder: Path, form: type[SplitFile
     salt = f"export {view.config.get('seed', 0)}"
     try:
         for table in _kept(tables):
-            if found.sources is not None:
-                found.sources.update(table["source"].drop_null().to_pylist())
-                found.sources = found.sources if len(found.sources) <= COUNTED_SOURCES else None
+            found.sources = _counted(found.sources, table["source"].drop_null().to_pylist())
+            if tables.licensed:
+                names = [name or UNLICENSED for name in table["license"].to_pylist()]
+                found.licenses = _counted(found.licenses, names)
             in_test = (
                 uniform(map(str, table["prompt"].to_pylist()), salt) < test if test else np.zeros(len(table), bool)
             )
@@ -137,6 +141,13 @@ def _write(view: RunView, tables: PairTables, folder: Path, form: type[SplitFile
     return found
 
 
+def _counted(counts: Counter[str] | None, names: list[str]) -> Counter[str] | None:
+    """The counts with some names more; None of more than :data:`COUNTED_SOURCES`."""
+    if counts is not None:
+        counts.update(names)
+    return counts if counts is not None and len(counts) <= COUNTED_SOURCES else None
+
+
 def _kept(tables: PairTables) -> Iterator[pa.Table]:
     """The kept pairs of each shard that has some."""
     for shard in range(tables.num_shards):
@@ -149,6 +160,8 @@ def _kept(tables: PairTables) -> Iterator[pa.Table]:
         if len(kept):
             divergence = pa.array(pairs.divergence, from_pandas=True).filter(mask)
             table = kept.replace_schema_metadata(None).append_column("source", pairs.source.filter(mask))
+            if pairs.license is not None:
+                table = table.append_column("license", pairs.license.filter(mask))
             yield table.append_column("pd", divergence)
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -89,6 +91,19 @@ def test_missing_compiler_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
     with pytest.raises(UserError, match=r"finds no C\+\+ compiler c\+\+; install one"):
+        environment.build_operators(["ShareMemCommBuilder"])
+
+
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
+def test_what_is_no_lock_is_named_and_never_waits(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    for name in ("deepspeed", "deepspeed.accelerator"):  # which takes a while to import, and is not reached
+        monkeypatch.setitem(sys.modules, name, SimpleNamespace(get_accelerator=None))
+    monkeypatch.setenv("CXX", sys.executable)
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
+    make(tmp_path / ".pdray-lock")
+    with pytest.raises(UserError, match=rf"^{tmp_path}/\.pdray-lock is no file; remove it and run again"):
         environment.build_operators(["ShareMemCommBuilder"])
 
 

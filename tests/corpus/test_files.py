@@ -75,6 +75,29 @@ def test_links_in_circles_have_an_end(tmp_path: Path, pattern: str) -> None:
     assert found == ["x/a.jsonl", "x/more/a.jsonl", "y/a.jsonl", "y/more/a.jsonl", "z/a.jsonl"]
 
 
+def test_folders_that_all_lead_to_each_other_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [str(number) for number in range(8)]
+    for name in names:
+        (tmp_path / name).mkdir()
+        for other in names:
+            (tmp_path / name / other).symlink_to(f"../{other}")
+    listed, listing = [], os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: listed.append(path) or listing(path))
+    with pytest.raises(UserError, match=r"^more than 1,000 links lead to folders .*; take links away"):
+        expand(str(tmp_path))
+    assert len(listed) < 2000
+
+
+def test_a_folder_is_read_under_every_name_that_links_give_it(tmp_path: Path) -> None:
+    (tmp_path / "all").mkdir()
+    (tmp_path / "all" / "a.jsonl").touch()
+    (tmp_path / "data").mkdir()
+    for name in ("aspect=x", "aspect=y"):
+        (tmp_path / "data" / name).symlink_to("../all")
+    found = [f"{tmp_path}/data/{name}/a.jsonl" for name in ("aspect=x", "aspect=y")]
+    assert expand(f"{tmp_path}/data") == expand(f"{tmp_path}/data/*/*.jsonl") == found
+
+
 @pytest.mark.parametrize(
     ("pattern", "found"),
     [

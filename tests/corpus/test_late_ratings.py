@@ -33,6 +33,13 @@ def test_a_rating_that_appears_late_stops_the_run() -> None:
         check(rows(2), rows(2) + rows(1, **RATINGS))
 
 
+def test_a_licence_that_appears_late_stops_the_run() -> None:
+    with pytest.raises(UserError, match=r"^in\.jsonl has the licence 'license', which .* null where there is no licence"):
+        check(rows(2), rows(2) + rows(1, license="mit"))
+    data = [*rows(1, license="mit"), *rows(1)]
+    assert check(data, data)["license"].to_pylist() == ["mit", None]
+
+
 def test_other_columns_may_appear_late_and_ratings_from_the_first_row() -> None:
     assert len(check(rows(2), rows(2, note="late"))) == 2
     assert len(check(rows(2, **RATINGS), rows(2, **RATINGS))) == 2

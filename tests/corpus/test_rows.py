@@ -27,6 +27,7 @@ COLUMNS = {
         "aspect",
         "overall",
         "source",
+        "license",
         "response",
         "response_a",
         "response_b",
@@ -39,6 +40,29 @@ MESSAGES = [{"role": "user", "content": "hi"}]
 
 def test_a_good_row_passes():
     assert check_pair(GOOD, RULES) == GOOD | {"overall": None, "source": None, "repeated_prompt": False}
+
+
+def test_a_licence_is_carried_where_there_is_a_column_of_it():
+    licensed = replace(RULES, licensed=True)
+    assert check_pair(GOOD | {"license": "mit"}, licensed)["license"] == "mit"
+    assert check_pair(GOOD, licensed)["license"] is None
+    assert "license" not in check_pair(GOOD | {"license": "mit"}, RULES)
+    with pytest.raises(BadRowError, match="not UTF-8: license"):
+        check_pair(GOOD | {"license": b"\xff"}, licensed)
+
+
+@pytest.mark.parametrize(
+    ("both", "told"),
+    [(("mit", "mit"), "mit"), (("mit", "cc0-1.0"), "cc0-1.0 and mit"), ((None, "mit"), "mit"), ((None, None), None)],
+)
+def test_a_pair_of_responses_stands_under_the_licences_of_both(both, told):
+    rules = RowRules(COLUMNS, ratings={"a": ("a",)}, licensed=True)
+    responses = [
+        check_response({"prompt": "p", "response": text, "a": rating, "license": license}, rules)
+        for text, rating, license in zip("xy", (1, 2), both, strict=True)
+    ]
+    (pair,) = pairs_of_responses(responses, rules)
+    assert pair["license"] == told
 
 
 @pytest.mark.parametrize(

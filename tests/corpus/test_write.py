@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections import Counter
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,6 +15,7 @@ import pytest
 from pdray.corpus.duplicates import find_losers, placed_schema
 from pdray.corpus.report import add_up
 from pdray.corpus.rows import RowRules
+from pdray.corpus.stage import _licenses
 from pdray.corpus.write import ShardTask, write_shards
 from pdray.errors import UserError
 from pdray.schema import pairs_schema, prompts_schema, texts_schema
@@ -70,6 +73,24 @@ def test_pairs_with_an_overall_preference_are_counted(tmp_path):
     data = [row | {"overall": label} for row, label in zip(rows(4), ["chosen", "rejected", "equal", None], strict=True)]
     shards, _ = write(tmp_path, placed(data))
     assert add_up(shards.done().values()).preferred == 2
+
+
+def test_licences_are_kept_for_each_pair_and_summed_up(tmp_path):
+    data = [row | {"license": name} for row, name in zip(rows(4), ["mit", "cc0-1.0", "mit", None], strict=True)]
+    shards, _ = write(tmp_path / "with", placed(data), replace(RULES, licensed=True))
+    table = shards.read("pairs", 0)
+    assert table.schema.equals(pairs_schema([], licensed=True))
+    assert table["license"].to_pylist() == ["mit", "cc0-1.0", "mit", None]
+    assert add_up([*shards.done().values()] * 2).licenses == {"mit": 4, "cc0-1.0": 2, "unknown": 2}
+    shards, _ = write(tmp_path / "without", placed(rows(4)))
+    assert "license" not in shards.read("pairs", 0).column_names and "licenses" not in shards.done()[0].facts
+
+
+def test_of_very_many_licences_the_commonest_are_named():
+    counts = Counter({f"licence {number:03}": number + 1 for number in range(103)})
+    told = _licenses(counts)
+    assert len(told) == 101 and told["other licences"] == 1 + 2 + 3 and "licence 002" not in told
+    assert _licenses(Counter(mit=3)) == {"mit": 3}
 
 
 def test_conversations_keep_their_type(tmp_path):

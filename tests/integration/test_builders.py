@@ -20,6 +20,7 @@ def test_the_corpus_finds_the_share_of_conflicts_that_was_asked_for(tmp_path):
     assert (result.rows_in, result.rows_out, result.quarantined) == (manifest["pairs"], manifest["pairs"], 0)
     assert result.metrics["conflict"] == pytest.approx(manifest["conflict"], abs=1e-12)
     assert abs(result.metrics["conflict"] - 0.2) <= 0.005
+    assert result.output.licensed and result.metrics["licenses"] == manifest["licenses"]
     assert result.metrics["aspect_rows"] == {name: one["pairs"] for name, one in manifest["aspects"].items()}
 
 

@@ -84,6 +84,7 @@ def make_run(
     aspects: list[str] = ASPECTS,
     notes: dict[str, list[str]] | None = None,
     rated: bool = True,
+    licenses: tuple[str | None, ...] = (),
 ) -> Made:
     """Write a run folder.
 
@@ -96,6 +97,7 @@ def make_run(
         aspects: κ names.
         notes: stage -> what its manifest tells.
         rated: whether conflicts are known.
+        licenses: dealt to the pairs in turn; none: the corpus has no such column.
     """
     run = root if isinstance(root, StoragePath) else StoragePath(str(root))
     made = _draw(run, pairs, aspects)
@@ -107,8 +109,8 @@ def make_run(
         {"config": {"run": str(run), **CONFIG}, "stages": {name: folder.name for name, folder in folders.items()}}
     )
     for shard, rows in enumerate(np.array_split(np.arange(pairs), shards)):
-        _write_shard(made, folders, shard, shards, rows, texts or {}, aspects, rated, chat)
-    for name, (output, facts) in _outputs(made, aspects, shards, chat, rated).items():
+        _write_shard(made, folders, shard, shards, rows, texts or {}, aspects, rated, chat, licenses)
+    for name, (output, facts) in _outputs(made, aspects, shards, chat, rated, bool(licenses)).items():
         if name in finished:
             manifest = _manifest(name, folders[name].name, output, facts, pairs) | {
                 "notes": (notes or {}).get(name, [])
@@ -156,6 +158,7 @@ def _write_shard(
     aspects: list[str],
     rated: bool,
     chat: bool,
+    licenses: tuple[str | None, ...],
 ) -> None:
     def turns(text: str, role: str) -> Any:
         return [{"role": role, "content": text}] if chat else text
@@ -175,10 +178,11 @@ def _write_shard(
         "rejected_row": np.arange(1, 2 * len(rows), 2, dtype=np.int32),
         "overall": pa.nulls(len(rows), pa.string()),
         "source": [made.source[row] for row in rows],
+        **({"license": [licenses[row % len(licenses)] for row in rows]} if licenses else {}),
         **{f"score_{side}.{aspect}": np.zeros(len(rows)) for aspect in ratings for side in ("chosen", "rejected")},
         **({"conflict": made.conflict[rows]} if rated else {}),
     }
-    tables[PAIRS] = pa.table(columns, schema=pairs_schema(ratings))
+    tables[PAIRS] = pa.table(columns, schema=pairs_schema(ratings, bool(licenses)))
     lengths = np.repeat(made.tokens[rows], 2).astype(np.int32)
     scores = {f"reward.{aspect}": np.zeros(len(lengths), np.float32) for aspect in aspects}
     scored = pa.table(
@@ -216,7 +220,7 @@ def _fingerprint(folder: str) -> str:
 
 
 def _outputs(
-    made: Made, aspects: list[str], shards: int, chat: bool, rated: bool = True
+    made: Made, aspects: list[str], shards: int, chat: bool, rated: bool = True, licensed: bool = False
 ) -> dict[str, tuple[Output, dict[str, Any]]]:
     pairs, kept = len(made.ids), int(made.kept.sum())
     of_aspects = {aspect: int((made.own == index).sum()) for index, aspect in enumerate(aspects)}
@@ -235,7 +239,16 @@ def _outputs(
     answers = {"prompts": 47, "policy_tokens": 31.5, "policy_cut": 1, "baseline_tokens": 20.5, "baseline_cut": 0}
     return {
         "corpus": (
-            CorpusOutput(shards, pairs, 2 * pairs, list(aspects), of_aspects, chat, list(aspects) if rated else []),
+            CorpusOutput(
+                shards,
+                pairs,
+                2 * pairs,
+                list(aspects),
+                of_aspects,
+                chat,
+                list(aspects) if rated else [],
+                licensed=licensed,
+            ),
             {"quarantine_reasons": {"equal responses": 4, "unknown aspect": 1}, "shards_digest": "ab" * 32},
         ),
         "proxies": (

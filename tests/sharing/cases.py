@@ -20,9 +20,15 @@ from tests.report.cases import Made, make_run, shards_of
 from tests.report.cases import folder_of as stage_folder
 
 
-def finished_run(root: Path, texts: dict[int, Any] | None = None, pairs: int = 60, shards: int = 3) -> Made:
-    """Of the given pairs; their texts as for :func:`tests.report.cases.make_run`."""
-    made = make_run(root, pairs=pairs, shards=shards, texts=texts, until="selection")
+def finished_run(
+    root: Path,
+    texts: dict[int, Any] | None = None,
+    pairs: int = 60,
+    shards: int = 3,
+    licenses: tuple[str | None, ...] = (),
+) -> Made:
+    """Of the given pairs; their texts and licences as for :func:`tests.report.cases.make_run`."""
+    made = make_run(root, pairs=pairs, shards=shards, texts=texts, until="selection", licenses=licenses)
     chat = bool(texts) and not isinstance(next(iter(texts.values()))[0], str) if texts else False
     folder = shards_of(stage_folder(made.run, "selection"), shards)
     for shard, rows in enumerate(np.array_split(np.arange(pairs), shards)):

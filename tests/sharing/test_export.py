@@ -193,6 +193,27 @@ def test_a_size_is_below_its_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize(
+    ("licenses", "told"), [(("mit",), "mit"), (("mit", "cc0-1.0", None), "other"), ((None,), "unknown")]
+)
+def test_the_licence_of_each_pair_is_carried_and_summed_up(
+    tmp_path: Path, licenses: tuple[str | None, ...], told: str
+) -> None:
+    made = finished_run(tmp_path / "run", licenses=licenses)
+    done = export(made.run.uri, tmp_path / "out")
+    kept = [licenses[row % len(licenses)] for row in range(60) if made.kept[row]]
+    table = read(tmp_path / "out")
+    assert table.column_names[5:7] == ["source", "license"] and table["license"].to_pylist() == kept
+    assert done.licenses == Counter(name or "unknown" for name in kept)
+    head, text = front(tmp_path / "out")
+    assert done.license == head["license"] == told
+    for name, number in done.licenses.items():
+        assert f"| {name} | {number} |" in text
+    assert "| `license` | the licence of the pair" in text
+    assert ("each pair under that of its column `license`" in text) == (told == "other")
+    assert export(made.run.uri, tmp_path / "mine", license="apache-2.0").license == "apache-2.0"
+
+
+@pytest.mark.parametrize(
     ("licenses", "told"), [({"mit": 3}, "mit"), ({"mit": 3, "cc-by-4.0": 1}, "other"), (None, "unknown")]
 )
 def test_the_licence_is_the_one_beside_the_corpus(tmp_path: Path, licenses: dict | None, told: str) -> None:
