@@ -34,7 +34,7 @@ def test_a_rating_that_appears_late_stops_the_run() -> None:
 
 
 def test_a_licence_that_appears_late_stops_the_run() -> None:
-    with pytest.raises(UserError, match=r"^in\.jsonl has the licence 'license', which .* null where there is no licence"):
+    with pytest.raises(UserError, match=r"^in\.jsonl has the licence 'license', .* null where there is no licence"):
         check(rows(2), rows(2) + rows(1, license="mit"))
     data = [*rows(1, license="mit"), *rows(1)]
     assert check(data, data)["license"].to_pylist() == ["mit", None]
