@@ -64,11 +64,16 @@ def check_together(checks: Iterable[Callable[[], object]]) -> None:
 
 
 def printable(text: str) -> str:
-    """A sentence as one line of a terminal: what it quotes may be long, or hold line breaks and control characters."""
-    shown = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+    """A sentence as one line of a terminal, of very long ones both ends."""
+    shown = escaped(text)
     if len(shown) <= MOST_SHOWN:
         return shown
     return f"{shown[: MOST_SHOWN // 2]} … {shown[-MOST_SHOWN // 2 :]}"
+
+
+def escaped(text: str) -> str:
+    """One line of a terminal of what may hold line breaks, control characters or halves of characters."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 def reason(error: BaseException) -> str:

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from pdray.errors import UserError
+from pdray.errors import UserError, escaped
 from pdray.paths import is_closed, not_readable
 from pdray.pipeline import all_stages
 from pdray.selection.groups import in_order
@@ -127,17 +127,16 @@ def _shown(stage: Stage, manifest: dict[str, Any]) -> dict[str, Any]:
 
 def table(summary: dict[str, Any]) -> str:
     """The same for people: one block of lines per stage."""
-    lines = [f"run {summary['run']}"]
+    lines = [f"run {escaped(summary['run'])}"]
     for name, stage in summary["stages"].items():
         seconds = f"{_number(stage['seconds'], digits=0)} s" if "seconds" in stage else ""
         lines.append(f"\n{name:<10} {stage['status']:<14} {seconds}")
-        lines += [f"  {key:<20} {value}" for key, value in _told(name, stage)]
+        lines += [f"  {escaped(key):<20} {escaped(value)}" for key, value in _told(name, stage)]
         if len(others := summary.get(name, [])) > 1:
-            lines += [f"  {'current' if one['current'] else 'also here':<20} {_one(one)}" for one in others]
+            lines += [f"  {'current' if one['current'] else 'also here':<20} {escaped(_one(one))}" for one in others]
     if rounds := summary.get("rounds"):
         lines.append(f"\nrounds     {len(rounds)} so far; pdray show {summary['run']}/{rounds[-1]} tells the last")
-    # A manifest may hold half a character, which no stream takes.
-    return "\n".join(lines).encode("utf-8", "backslashreplace").decode("utf-8")
+    return "\n".join(lines)
 
 
 def _told(name: str, stage: dict[str, Any]) -> list[tuple[str, str]]:
