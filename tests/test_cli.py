@@ -203,6 +203,15 @@ def test_figures_that_are_none_are_shown_as_far_as_that_goes(
     assert "proxies    complete" in capsys.readouterr().out
 
 
+def test_names_from_the_data_do_not_steer_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    aspect = {"\x1b[2Jhelpful\nscores     complete": {}}
+    write_run(tmp_path, metrics={"aspects": aspect, "reading": "\x1b]0;title\x07"})
+    assert main(["show", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    assert "\x1b" not in shown and "\x07" not in shown
+    assert r"aspect \x1b[2Jhelpful\nscores     complete" in shown
+
+
 @pytest.mark.parametrize(("run", "words"), [("", "an empty path"), ("file:///tmp", "leave file:// out")])
 def test_what_is_no_run_folder_is_not_shown(run: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show", run]) == 2
