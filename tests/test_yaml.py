@@ -30,21 +30,21 @@ def bomb(line: str, levels: int = 9) -> str:
     ],
 )
 def test_references_that_grow_without_end_are_refused(text: str) -> None:
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(
         ValueError, match="stands for more than 100,000 values, those behind references too; shorten it"
     ):
         parse_yaml(text)
-    assert time.monotonic() - start < 10
+    assert time.process_time() - start < 10
 
 
 def test_many_keys_are_read_in_time_and_one_of_them_twice_is_told() -> None:
     text = "x:\n" + "".join(f"  k{i}: 1\n" for i in range(20_000))
-    start = time.monotonic()
+    start = time.process_time()
     assert len(parse_yaml(text)["x"]) == 20_000
     with pytest.raises(ValueError, match="the key 'k7' stands there twice"):
         parse_yaml(text + "  k7: 2\n")
-    assert time.monotonic() - start < 60
+    assert time.process_time() - start < 60
 
 
 def test_a_text_of_a_data_set_is_no_config(tmp_path: Path) -> None:
