@@ -123,8 +123,9 @@ class PassResult:
         return sum(int(marker.facts[fact]) for marker in self.markers.values())
 
     def model_total(self, fact: str, model: int) -> float:
-        """``model_tokens`` or ``model_seconds`` of one of the pass's models, added up over the shards."""
-        return round(sum(float(marker.facts[fact][model]) for marker in self.markers.values()), 3)
+        """``model_tokens``, whole, or ``model_seconds`` of one of the pass's models, added up over the shards."""
+        total: float = round(sum(marker.facts[fact][model] for marker in self.markers.values()), 3)
+        return total
 
     @property
     def rates(self) -> dict[str, float]:
