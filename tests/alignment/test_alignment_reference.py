@@ -130,7 +130,7 @@ def test_parts_are_few_however_many_pairs() -> None:
     parts = list(reference.chunks(positions, positions, batch=2))
     assert len(parts) == 1000
     assert sorted(np.concatenate(parts).tolist()) == positions.tolist()
-    assert len(list(reference.chunks(positions[:300], positions[:300], batch=2))) == 3
+    assert len(list(reference.chunks(positions[:80], positions[:80], batch=2))) == 3
 
 
 @pytest.mark.parametrize("count", [1, 7, 8, 9])
