@@ -151,7 +151,7 @@ def _notes(metrics: dict[str, Any], max_tokens: int) -> list[str]:
 
 STAGE = Stage(
     name="proxies",
-    version=4,
+    version=5,
     upstream=("corpus",),
     settings=settings,
     run=run,

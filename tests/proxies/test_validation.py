@@ -96,6 +96,16 @@ def test_repeated_texts_of_a_prompt_do_not_make_strength_look_harmless() -> None
         assert math.isnan(sum(both)) or loss == pytest.approx(np.mean(both))
 
 
+@pytest.mark.parametrize("best", range(6))
+def test_the_search_goes_to_where_the_loss_falls(best: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs, scale = world(60, 300, recurring=True)
+    form = Linear(dense=False)
+    far = {strength: float(abs(place - best)) for place, strength in enumerate(form.strengths)}
+    monkeypatch.setattr(Validation, "_measured", lambda self, form, l2, steps=None: (far[l2], 0.5))
+    found = Validation(pairs, scale, prompts_of(pairs), 1.0).measure(form)
+    assert (found.strength, found.loss) == (form.strengths[best], 0.0)
+
+
 def test_the_loss_of_the_best_strength_is_that_of_whole_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     pairs, scale = world(60, 300, recurring=True)
     form, seen = Tanh(6, 0), (pairs, scale, prompts_of(pairs), 1.0)
