@@ -38,6 +38,7 @@ INPUTS_KEY = b"pdray.inputs"
 CONTENT = "content"  # fact of a marker whose numbers another machine may give with other last digits
 VERIFY_THREADS = 16
 BUFFER_BYTES = 4 << 20
+ROWS_PER_PART = 2048
 
 
 def shard_name(shard: int) -> str:
@@ -52,7 +53,8 @@ class Marker:
     Attributes:
         shard: its number.
         inputs: digest of everything that decides its content.
-        files: path below the stage folder -> ``bytes`` and ``rows``, of tables and of what lies beside them.
+        files: path below the stage folder -> ``bytes`` and ``rows``, of tables and of what lies beside them, and of
+            tables the ``xxh3`` of the whole file.
         ids_sum: sum of the 64-bit hashes of the ids in it, modulo 2^64.
         facts: counts that the stage adds up over its shards.
     """
@@ -117,8 +119,8 @@ class ShardedFolder:
         for name, table in tables.items():
             path = self.table(name, shard)
             metadata = {**(table.schema.metadata or {}), INPUTS_KEY: inputs.encode()}
-            size = path.write_table(table.replace_schema_metadata(metadata), **options)
-            files[f"{name}/{path.name}"] = {"bytes": size, "rows": len(table)}
+            written = path.write_table(table.replace_schema_metadata(metadata), **options)
+            files[f"{name}/{path.name}"] = {**written._asdict(), "rows": len(table)}
         for name, objects in (lines or {}).items():
             content = "".join(line + "\n" for line in objects).encode()
             if content:
@@ -140,14 +142,22 @@ class ShardedFolder:
         with self._whole(name, shard) as path:
             return path.read_table(columns)
 
-    def parts(self, name: str, shard: int, column: str) -> Iterator[pa.ChunkedArray]:
-        """A column of a table of a shard in parts, in order; see :meth:`StoragePath.read_parts`.
+    def parts(self, name: str, shard: int, column: str) -> Iterator[pa.Array]:
+        """A column of a table of a shard in parts that a core's cache holds, in order; one that is empty for no rows.
 
         Raises:
-            UserError, OSError: as :meth:`read`.
+            UserError: as :meth:`read`, and where the shard's marker is gone.
+            OSError: the storage does not answer.
         """
-        with self._whole(name, shard) as path:
-            yield from path.read_parts(column)
+        marker = self.read_marker(shard)
+        if marker is None:
+            raise UserError(f"shard {shard} of {self.folder} is missing or was made by another run; run again")
+        xxh3 = marker.files[f"{name}/{shard_name(shard)}.parquet"]["xxh3"]
+        with self._whole(name, shard) as path, path.open_whole_parquet(xxh3) as file:
+            if not file.metadata.num_rows:
+                yield file.schema_arrow.empty_table()[column].combine_chunks()
+            for batch in file.iter_batches(ROWS_PER_PART, columns=[column], use_threads=False):
+                yield batch[column]
 
     def batches(self, name: str, shard: int, columns: list[str], rows: int) -> Iterator[pa.RecordBatch]:
         """A table of a shard in batches of at most so many rows, in order, fetched in small parts.
@@ -227,7 +237,9 @@ class ShardedFolder:
         hasher = hashlib.sha256()
         for shard in range(self.num_shards):
             marker = markers[shard]
-            hasher.update(repr((shard, marker.inputs, sorted(marker.files.items(), key=str), marker.ids_sum)).encode())
+            # Another release of pyarrow may write the same rows as other bytes.
+            files = [(name, {key: stated[key] for key in ("bytes", "rows")}) for name, stated in marker.files.items()]
+            hasher.update(repr((shard, marker.inputs, sorted(files, key=str), marker.ids_sum)).encode())
         return hasher.hexdigest()
 
 

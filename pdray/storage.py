@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import io
 import json
 import os
 import shutil
@@ -17,12 +18,13 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote, unquote
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
+import xxhash
 
 from pdray.errors import UserError
 from pdray.filesystems import (
@@ -46,6 +48,34 @@ ROWS_PER_GROUP = 16_384
 # LZ4 is read faster than Snappy and is smaller; checksums let a flipped bit be an error and never a number; a page
 # that a core's cache holds is decoded faster than one of a MiB, the default.
 PARQUET = {"compression": "lz4", "write_page_checksum": True, "data_page_size": 256 << 10}
+
+
+class Written(NamedTuple):
+    """Size of a file, and the XXH3 (64 bits) of its bytes, which tells damage, not intent."""
+
+    bytes: int
+    xxh3: int
+
+
+class _Digested(io.RawIOBase):
+    """What is written goes to a stream and into a digest."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self.hasher = xxhash.xxh3_64()
+        self.size = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self.size
+
+    def write(self, data: Any) -> int:
+        self._stream.write(data)
+        self.hasher.update(data)
+        self.size += len(data)
+        return len(data)
 
 
 @dataclass(frozen=True)
@@ -241,22 +271,29 @@ class StoragePath:
         with told(self.uri), self.filesystem.open_input_file(self.path) as source:
             yield pq.ParquetFile(source, page_checksum_verification=True, **options)
 
-    def read_parts(self, column: str) -> Iterator[pa.ChunkedArray]:
-        """A column of a parquet file in order: of a disk's file a row group at a time, which a core's cache holds.
+    @contextlib.contextmanager
+    def open_whole_parquet(self, xxh3: int) -> Iterator[pq.ParquetFile]:
+        """The parquet file, once all its bytes are found to be those that were written.
 
-        Object storage, which answers late, is asked for all of it at once.
+        A digest of the whole costs a quarter of what the checksums of its pages do, which are left aside, and pages are
+        decompressed out of the mapped file. An object is fetched at once.
+
+        Args:
+            xxh3: as :class:`Written` told it.
 
         Raises:
-            FileNotFoundError, OSError, pyarrow.ArrowInvalid: as :meth:`read_table`.
+            FileNotFoundError: there is none.
+            OSError, pyarrow.ArrowInvalid: it holds other bytes.
         """
-        with self.open_parquet() as file:
-            groups = range(file.num_row_groups) if self.is_local else ()
-            for group in groups:
-                yield file.read_row_group(group, columns=[column])[column]
-            if not groups:
-                yield file.read(columns=[column])[column]
+        if self.is_local:
+            check_regular(self.uri)
+        with pa.memory_map(self.uri) if self.is_local else pa.BufferReader(self.read_bytes()) as source:
+            data = source.read_buffer()
+            if xxhash.xxh3_64_intdigest(data) != xxh3:
+                raise pa.ArrowInvalid("its bytes are not those that were written")
+            yield pq.ParquetFile(pa.BufferReader(data))
 
-    def write_table(self, table: pa.Table, **options: Any) -> int:
+    def write_table(self, table: pa.Table, **options: Any) -> Written:
         """Write a parquet file as a whole.
 
         Args:
@@ -264,12 +301,15 @@ class StoragePath:
             options: of ``pyarrow.parquet.write_table``.
 
         Returns:
-            bytes written.
+            what was written.
         """
         with self._output() as stream:
-            pq.write_table(table, stream, **{"row_group_size": ROWS_PER_GROUP, **PARQUET, **options})
-            size = int(stream.tell())
-        return size
+            digested = _Digested(stream)
+            # Floats hardly repeat: a dictionary of them makes a file larger and its reading longer.
+            names = [field.name for field in table.schema if not pa.types.is_floating(field.type)]
+            defaults = {"row_group_size": ROWS_PER_GROUP, "use_dictionary": names, **PARQUET}
+            pq.write_table(table, digested, **defaults | options)
+        return Written(digested.size, digested.hasher.intdigest())
 
     def make_folder(self) -> None:
         """Create the folder and those above it, where that means anything.

@@ -19,7 +19,8 @@ from pdray.storage import StoragePath
 
 
 def table(shard: int, rows: int = 1000) -> pa.Table:
-    return pa.table({"id": [f"{shard}-{row}" for row in range(rows)], "x": list(range(rows))})
+    ids = pa.array([f"{shard}-{row}" for row in range(rows)], pa.string())
+    return pa.table({"id": ids, "x": pa.array(range(rows), pa.int64())})
 
 
 def write(shards: ShardedFolder, shard: int) -> Marker:
@@ -55,6 +56,31 @@ def test_what_was_written_is_done_and_comes_back(shards: ShardedFolder) -> None:
     assert shards.read("texts", 2)["id"].to_pylist()[7] == "2-7"
     assert shards.read("texts", 2, ["x"]).column_names == ["x"]
     assert len(shards.read("pairs", 2)) == 0
+
+
+@pytest.mark.parametrize("rows", [0, 1, 1000])
+def test_a_column_comes_in_parts_that_are_all_of_it(
+    shards: ShardedFolder, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    monkeypatch.setattr("pdray.shards.ROWS_PER_PART", 300)
+    shards.write(1, {"texts": table(1, rows)}, 0, {})
+    parts = list(shards.parts("texts", 1, "id"))
+    assert [text for part in parts for text in part.to_pylist()] == [f"1-{row}" for row in range(rows)]
+    assert [len(part) for part in parts] == {0: [0], 1: [1], 1000: [300, 300, 300, 100]}[rows]
+    assert all(part.type == pa.string() for part in parts)
+
+
+def test_parts_of_other_bytes_or_without_a_marker_are_an_error_and_made_anew(shards: ShardedFolder) -> None:
+    path = shards.table("texts", 1)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+    assert sorted(shards.done()) == [0, 1, 2], "size and footer are right"
+    with pytest.raises(UserError, match=r"shard-00001\.parquet.* is damaged .*this shard is made anew"):
+        list(shards.parts("texts", 1, "id"))
+    assert sorted(shards.done()) == [0, 2]
+    with pytest.raises(UserError, match=r"^shard 1 of .* is missing or was made by another run; run again"):
+        list(shards.parts("texts", 1, "id"))
 
 
 def test_content_tells_numbers_apart_to_the_last_digit() -> None:
@@ -122,7 +148,8 @@ def test_files_of_another_run_are_none_though_they_fit_in_size(shards: ShardedFo
     other = ShardedFolder(shards.folder / "other", "b" * 64, 3)
     for shard in range(3):
         write(other, shard)
-    assert shards.done()[1].files == other.done()[1].files, "the sizes tell nothing"
+    sizes = [one.folder.sizes(recursive=True) for one in (shards, other)]
+    assert sizes[0]["texts/shard-00001.parquet"] == sizes[1]["texts/shard-00001.parquet"], "the sizes tell nothing"
     shards.table("texts", 1).write_bytes(other.table("texts", 1).read_bytes())
     assert sorted(shards.done()) == [0, 2]
     shards.marker_path(2).write_bytes(other.marker_path(2).read_bytes())

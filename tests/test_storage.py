@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+import xxhash
 
 from pdray.errors import UserError
 from pdray.filesystems import clean_partials
@@ -105,24 +106,11 @@ def test_json_that_no_writer_of_pdrays_nests_so_deep(tmp_path: Path, depth: int,
 
 def test_a_table_keeps_its_metadata_and_says_its_bytes(folder: StoragePath) -> None:
     table = TABLE.replace_schema_metadata({"who": "me"})
-    size = (folder / "t.parquet").write_table(table)
-    assert folder.sizes() == {"t.parquet": size}
+    written = (folder / "t.parquet").write_table(table)
+    assert folder.sizes() == {"t.parquet": written.bytes}
+    assert written.xxh3 == xxhash.xxh3_64_intdigest((folder / "t.parquet").read_bytes())
     assert (folder / "t.parquet").read_table().equals(table, check_metadata=True)
     assert (folder / "t.parquet").read_table(["b"]).column_names == ["b"]
-
-
-@pytest.mark.parametrize("rows", [0, 1, 1000])
-def test_a_column_comes_in_parts_that_are_all_of_it(
-    folder: StoragePath, monkeypatch: pytest.MonkeyPatch, rows: int
-) -> None:
-    monkeypatch.setattr("pdray.storage.ROWS_PER_GROUP", 300)
-    path = folder / "a.parquet"
-    texts = pa.array([f"text {row}" for row in range(rows)], pa.string())
-    path.write_table(pa.table({"text": texts, "row": pa.array(range(rows), pa.int64())}))
-    parts = list(path.read_parts("text"))
-    assert [text for part in parts for text in part.to_pylist()] == [f"text {row}" for row in range(rows)]
-    assert all(part.type == pa.string() for part in parts)
-    assert (len(parts) > 1) == (rows > 1 and folder.is_local)
 
 
 def test_a_flipped_bit_is_an_error(folder: StoragePath) -> None:
@@ -133,6 +121,27 @@ def test_a_flipped_bit_is_an_error(folder: StoragePath) -> None:
     path.write_bytes(bytes(data))
     with pytest.raises(OSError, match="CRC"):
         path.read_table()
+
+
+def test_a_whole_file_is_one_whose_every_byte_was_written(folder: StoragePath) -> None:
+    path = folder / "t.parquet"
+    written = path.write_table(TABLE)
+    with path.open_whole_parquet(written.xxh3) as file:
+        assert file.read().equals(TABLE)
+    whole = path.read_bytes()
+    for place in range(0, len(whole), 997):
+        data = bytearray(whole)
+        data[place] ^= 1
+        path.write_bytes(bytes(data))
+        with pytest.raises(pa.ArrowInvalid, match="not those that were written"), path.open_whole_parquet(written.xxh3):
+            pass
+    for cut in (whole[:-1], b""):
+        path.write_bytes(cut)
+        with pytest.raises((OSError, pa.ArrowInvalid)), path.open_whole_parquet(written.xxh3):
+            pass
+    path.delete()
+    with pytest.raises(FileNotFoundError), path.open_whole_parquet(written.xxh3):
+        pass
 
 
 def test_a_writer_that_fails_leaves_the_old_file(folder: StoragePath) -> None:

@@ -216,7 +216,7 @@ def _licenses(counts: Counter[str]) -> dict[str, int]:
 
 STAGE = Stage(
     name="corpus",
-    version=5,
+    version=6,
     upstream=(),
     settings=settings,
     run=run,

@@ -81,8 +81,10 @@ class KeptWriter:
             PAIRS: selection_table(list(self.order.quantiles), ids, divergence, kept, scaled),
             KEPT: self._text(shard, kept_ids, chosen),
         }
-        # Texts hardly repeat, so a dictionary of them only costs time; Snappy is what readers everywhere expect.
-        options: dict[str, Any] = {"use_dictionary": ["aspect"], "compression": "snappy"}
+        # Texts hardly repeat, and nobody asks for the smallest: a dictionary and statistics of them only cost time.
+        # Snappy is what readers everywhere expect.
+        narrow = [*tables[PAIRS].column_names, "aspect"]
+        options: dict[str, Any] = {"use_dictionary": ["aspect"], "write_statistics": narrow, "compression": "snappy"}
         self.target.write(shard, tables, ids_sum=digest, facts=facts, **options)
 
     def _last(self, bits: np.ndarray, ids: pa.Array, kept: np.ndarray, pd: np.ndarray) -> tuple[str, float] | None:
@@ -125,7 +127,7 @@ def read_places(
     wanted = np.zeros(max((int(rows.max()) + 1 for rows in places if len(rows)), default=0), bool)
     for rows in places:
         wanted[rows] = True
-    found: list[pa.ChunkedArray] = []
+    found: list[pa.Array] = []
     start = 0
     for part in corpus.parts(table, shard, column):
         mask = wanted[start : start + len(part)]
@@ -133,7 +135,7 @@ def read_places(
         start += len(part)
     if start < len(wanted):
         raise UserError(_lacks_rows(corpus, table, shard))
-    values = pa.chunked_array([chunk for part in found for chunk in part.chunks], found[0].type).combine_chunks()
+    values = pa.chunked_array(found).combine_chunks()
     place = np.cumsum(wanted) - 1
     return [pa.chunked_array([values.take(pa.array(place[rows]))]) for rows in places]
 
