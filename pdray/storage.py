@@ -305,9 +305,11 @@ class StoragePath:
         """
         with self._output() as stream:
             digested = _Digested(stream)
-            # Floats hardly repeat: a dictionary of them makes a file larger and its reading longer.
-            names = [field.name for field in table.schema if not pa.types.is_floating(field.type)]
-            defaults = {"row_group_size": ROWS_PER_GROUP, "use_dictionary": names, **PARQUET}
+            # Floats hardly repeat: a dictionary of them makes a file larger and slower to read. A list of names would
+            # take it from the leaves of nested columns too, such as token ids, so there is one only beside floats.
+            others = [field.name for field in table.schema if not pa.types.is_floating(field.type)]
+            repeating = others if len(others) < table.num_columns else True
+            defaults = {"row_group_size": ROWS_PER_GROUP, "use_dictionary": repeating, **PARQUET}
             pq.write_table(table, digested, **defaults | options)
         return Written(digested.size, digested.hasher.intdigest())
 

@@ -113,6 +113,16 @@ def test_a_table_keeps_its_metadata_and_says_its_bytes(folder: StoragePath) -> N
     assert (folder / "t.parquet").read_table(["b"]).column_names == ["b"]
 
 
+def test_floats_have_no_dictionary_and_token_ids_have_one(folder: StoragePath) -> None:
+    tables = {"rewards": pa.table({"x": [0.5, 0.25]}), "tokens": pa.table({"x": [[1, 2], [1]]})}
+    found = {}
+    for name, table in tables.items():
+        (folder / name).write_table(table)
+        with (folder / name).open_parquet() as file:
+            found[name] = file.metadata.row_group(0).column(0).has_dictionary_page
+    assert found == {"rewards": False, "tokens": True}
+
+
 def test_a_flipped_bit_is_an_error(folder: StoragePath) -> None:
     path = folder / "t.parquet"
     path.write_table(TABLE)
