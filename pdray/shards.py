@@ -19,12 +19,13 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from pdray import metrics, tracing
 from pdray.errors import UserError
@@ -37,7 +38,6 @@ MARKER_FILE = re.compile(MARKERS + r"/shard-([0-9]{5,})\.json")
 INPUTS_KEY = b"pdray.inputs"
 CONTENT = "content"  # fact of a marker whose numbers another machine may give with other last digits
 VERIFY_THREADS = 16
-BUFFER_BYTES = 4 << 20
 ROWS_PER_PART = 2048
 
 
@@ -103,6 +103,7 @@ class ShardedFolder:
         ids_sum: int,
         facts: dict[str, Any],
         lines: dict[str, list[str]] | None = None,
+        whole: Collection[str] = (),
         **options: Any,
     ) -> Marker:
         """Write the tables of a shard, and what lies beside them, then its marker.
@@ -113,13 +114,16 @@ class ShardedFolder:
             ids_sum: see :class:`Marker`.
             facts: JSON values.
             lines: folder -> JSON objects, a line each, of ``<folder>/shard-00017.jsonl``; without any there is no file.
+            whole: tables that are only read by :meth:`whole`, :meth:`batches` and :meth:`parts`, by the digest of the
+                file; checksums of their pages are left out.
             options: of :meth:`StoragePath.write_table`.
         """
         inputs, files = self.inputs(shard), {}
         for name, table in tables.items():
             path = self.table(name, shard)
             metadata = {**(table.schema.metadata or {}), INPUTS_KEY: inputs.encode()}
-            written = path.write_table(table.replace_schema_metadata(metadata), **options)
+            checksums = {"write_page_checksum": False} if name in whole else {}
+            written = path.write_table(table.replace_schema_metadata(metadata), **options | checksums)
             files[f"{name}/{path.name}"] = {**written._asdict(), "rows": len(table)}
         for name, objects in (lines or {}).items():
             content = "".join(line + "\n" for line in objects).encode()
@@ -139,37 +143,51 @@ class ShardedFolder:
             UserError: it is gone or damaged since it was verified; the shard counts as missing from now on.
             OSError: the storage does not answer.
         """
-        with self._whole(name, shard) as path:
+        with self._undamaged(name, shard) as path:
             return path.read_table(columns)
 
-    def parts(self, name: str, shard: int, column: str) -> Iterator[pa.Array]:
-        """A column of a table of a shard in parts that a core's cache holds, in order; one that is empty for no rows.
+    def whole(self, name: str, shard: int) -> pa.Table:
+        """A table of a shard, once the bytes of its file are found to be those that were written.
 
         Raises:
             UserError: as :meth:`read`, and where the shard's marker is gone.
             OSError: the storage does not answer.
         """
-        marker = self.read_marker(shard)
-        if marker is None:
-            raise UserError(f"shard {shard} of {self.folder} is missing or was made by another run; run again")
-        xxh3 = marker.files[f"{name}/{shard_name(shard)}.parquet"]["xxh3"]
-        with self._whole(name, shard) as path, path.open_whole_parquet(xxh3) as file:
+        with self._digested(name, shard) as file:
+            return file.read()
+
+    def parts(self, name: str, shard: int, column: str) -> Iterator[pa.Array]:
+        """A column of a table of a shard in parts that a core's cache holds, in order; one that is empty for no rows.
+
+        Raises:
+            UserError, OSError: as :meth:`whole`.
+        """
+        with self._digested(name, shard) as file:
             if not file.metadata.num_rows:
                 yield file.schema_arrow.empty_table()[column].combine_chunks()
             for batch in file.iter_batches(ROWS_PER_PART, columns=[column], use_threads=False):
                 yield batch[column]
 
     def batches(self, name: str, shard: int, columns: list[str], rows: int) -> Iterator[pa.RecordBatch]:
-        """A table of a shard in batches of at most so many rows, in order, fetched in small parts.
+        """A table of a shard in batches of at most so many rows, in order.
 
         Raises:
-            UserError, OSError: as :meth:`read`.
+            UserError, OSError: as :meth:`whole`.
         """
-        with self._whole(name, shard) as path, path.open_parquet(BUFFER_BYTES) as file:
+        with self._digested(name, shard) as file:
             yield from file.iter_batches(rows, columns=columns)
 
     @contextlib.contextmanager
-    def _whole(self, name: str, shard: int) -> Iterator[StoragePath]:
+    def _digested(self, name: str, shard: int) -> Iterator[pq.ParquetFile]:
+        marker = self.read_marker(shard)
+        if marker is None:
+            raise UserError(f"shard {shard} of {self.folder} is missing or was made by another run; run again")
+        xxh3 = marker.files[f"{name}/{shard_name(shard)}.parquet"]["xxh3"]
+        with self._undamaged(name, shard) as path, path.open_whole_parquet(xxh3) as file:
+            yield file
+
+    @contextlib.contextmanager
+    def _undamaged(self, name: str, shard: int) -> Iterator[StoragePath]:
         path = self.table(name, shard)
         try:
             yield path
@@ -241,6 +259,27 @@ class ShardedFolder:
             files = [(name, {key: stated[key] for key in ("bytes", "rows")}) for name, stated in marker.files.items()]
             hasher.update(repr((shard, marker.inputs, sorted(files, key=str), marker.ids_sum)).encode())
         return hasher.hexdigest()
+
+
+@dataclass(frozen=True)
+class RememberingFolder(ShardedFolder):
+    """Shards whose columns are read once and kept in memory, for work on one shard that asks for some repeatedly."""
+
+    found: dict[tuple[str, int, str], pa.ChunkedArray] = field(default_factory=dict)
+
+    def read(self, name: str, shard: int, columns: list[str] | None = None) -> pa.Table:
+        """See :meth:`ShardedFolder.read`; a whole table is not remembered."""
+        if columns is None:
+            return super().read(name, shard)
+        if missing := [column for column in columns if (name, shard, column) not in self.found]:
+            table = super().read(name, shard, missing)
+            self.found.update({(name, shard, column): table[column] for column in missing})
+        return pa.table({column: self.found[name, shard, column] for column in columns})
+
+
+def remembering(shards: ShardedFolder) -> RememberingFolder:
+    """The same shards; see :class:`RememberingFolder`."""
+    return RememberingFolder(shards.folder, shards.fingerprint, shards.num_shards)
 
 
 def content_of(tables: dict[str, pa.Table]) -> str:

@@ -257,17 +257,15 @@ class StoragePath:
             return file.read(columns=columns)
 
     @contextlib.contextmanager
-    def open_parquet(self, buffer_size: int = 0) -> Iterator[pq.ParquetFile]:
+    def open_parquet(self) -> Iterator[pq.ParquetFile]:
         """The parquet file, to read parts of it.
 
-        Args:
-            buffer_size: bytes of each column that are fetched at a time; 0 fetches a column at once from object
-                storage, which answers late, and in small parts from a disk, which costs less memory.
+        A column is fetched at once from object storage, which answers late, and in small parts from a disk, which costs
+        less memory.
         """
         if self.is_local:
             check_regular(self.uri)
-            buffer_size = buffer_size or DISK_BUFFER
-        options = {"buffer_size": buffer_size, "pre_buffer": not buffer_size}
+        options = {"buffer_size": DISK_BUFFER, "pre_buffer": False} if self.is_local else {"pre_buffer": True}
         with told(self.uri), self.filesystem.open_input_file(self.path) as source:
             yield pq.ParquetFile(source, page_checksum_verification=True, **options)
 

@@ -8,13 +8,23 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from pdray.errors import UserError
-from pdray.shards import Marker, Outcome, ShardedFolder, ShardsFailedError, content_of, error_text, run_rounds
+from pdray.shards import (
+    Marker,
+    Outcome,
+    ShardedFolder,
+    ShardsFailedError,
+    content_of,
+    error_text,
+    remembering,
+    run_rounds,
+)
 from pdray.storage import StoragePath
 
 
@@ -70,17 +80,44 @@ def test_a_column_comes_in_parts_that_are_all_of_it(
     assert all(part.type == pa.string() for part in parts)
 
 
-def test_parts_of_other_bytes_or_without_a_marker_are_an_error_and_made_anew(shards: ShardedFolder) -> None:
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda shards: list(shards.parts("texts", 1, "id")),
+        lambda shards: list(shards.batches("texts", 1, ["id"], 10)),
+        lambda shards: shards.whole("texts", 1),
+    ],
+    ids=["parts", "batches", "whole"],
+)
+def test_a_table_of_other_bytes_or_without_a_marker_is_an_error_and_made_anew(
+    shards: ShardedFolder, read: Callable[[ShardedFolder], Any]
+) -> None:
+    shards.write(1, {"texts": table(1)}, 0, {}, whole=["texts"])
+    read(shards)
     path = shards.table("texts", 1)
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(bytes(data))
     assert sorted(shards.done()) == [0, 1, 2], "size and footer are right"
     with pytest.raises(UserError, match=r"shard-00001\.parquet.* is damaged .*this shard is made anew"):
-        list(shards.parts("texts", 1, "id"))
+        read(shards)
     assert sorted(shards.done()) == [0, 2]
     with pytest.raises(UserError, match=r"^shard 1 of .* is missing or was made by another run; run again"):
-        list(shards.parts("texts", 1, "id"))
+        read(shards)
+
+
+def test_columns_that_are_remembered_are_read_once(shards: ShardedFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[list[str] | None] = []
+    of_file = StoragePath.read_table
+    monkeypatch.setattr(
+        StoragePath, "read_table", lambda path, columns=None: read.append(columns) or of_file(path, columns)
+    )
+    held = remembering(shards)
+    assert held.read("texts", 1, ["x", "id"]).equals(shards.read("texts", 1, ["x", "id"]))
+    assert held.read("texts", 2, ["id"]).equals(shards.read("texts", 2, ["id"]))
+    read.clear()
+    assert held.read("texts", 1, ["id"])["id"].to_pylist() == shards.read("texts", 1)["id"].to_pylist()
+    assert read == [None], "only the shards that remember nothing were read"
 
 
 def test_content_tells_numbers_apart_to_the_last_digit() -> None:

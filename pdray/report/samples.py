@@ -144,7 +144,7 @@ def _relabelled(tables: PairTables, shard: int, rows: list[int], chosen: pa.Chun
     """
     kept = tables.selection.read(PAIRS, shard, ["kept"])["kept"].to_numpy()
     places = np.cumsum(kept) - 1  # of each kept pair among the kept ones
-    of_kept = tables.selection.read(KEPT, shard, ["chosen"])["chosen"]
+    of_kept = tables.selection.whole(KEPT, shard)["chosen"]
     return {
         row
         for number, row in enumerate(rows)

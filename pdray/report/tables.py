@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from pdray.report.run import RunView
 from pdray.schema import PAIRS, TEXTS, CorpusOutput, SelectionOutput
 from pdray.selection.auroc import largest_divergence
 from pdray.shards import ShardedFolder
+from pdray.storage import StoragePath
 
 # What a manifest that holds anything but pdray's own figures leads to.
 ODD = (
@@ -35,22 +37,20 @@ class UnreadableError(ValueError):
 class ReadOnlyShards(ShardedFolder):
     """Shards that are looked at: where a table is damaged its marker stays, for a run and not a report mends it."""
 
-    def read(self, name: str, shard: int, columns: list[str] | None = None) -> pa.Table:
-        """A table of a shard.
+    def whole(self, name: str, shard: int) -> pa.Table:
+        """A table of a shard, once the bytes of its file are found to be those that were written.
 
         Raises:
-            UnreadableError: it is gone or damaged.
+            UnreadableError: it is gone or damaged, or its marker is.
         """
-        try:
-            return self.table(name, shard).read_table(columns)
-        except (OSError, pa.ArrowException) as error:
-            raise UnreadableError(f"{self._below_run(name, shard)} cannot be read ({_first_line(error)})") from None
+        if self.read_marker(shard) is None:
+            raise UnreadableError(f"{self.folder.name} has no whole marker of shard {shard}")
+        return super().whole(name, shard)
 
-    def batches(self, name: str, shard: int, columns: list[str], rows: int) -> Iterator[pa.RecordBatch]:
-        """A table of a shard in batches; see :meth:`read`."""
+    @contextlib.contextmanager
+    def _undamaged(self, name: str, shard: int) -> Iterator[StoragePath]:
         try:
-            with self.table(name, shard).open_parquet() as file:
-                yield from file.iter_batches(rows, columns=columns)
+            yield self.table(name, shard)
         except (OSError, pa.ArrowException) as error:
             raise UnreadableError(f"{self._below_run(name, shard)} cannot be read ({_first_line(error)})") from None
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pdray.errors import UserError
 
@@ -18,24 +18,24 @@ BY: tuple[GroupBy, ...] = ("aspect", "source", "length")
 MOST_GROUPS = 64
 
 
-def length_groups(tokens: np.ndarray) -> pa.Array:
+def length_groups(tokens: np.ndarray) -> pa.DictionaryArray:
     """Names of lengths that differ by less than a factor of two, such as ``64-127 tokens``.
 
     Args:
         tokens: (n,) int64 ≥ 0.
 
     Returns:
-        n strings.
+        n names, as a dictionary.
     """
     _, exponents = np.frexp(tokens.astype(np.float64))
     names = ["0 tokens", *(f"{1 << e >> 1}-{(1 << e) - 1} tokens" for e in range(1, int(exponents.max(initial=0)) + 1))]
-    return pa.array(names, pa.string()).take(pa.array(exponents))
+    return pa.DictionaryArray.from_arrays(pa.array(exponents), pa.array(names, pa.string()))
 
 
-def named_groups(labels: pa.ChunkedArray, by: GroupBy) -> pa.Array:
-    """The labels as names, ``no source`` where there is none."""
-    filled = pc.fill_null(labels, f"no {by}")
-    return filled.combine_chunks() if isinstance(filled, pa.ChunkedArray) else filled
+def named_groups(labels: pa.ChunkedArray, by: GroupBy) -> pa.DictionaryArray:
+    """The labels as names, ``no source`` where there is none; n of them, as a dictionary."""
+    encoded = labels.combine_chunks().dictionary_encode("encode")
+    return pa.DictionaryArray.from_arrays(encoded.indices, encoded.dictionary.fill_null(f"no {by}"))
 
 
 @dataclass(frozen=True)
@@ -65,12 +65,17 @@ def add_counts(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, in
     return {name: one.get(name, 0) + other.get(name, 0) for name in {*one, *other}}
 
 
-def count_groups(groups: pa.Array, *masks: np.ndarray) -> list[dict[str, int]]:
+def count_groups(groups: pa.DictionaryArray, *masks: np.ndarray) -> list[dict[str, int]]:
     """For each mask, (n,) bool, group -> how many of its pairs are in it; groups without any are left out."""
-    encoded = groups.dictionary_encode()
-    names, codes = encoded.dictionary.to_pylist(), encoded.indices.to_numpy()
-    found = [np.bincount(codes[mask], minlength=len(names)).tolist() for mask in masks]
-    return [{name: count for name, count in zip(names, counts, strict=True) if count} for counts in found]
+    names, codes = groups.dictionary.to_pylist(), groups.indices.to_numpy()
+    found: list[dict[str, int]] = []
+    for mask in masks:
+        counts: Counter[str] = Counter()
+        # A label may be called what pairs without a label are.
+        for name, count in zip(names, np.bincount(codes[mask], minlength=len(names)).tolist(), strict=True):
+            counts[name] += count
+        found.append({name: count for name, count in counts.items() if count})
+    return found
 
 
 def shared_out(wanted: int, counts: Mapping[str, int]) -> dict[str, int]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import xxhash
 
 from pdray.errors import UserError
 from pdray.runtime.tasks import SHARD_SECONDS
@@ -20,7 +20,9 @@ from pdray.selection.groups import BY, MOST_GROUPS, add_counts, count_groups, in
 from pdray.selection.order import Margins, Ordering
 from pdray.selection.radix import NOT_FINITE, ordered_bits
 from pdray.selection.strategies.random import random_keys
-from pdray.shards import Outcome, ShardedFolder, attempted
+from pdray.shards import Outcome, ShardedFolder, attempted, remembering
+
+ROWS = ("chosen_row", "rejected_row")
 
 
 @dataclass(frozen=True)
@@ -52,25 +54,29 @@ class KeptWriter:
         return attempted(shard, SHARD_SECONDS, self._write)
 
     def _write(self, shard: int) -> None:
-        scaled, divergence = self.order.divergence(shard)
-        bits, ids = ordered_bits(self.order.keys(shard, divergence)), self.order.source.ids(shard)
-        kept = self.cut.keeps(bits, ids, self.order.groups(shard))
-        columns = ["aspect", "source", "chosen_row", "rejected_row", *(["conflict"] if self.rated else [])]
-        pairs = self.order.source.corpus.read(PAIRS, shard, columns)
-        swapped = self.order.changes_places(shard, divergence)
-        chosen = _change_places(pairs, swapped).filter(pa.array(kept))
+        source = self.order.source
+        source = replace(source, corpus=remembering(source.corpus), scores=remembering(source.scores))
+        order = replace(self.order, source=source)
+        columns = ["pair_id", "aspect", "source", *ROWS, *(["conflict"] if self.rated else [])]
+        pairs = source.corpus.read(PAIRS, shard, columns)
+        scaled, divergence = order.divergence(shard)
+        bits, ids = ordered_bits(order.keys(shard, divergence)), source.ids(shard)
+        kept = self.cut.keeps(bits, ids, order.groups(shard))
+        swapped = order.changes_places(shard, divergence)
+        chosen = _change_places(pairs.select(["aspect", *ROWS]), swapped).filter(pa.array(kept))
         kept_ids = ids.filter(pa.array(kept))
         digest = ids_digest(kept_ids.view(pa.binary()).to_pylist())
-        lengths = self.order.source.lengths(shard)
+        lengths = source.lengths(shard)
+        groups = _groups(pairs, lengths[0], kept)
         facts: dict[str, Any] = {
             "kept": len(chosen),
             "finite": int((bits != NOT_FINITE).sum()),
             "ids_digest": as_hex(digest),
             "last": self._last(bits, ids, kept, divergence),
-            "kept_per_aspect": {one["values"]: one["counts"] for one in pc.value_counts(chosen["aspect"]).to_pylist()},
+            "kept_per_aspect": groups["aspect"][0],
             "relabelled": int((swapped & kept).sum()),
             "longer": _longer(lengths, kept, swapped),
-            "groups": _groups(pairs, lengths[0], kept),
+            "groups": {by: counts if len(counts[1]) <= MOST_GROUPS else None for by, counts in groups.items()},
         }
         if self.rated:
             drawn = random_keys(ids.to_pylist(), self.order.seed) < self.budget
@@ -85,7 +91,7 @@ class KeptWriter:
         # Snappy is what readers everywhere expect.
         narrow = [*tables[PAIRS].column_names, "aspect"]
         options: dict[str, Any] = {"use_dictionary": ["aspect"], "write_statistics": narrow, "compression": "snappy"}
-        self.target.write(shard, tables, ids_sum=digest, facts=facts, **options)
+        self.target.write(shard, tables, ids_sum=digest, facts=facts, whole=[KEPT], **options)
 
     def _last(self, bits: np.ndarray, ids: pa.Array, kept: np.ndarray, pd: np.ndarray) -> tuple[str, float] | None:
         """Id and divergence of the shard's last pair with the key of the cut; with a quota there are several cuts."""
@@ -155,18 +161,17 @@ def selection_table(
 
 
 def ids_digest(ids: Iterable[bytes]) -> int:
-    """Digest of a set of ids in UTF-8: the sum of their sha256 modulo 2^256.
+    """Digest of a set of ids in UTF-8: the sum of their XXH3 (128 bits) modulo 2^128.
 
     A sum of digests is the digest of the union, and it does not depend on an order, so shards can be digested apart.
+    It tells sets apart that differ by chance, not by intent, as would a sum of any other digests.
     """
-    digests = b"".join([hashlib.sha256(pair_id).digest() for pair_id in ids])
-    words = np.frombuffer(digests, ">u4").reshape(-1, 8).sum(axis=0, dtype=np.uint64)
-    return sum(int(word) << (32 * place) for place, word in enumerate(reversed(words.tolist()))) % 2**256
+    return sum(map(xxhash.xxh3_128_intdigest, ids)) % 2**128
 
 
 def as_hex(digest: int) -> str:
-    """64 hexadecimal digits."""
-    return f"{digest:064x}"
+    """32 hexadecimal digits."""
+    return f"{digest:032x}"
 
 
 def _change_places(pairs: pa.Table, swapped: np.ndarray) -> pa.Table:
@@ -187,14 +192,13 @@ def _longer(lengths: np.ndarray, kept: np.ndarray, swapped: np.ndarray) -> dict[
     return {"all": [int(longer.sum()), len(longer)], "kept": [int(as_kept.sum()), int(kept.sum())]}
 
 
-def _groups(pairs: pa.Table, chosen_tokens: np.ndarray, kept: np.ndarray) -> dict[str, Any]:
-    """By aspect, source and length: group -> pairs that are kept, and pairs; None of more groups than can be told."""
-    found: dict[str, Any] = {}
-    for by in BY:
-        names = length_groups(chosen_tokens) if by == "length" else named_groups(pairs[by], by)
-        counts = count_groups(names, kept, np.ones(len(kept), bool))
-        found[by] = counts if len(counts[1]) <= MOST_GROUPS else None
-    return found
+def _groups(pairs: pa.Table, chosen_tokens: np.ndarray, kept: np.ndarray) -> dict[str, list[dict[str, int]]]:
+    """By aspect, source and length: group -> pairs that are kept, and pairs."""
+    every = np.ones(len(kept), bool)
+    return {
+        by: count_groups(length_groups(chosen_tokens) if by == "length" else named_groups(pairs[by], by), kept, every)
+        for by in BY
+    }
 
 
 def _kept_share(tallies: list[Any]) -> dict[str, float] | None:
@@ -220,7 +224,7 @@ def add_facts(facts: list[dict[str, Any]]) -> dict[str, Any]:
         "kept": sum(one["kept"] for one in facts),
         "finite": sum(one["finite"] for one in facts),
         "relabelled": sum(one["relabelled"] for one in facts),
-        "ids_digest": as_hex(sum(int(one["ids_digest"], 16) for one in facts) % 2**256),
+        "ids_digest": as_hex(sum(int(one["ids_digest"], 16) for one in facts) % 2**128),
         "cut_pd": max((tuple(one["last"]) for one in facts if one["last"]), default=(None, None))[1],
         "kept_per_aspect": {aspect: sum(one["kept_per_aspect"].get(aspect, 0) for one in facts) for aspect in aspects},
         # Shares among all finite pairs, the kept ones and a seeded draw of about the same size.

@@ -41,7 +41,7 @@ from pdray.stages import Stage, StageContext, StageResult, Upstream
 from pdray.storage import StoragePath
 from pdray.store import fingerprint
 
-VERSION = 6
+VERSION = 7
 
 
 def settings(config: RunConfig) -> dict[str, Any]:

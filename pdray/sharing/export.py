@@ -151,7 +151,7 @@ def _counted(counts: Counter[str] | None, names: list[str]) -> Counter[str] | No
 def _kept(tables: PairTables) -> Iterator[pa.Table]:
     """The kept pairs of each shard that has some."""
     for shard in range(tables.num_shards):
-        pairs, kept = tables.read(shard), tables.selection.read(KEPT, shard)
+        pairs, kept = tables.read(shard), tables.selection.whole(KEPT, shard)
         mask = pa.array(pairs.kept)
         if pairs.ids.filter(mask) != kept["pair_id"]:
             raise UnreadableError(

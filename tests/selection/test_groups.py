@@ -63,3 +63,8 @@ def test_more_groups_than_a_quota_takes_are_refused():
     half = GroupCounts("source", {f"left {i}": 1 for i in range(MOST_GROUPS // 2 + 1)})
     with pytest.raises(UserError, match=r"selection\.quota is source, of which the corpus has more than 64"):
         half + GroupCounts("source", {f"right {i}": 1 for i in range(MOST_GROUPS // 2)})
+
+
+def test_a_label_that_is_called_as_pairs_without_one_are_counts_with_them():
+    names = named_groups(pa.chunked_array([["no source", None, "web"]], pa.string()), "source")
+    assert count_groups(names, np.ones(3, bool)) == [{"no source": 2, "web": 1}]

@@ -300,9 +300,18 @@ def test_what_is_refused_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFi
 
 def test_kept_pairs_of_another_selection_are_refused(tmp_path: Path) -> None:
     made = finished_run(tmp_path / "run")
+    pairs = folder_of(made.run, "selection") / "pairs" / "shard-00001.parquet"
+    table = pairs.read_table()
+    pairs.write_table(table.set_column(2, "kept", pa.array([True] * len(table))))
+    with pytest.raises(UserError, match=r"kept does not hold the kept pairs of shard 1; pdray run makes it again"):
+        export(made.run.uri, tmp_path / "new")
+
+
+def test_kept_pairs_of_another_shard_are_refused(tmp_path: Path) -> None:
+    made = finished_run(tmp_path / "run")
     folder = folder_of(made.run, "selection") / "kept"
     (folder / "shard-00001.parquet").write_bytes((folder / "shard-00000.parquet").read_bytes())
-    with pytest.raises(UserError, match=r"kept does not hold the kept pairs of shard 1; pdray run makes it again"):
+    with pytest.raises(UserError, match=r"shard-00001\.parquet cannot be read \(its bytes are not those .*run makes it"):
         export(made.run.uri, tmp_path / "new")
 
 
