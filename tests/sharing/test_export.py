@@ -311,7 +311,7 @@ def test_kept_pairs_of_another_shard_are_refused(tmp_path: Path) -> None:
     made = finished_run(tmp_path / "run")
     folder = folder_of(made.run, "selection") / "kept"
     (folder / "shard-00001.parquet").write_bytes((folder / "shard-00000.parquet").read_bytes())
-    with pytest.raises(UserError, match=r"shard-00001\.parquet cannot be read \(its bytes are not those .*run makes it"):
+    with pytest.raises(UserError, match=r"shard-00001\.parquet cannot be read \(its bytes are not .*run makes it"):
         export(made.run.uri, tmp_path / "new")
 
 
