@@ -49,7 +49,7 @@ $(STAMP): pyproject.toml requirements.lock Makefile
 	@rm -f $(VENV)/.installed-*
 	@touch $@
 
-demo: setup  ## the whole pipeline on an embedded corpus, about six minutes on two cores
+demo: setup  ## the whole pipeline on an embedded corpus, three to six minutes on two cores
 	$(BIN)/pdray demo
 
 # One test file at a time in each of several processes, those that wait for Ray first (tests/conftest.py).

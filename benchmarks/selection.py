@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -156,8 +157,18 @@ def measure_in_session(name: str, data: Path, scratch: Path, rows: int, memory: 
     }
 
 
+def forget_files(data: Path) -> None:
+    """Have the kernel drop what it has cached of the files of a folder."""
+    for path in data.rglob("*.parquet"):
+        with path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
 def run_contender(args: argparse.Namespace, name: str, data: Path, scratch: Path, *more: str) -> dict[str, Any]:
     """One contender in a fresh process."""
+    os.sync()  # what the contender before wrote is not written at the cost of this one
+    if args.cold:
+        forget_files(data)
     words = ["--contender", name, "--rows", str(args.rows), "--data", str(data), *more]
     run = in_fresh_process("benchmarks.selection", words, scratch / "run")
     print(json.dumps({key: value for key, value in run.items() if key != "ids_digest"}), flush=True)
@@ -170,6 +181,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--text-bytes", type=int, default=1900, help="of a pair, prompt and responses together")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--cold", action="store_true", help="read from the disk: nothing of the data is cached before")
     parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=list(CONTENDERS), metavar="CONTENDER")
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     parser.add_argument("--data", type=Path, help="folder that keeps the data for another time (default: a temporary)")
@@ -196,7 +208,8 @@ def main() -> None:
     ]
     duckdb = next((row["seconds"] for row in rows if row["contender"] == DUCKDB), None)
     rows = [{**row, "ratio": round(row["seconds"] / duckdb, 2)} if duckdb else row for row in rows]
-    settings = {"rows": args.rows, "budget": BUDGET, "text_bytes": args.text_bytes, "repeats": args.repeats}
+    settings = {"rows": args.rows, "budget": BUDGET, "text_bytes": args.text_bytes}
+    settings |= {"repeats": args.repeats, "cold": args.cold}
     write_result(args.out, "selection", settings | {"shards": num_shards(args.rows), "load": load_average()}, rows)
 
 

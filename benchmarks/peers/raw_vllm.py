@@ -29,6 +29,7 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--max-tokens", type=int, required=True)
     parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--threads", type=int, help="default: all cores")
     parser.add_argument("--rewards", type=Path, required=True, help="gets (texts, labels) float32")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
@@ -37,7 +38,7 @@ def main() -> None:
     from vllm import LLM, PoolingParams
     from vllm.inputs import TokensPrompt
 
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.set_num_threads(args.threads or len(os.sched_getaffinity(0)))
     texts = pq.read_table(args.texts)["ids"].to_pylist()
     llm = LLM(
         model=args.model,
