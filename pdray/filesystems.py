@@ -112,6 +112,17 @@ def check_regular(path: str) -> None:
         raise OSError(errno.EINVAL, "not a file", path)
 
 
+def read_ahead(path: str) -> None:
+    """Have the kernel read a local file while this process does something else.
+
+    Where there is no such file nothing happens: whoever reads it then has the error to tell.
+    """
+    with contextlib.suppress(OSError):
+        check_regular(path)
+        with open(path, "rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
+
+
 def local_sizes(folder: str, recursive: bool) -> dict[str, int]:
     """Bytes of every file in a local folder, by its path below it; empty where there is no folder.
 

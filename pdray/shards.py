@@ -29,6 +29,7 @@ import pyarrow.parquet as pq
 
 from pdray import metrics, tracing
 from pdray.errors import UserError
+from pdray.filesystems import read_ahead
 from pdray.storage import StoragePath
 
 ROUNDS = 3
@@ -155,6 +156,12 @@ class ShardedFolder:
         """
         with self._digested(name, shard) as file:
             return file.read()
+
+    def read_ahead(self, name: str, shard: int) -> None:
+        """Have a table on the disk read while something else is done; object storage does that for nobody."""
+        path = self.table(name, shard)
+        if path.is_local:
+            read_ahead(path.uri)
 
     def parts(self, name: str, shard: int, column: str) -> Iterator[pa.Array]:
         """A column of a table of a shard in parts that a core's cache holds, in order; one that is empty for no rows.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 import os
 import pickle
 import signal
@@ -11,12 +13,13 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 import xxhash
 
 from pdray.errors import UserError
-from pdray.filesystems import clean_partials
+from pdray.filesystems import clean_partials, read_ahead
 from pdray.storage import StoragePath, copy_folder, node_copy
 from tests.s3 import FakeFaults, S3Server
 
@@ -237,6 +240,38 @@ def test_what_is_no_file_is_an_error_and_never_waits(tmp_path: Path, make: objec
     for read in (path.read_bytes, path.read_json, path.read_table):
         with pytest.raises(OSError, match="not a file"):
             read()
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: None])
+def test_nothing_to_read_ahead_is_no_error_and_never_waits(tmp_path: Path, make: object) -> None:
+    make(tmp_path / "a")  # type: ignore[operator]
+    read_ahead(str(tmp_path / "a"))
+
+
+def pages_in_cache(path: Path) -> list[bool]:
+    """Of each page of a file, whether the kernel holds it in memory."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        numbers = np.frombuffer(mapped, np.uint8)
+        found = ctypes.create_string_buffer(-(-len(mapped) // mmap.PAGESIZE))
+        place, size = ctypes.c_void_p(numbers.ctypes.data), ctypes.c_size_t(len(mapped))
+        assert ctypes.CDLL(None).mincore(place, size, found) == 0
+        del numbers  # a map that something looks at cannot be closed
+    return [bool(page & 1) for page in found.raw]
+
+
+def test_what_is_read_ahead_comes_into_the_cache(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(bytes(1 << 20))
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    if all(pages_in_cache(path)):
+        pytest.skip("this file system keeps all files in memory")
+    read_ahead(str(path))
+    until = time.monotonic() + 30
+    while not all(pages_in_cache(path)):
+        assert time.monotonic() < until
+        time.sleep(0.01)
 
 
 def test_a_folder_where_a_file_belongs_and_the_other_way_round(tmp_path: Path) -> None:

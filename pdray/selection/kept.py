@@ -57,6 +57,8 @@ class KeptWriter:
         source = self.order.source
         source = replace(source, corpus=remembering(source.corpus), scores=remembering(source.scores))
         order = replace(self.order, source=source)
+        for table in (PROMPTS, TEXTS):
+            source.corpus.read_ahead(table, shard)
         columns = ["pair_id", "aspect", "source", *ROWS, *(["conflict"] if self.rated else [])]
         pairs = source.corpus.read(PAIRS, shard, columns)
         scaled, divergence = order.divergence(shard)
