@@ -143,7 +143,7 @@ def _write_file(folder: Path, pairs: int, number: int) -> None:
 
 def run_stages(folder: Path, pairs: int) -> list[dict[str, Any]]:
     """Corpus, fake scores, selection; each stage's seconds and peaks."""
-    from pdray.config import ClusterConfig, CorpusConfig, SelectionConfig
+    from pdray.config import ClusterConfig, CorpusConfig, ScoresConfig, SelectionConfig
     from pdray.corpus.stage import STAGE as CORPUS
     from pdray.runtime import ray_session
     from pdray.selection.stage import STAGE as SELECTION
@@ -152,6 +152,7 @@ def run_stages(folder: Path, pairs: int) -> list[dict[str, Any]]:
         seed=0,
         run=str(folder / "stages"),
         corpus=CorpusConfig(kind="pairs", path=str(folder / "input")),
+        scores=ScoresConfig(),
         selection=SelectionConfig(budget=0.3, rank="kept"),
     )
     with ray_session(ClusterConfig()):
