@@ -4,8 +4,8 @@
 
 Short synthetic pairs, each with a prompt of its own, go through the real corpus and selection stages. Between them
 stand FAKE scores, drawn from a hash of the row, because what is measured does not depend on which rewards there are and
-an engine would take days. ``driver_mib`` and ``largest_process_mib`` are peaks of unique set sizes (shared memory does
-not count), ``object_store_mib`` is what Ray's object store held at most.
+an engine would take days. ``driver_mib`` and ``largest_process_mib`` are peaks of unique set sizes: shared memory does not
+count, and with it Ray's object store.
 """
 
 from __future__ import annotations
@@ -69,11 +69,11 @@ WORDS = [
 
 
 class Peaks(threading.Thread):
-    """Samples the driver, the processes below it and Ray's object store."""
+    """Samples the driver and the processes below it."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
-        self.driver = self.largest = self.store = 0
+        self.driver = self.largest = 0
         self._finished = threading.Event()
 
     def run(self) -> None:
@@ -83,8 +83,6 @@ class Peaks(threading.Thread):
             for process in me.children(recursive=True):
                 try:
                     self.largest = max(self.largest, process.memory_full_info().uss)
-                    if process.name() == "raylet":
-                        self.store = max(self.store, process.memory_info().shared)
                 except (psutil.NoSuchProcess, psutil.AccessDenied):
                     continue
 
@@ -92,7 +90,7 @@ class Peaks(threading.Thread):
         """The peaks in MiB."""
         self._finished.set()
         self.join()
-        peaks = {"driver_mib": self.driver, "largest_process_mib": self.largest, "object_store_mib": self.store}
+        peaks = {"driver_mib": self.driver, "largest_process_mib": self.largest}
         return {name: round(value / 2**20, 1) for name, value in peaks.items()}
 
 
