@@ -4,8 +4,8 @@
 
 Short synthetic pairs, each with a prompt of its own, go through the real corpus and selection stages. Between them
 stand FAKE scores, drawn from a hash of the row, because what is measured does not depend on which rewards there are and
-an engine would take days. ``driver_mib`` and ``largest_process_mib`` are peaks of unique set sizes: shared memory does not
-count, and with it Ray's object store.
+an engine would take days. ``driver_mib`` and ``largest_process_mib`` are peaks of unique set sizes: shared memory does
+not count, and with it Ray's object store.
 """
 
 from __future__ import annotations
