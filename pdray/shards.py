@@ -56,7 +56,7 @@ class Marker:
         inputs: digest of everything that decides its content.
         files: path below the stage folder -> ``bytes`` and ``rows``, of tables and of what lies beside them, and of
             tables the ``xxh3`` of the whole file.
-        ids_sum: sum of the 64-bit hashes of the ids in it, modulo 2^64.
+        ids_sum: sum of the hashes of the ids in it, modulo 2 to the power of their bits.
         facts: counts that the stage adds up over its shards.
     """
 
@@ -189,7 +189,10 @@ class ShardedFolder:
         marker = self.read_marker(shard)
         if marker is None:
             raise UserError(f"shard {shard} of {self.folder} is missing or was made by another run; run again")
-        xxh3 = marker.files[f"{name}/{shard_name(shard)}.parquet"]["xxh3"]
+        xxh3 = marker.files[f"{name}/{shard_name(shard)}.parquet"].get("xxh3")
+        if xxh3 is None:
+            written = f"{self.table(name, shard)} was written by an earlier release of pdray"
+            raise UserError(f"{written}, which kept no digest of it; run again, and it is made anew")
         with self._undamaged(name, shard) as path, path.open_whole_parquet(xxh3) as file:
             yield file
 

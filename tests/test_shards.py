@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from pdray.shards import (
     Outcome,
     ShardedFolder,
     ShardsFailedError,
+    _digest,
     content_of,
     error_text,
     remembering,
@@ -104,6 +106,16 @@ def test_a_table_of_other_bytes_or_without_a_marker_is_an_error_and_made_anew(
     assert sorted(shards.done()) == [0, 2]
     with pytest.raises(UserError, match=r"^shard 1 of .* is missing or was made by another run; run again"):
         read(shards)
+
+
+def test_a_table_of_an_earlier_release_without_a_digest_is_one_clear_error(shards: ShardedFolder) -> None:
+    marker = shards.read_marker(1)
+    assert marker is not None
+    files = {name: {key: stated[key] for key in ("bytes", "rows")} for name, stated in marker.files.items()}
+    content = {**asdict(marker), "files": files}
+    shards.marker_path(1).write_json({**content, "digest": _digest(content)})
+    with pytest.raises(UserError, match=r"shard-00001\.parquet.* was written by an earlier release .*; run again"):
+        shards.whole("texts", 1)
 
 
 def test_columns_that_are_remembered_are_read_once(shards: ShardedFolder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from jinja2 import TemplateError
 
+from pdray.errors import UserError
 from pdray.report.run import RunView
 from pdray.schema import PAIRS, TEXTS, CorpusOutput, SelectionOutput
 from pdray.selection.auroc import largest_divergence
@@ -37,15 +39,13 @@ class UnreadableError(ValueError):
 class ReadOnlyShards(ShardedFolder):
     """Shards that are looked at: where a table is damaged its marker stays, for a run and not a report mends it."""
 
-    def whole(self, name: str, shard: int) -> pa.Table:
-        """A table of a shard, once the bytes of its file are found to be those that were written.
-
-        Raises:
-            UnreadableError: it is gone or damaged, or its marker is.
-        """
-        if self.read_marker(shard) is None:
-            raise UnreadableError(f"{self.folder.name} has no whole marker of shard {shard}")
-        return super().whole(name, shard)
+    @contextlib.contextmanager
+    def _digested(self, name: str, shard: int) -> Iterator[pq.ParquetFile]:
+        try:
+            with super()._digested(name, shard) as file:
+                yield file
+        except UserError:
+            raise UnreadableError(f"{self._below_run(name, shard)} has no digest: its marker is gone or old") from None
 
     @contextlib.contextmanager
     def _undamaged(self, name: str, shard: int) -> Iterator[StoragePath]:

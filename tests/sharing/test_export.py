@@ -315,6 +315,13 @@ def test_kept_pairs_of_another_shard_are_refused(tmp_path: Path) -> None:
         export(made.run.uri, tmp_path / "new")
 
 
+def test_kept_pairs_whose_marker_is_gone_are_refused(tmp_path: Path) -> None:
+    made = finished_run(tmp_path / "run")
+    (folder_of(made.run, "selection") / "shards" / "shard-00001.json").delete()
+    with pytest.raises(UserError, match=r"selection-\w+/kept/shard-00001\.parquet has no digest: .*run makes it again"):
+        export(made.run.uri, tmp_path / "new")
+
+
 @pytest.mark.parametrize(
     "change",
     [
