@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.sweep import ASPECTS, known
 from benchmarks.tables import RESULTS
-from pdray.corpus.build import PARTITION_BYTES
+from pdray.corpus.exchange import num_partitions, partition_bytes
 from pdray.corpus.plan import pack
 from pdray.corpus.summary import BUCKETS
 from pdray.plan.cost import Cost, Known
@@ -21,7 +21,7 @@ from pdray.shards import VERIFY_THREADS
 
 # Ray's own: bytes of a block and of a shuffle's map task, of a task's results that go to the driver and not to the
 # object store, and of a node's object store.
-BLOCK_BYTES, MAP_BYTES, INLINE_BYTES, STORE_BYTES = 128 * 2**20, 2**30, 10 * 2**20, 200e9
+BLOCK_BYTES, INLINE_BYTES, STORE_BYTES = 128 * 2**20, 10 * 2**20, 200e9
 # Assumed of a node: disk for what does not fit the object store, and shared storage, bytes a second; and of object
 # storage the seconds of a request.
 DISK, STORAGE, REQUEST = 4e9, 5e9, 0.03
@@ -107,12 +107,12 @@ class Run:
     @property
     def map_tasks(self) -> int:
         """Of the shuffle."""
-        return math.ceil(self.bytes / MAP_BYTES)
+        return math.ceil(self.bytes / partition_bytes(int(self.bytes)))
 
     @property
     def partitions(self) -> int:
         """Of the shuffle."""
-        return int(max(2 * self.cpus, self.bytes // PARTITION_BYTES + 1))
+        return num_partitions(int(self.bytes), self.cpus)
 
     @property
     def inlined(self) -> float:

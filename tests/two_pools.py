@@ -45,13 +45,13 @@ def main() -> None:
 def run_two_stages(address: str, folder: Path, note: Any) -> None:
     """A corpus with every shuffle that there is, and a selection by radix, ranked by the distributed sort."""
     from pdray.config import ClusterConfig, CorpusConfig
-    from pdray.corpus import build, stage
+    from pdray.corpus import exchange, stage
     from pdray.runtime import check_labels, ray_session
     from tests.corpus.cases import rows, write_lines
     from tests.selection.cases import random_case, select
     from tests.stages import run_stage
 
-    build.SMALL_BYTES = 0  # so that a small corpus is shuffled as a large one
+    exchange.SMALL_BYTES = 0  # so that a small corpus is shuffled as a large one
     corpus = CorpusConfig(path=str(write_lines(folder, rows(40))), texts_per_shard=16)
     with ray_session(ClusterConfig(address=address, labels=LABELS)):
         check_labels(note)

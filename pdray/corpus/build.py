@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 
 from pdray.config import ScoresConfig
 from pdray.corpus.check import PLACE, PROMPT_KEY, bad_responses, check_pairs, check_responses, pair_responses
-from pdray.corpus.duplicates import SHARD, gathered, losers_across_shards, placed_schema
+from pdray.corpus.duplicates import SHARD, losers_across_shards, placed_schema
+from pdray.corpus.exchange import gathered, map_blocks, map_rows, num_partitions
 from pdray.corpus.plan import ShardPlan
 from pdray.corpus.read import RawCorpus
 from pdray.corpus.rows import RowRules
@@ -25,8 +26,6 @@ from pdray.runtime.blocks import held_blocks
 from pdray.shards import Outcome, ShardedFolder, error_text
 
 RETRIES = 3
-PARTITION_BYTES = 256 * 2**20  # a task holds some three times its partition
-SMALL_BYTES = 32 * 2**20  # one task writes so much sooner than Ray starts the workers of a shuffle
 CPU_TEXTS, GPU_TEXTS = 2048, 16384
 
 
@@ -53,19 +52,20 @@ def check_rows(raw: RawCorpus, form: str, rules: RowRules, progress: Progress) -
         if form == "rated responses":
             return _check_responses(raw, rules, counter)
         kwargs = {"rules": rules, "rated": form == "rated pairs", "counter": counter}
-        checked = [_map(dataset, check_pairs, **kwargs) for dataset in raw.datasets]
+        checked = [map_rows(dataset, check_pairs, **kwargs) for dataset in raw.datasets]
         return Checked(_blocks(_union(checked)))
 
 
 def _check_responses(raw: RawCorpus, rules: RowRules, counter: Counter) -> Checked:
-    checked = [_map(dataset, check_responses, rules=rules, counter=counter) for dataset in raw.datasets]
+    checked = [map_rows(dataset, check_responses, rules=rules, counter=counter) for dataset in raw.datasets]
     blocks = _blocks(_union(checked))
     if not blocks:
         return Checked([], [0, 0])
     responses = _dataset(blocks)
-    partitions = _num_partitions(responses.size_bytes())
-    pairs = _map(gathered(responses, PROMPT_KEY, partitions), pair_responses, rules=rules)
-    bad = _map(responses, bad_responses, rules=rules)
+    num_bytes = responses.size_bytes()
+    by_prompt = gathered(responses, PROMPT_KEY, num_partitions(num_bytes, living("CPU")), num_bytes)
+    pairs = map_blocks(by_prompt, pair_responses, rules=rules)
+    bad = map_rows(responses, bad_responses, rules=rules)
     return Checked(_blocks(_union([pairs, bad])), [responses.count(), int(responses.sum("repeated_prompt") or 0)])
 
 
@@ -83,10 +83,6 @@ def _is_good() -> Any:
     from ray.data.expressions import col
 
     return col("reason").is_null()
-
-
-def _map(dataset: Any, function: Callable[..., Any], **kwargs: Any) -> Any:
-    return dataset.map_batches(function, batch_format="pyarrow", fn_kwargs=kwargs, max_retries=RETRIES)
 
 
 def _union(datasets: list[Any]) -> Any:
@@ -139,17 +135,18 @@ def write_missing(
         rows = _dataset(checked.blocks)
         _require_rows(rows.count(), plan, shards)
         num_bytes = rows.size_bytes()
-        parts.append(_map(rows, place_rows, plan=plan, rules=rules, shards=wanted))
+        parts.append(map_rows(rows, place_rows, plan=plan, rules=rules, shards=wanted))
         if plan.given_ids and plan.num_shards > 1:
-            placed = _map(rows, place_rows, plan=plan, rules=rules, shards=None)
+            placed = map_rows(rows, place_rows, plan=plan, rules=rules, shards=None)
             with user_errors():
                 losers = _blocks(losers_across_shards(placed, rules, wanted, plan.rows))
             parts += [_dataset(losers)] if losers else []
     spans = np.array([plan.spans[aspect] for aspect in sorted(rules.ratings)])
-    partitions = min(len(missing), _num_partitions(num_bytes))
+    partitions = min(len(missing), num_partitions(num_bytes, living("CPU")))
     with progress.counting("writing shards", len(missing), "shards") as counter:
         task = ShardTask(shards, rules, spans, counter)
-        written = _map(gathered(_union(parts), SHARD, partitions), write_shards, task=task)
+        by_shard = gathered(_union(parts), SHARD, partitions, num_bytes)
+        written = map_blocks(by_shard, write_shards, task=task)
         try:
             with user_errors():
                 return [Outcome(row["shard"], row["error"]) for row in written.take_all()]
@@ -176,10 +173,3 @@ def _heralds(shards: pa.Array, rules: RowRules) -> pa.Table:
     """A row for each shard that is no row of the corpus: a shard without any is written too."""
     schema = placed_schema(rules)
     return pa.table([*[pa.nulls(len(shards), field.type) for field in schema][:-1], shards], schema=schema)
-
-
-def _num_partitions(num_bytes: int) -> int:
-    if num_bytes < SMALL_BYTES:
-        return 1
-    workers = 2 * int(living("CPU"))
-    return int(max(workers, num_bytes // PARTITION_BYTES + 1))

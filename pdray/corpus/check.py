@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pdray.corpus.lines import UNREADABLE
+from pdray.corpus.lines import ROWS_PER_BLOCK, UNREADABLE
 from pdray.corpus.read import raw_rows
 from pdray.corpus.rows import (
     DROPPED,
@@ -88,18 +88,32 @@ def check_responses(table: pa.Table, rules: RowRules, counter: Counter) -> pa.Ta
     return pa.Table.from_pylist(rows, schema=_response_schema(rules))
 
 
-def pair_responses(table: pa.Table, rules: RowRules) -> pa.Table:
-    """The pairs of the responses in a block that has every response to its prompts."""
+def pair_responses(table: pa.Table, rules: RowRules) -> Iterator[pa.Table]:
+    """The pairs of the responses in a block that has every response to its prompts, those of some prompts at a time."""
     names = [PROMPT_KEY, "prompt", "response", *rules.carried, *_rating_names(rules)]
-    responses: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for row in table.filter(pc.is_null(table["reason"])).select(names).to_pylist():
-        responses[row.pop(PROMPT_KEY)].append(row)
-    rows = [
-        row | {PLACE: place}
-        for place, alike in zip(_places(list(responses)).tolist(), responses.values(), strict=True)
-        for row in pairs_of_responses(alike, rules)
-    ]
-    return pa.Table.from_pylist(rows, schema=checked_schema(rules))
+    good = table.filter(pc.is_null(table["reason"])).select(names).sort_by(PROMPT_KEY)
+    for part in _of_whole_prompts(good):
+        responses: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        for row in part.to_pylist():
+            responses[row.pop(PROMPT_KEY)].append(row)
+        rows = [
+            row | {PLACE: place}
+            for place, alike in zip(_places(list(responses)).tolist(), responses.values(), strict=True)
+            for row in pairs_of_responses(alike, rules)
+        ]
+        yield pa.Table.from_pylist(rows, schema=checked_schema(rules))
+
+
+def _of_whole_prompts(rows: pa.Table) -> Iterator[pa.Table]:
+    """Sorted rows in parts of :data:`ROWS_PER_BLOCK` or a prompt's more; one part where there are none."""
+    ends = pc.run_end_encode(rows[PROMPT_KEY].combine_chunks()).run_ends.to_numpy()
+    start = 0
+    while start < len(rows):
+        end = int(ends[min(np.searchsorted(ends, start + ROWS_PER_BLOCK), len(ends) - 1)])
+        yield rows.slice(start, end - start)
+        start = end
+    if not len(rows):
+        yield rows
 
 
 def bad_responses(table: pa.Table, rules: RowRules) -> pa.Table:

@@ -15,12 +15,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pdray.corpus.check import checked_schema, pair_schema
+from pdray.corpus.exchange import gathered, map_blocks, map_rows, num_partitions
 from pdray.corpus.rows import RowRules
 from pdray.hashing import digest, hash64
+from pdray.runtime import living
 
 SHARD = "shard"
 PART = "part"
-IDS_PER_PART = 500_000
+BYTES_PER_ID = 300  # with the hash tables of a group by
 
 
 def placed_schema(rules: RowRules) -> pa.Schema:
@@ -70,21 +72,11 @@ def losers_across_shards(placed: Any, rules: RowRules, shards: pa.Array, num_row
     Returns:
         Ray Data set of the same schema: ``pair_id`` and ``shard`` of each loser, nothing else filled.
     """
-    parts = num_rows // IDS_PER_PART + 1
-    narrow = placed.map_batches(
-        _narrow, batch_format="pyarrow", fn_kwargs={"rules": rules, "parts": parts}, max_retries=3
-    )
-    kwargs = {"schema": placed_schema(rules), "shards": shards}
-    return gathered(narrow, PART, parts).map_batches(
-        find_losers, batch_format="pyarrow", fn_kwargs=kwargs, max_retries=3
-    )
-
-
-def gathered(dataset: Any, key: str, partitions: int) -> Any:
-    """Bring the rows of each key together: a block of the answer has all rows of some keys."""
-    if partitions == 1:
-        return dataset.repartition(1)
-    return dataset.repartition(partitions, keys=[key])
+    num_bytes = num_rows * BYTES_PER_ID
+    parts = num_partitions(num_bytes, living("CPU"))
+    narrow = map_rows(placed, _narrow, rules=rules, parts=parts)
+    by_part = gathered(narrow, PART, parts, num_bytes)
+    return map_blocks(by_part, find_losers, schema=placed_schema(rules), shards=shards)
 
 
 def _narrow(rows: pa.Table, rules: RowRules, parts: int) -> pa.Table:

@@ -6,12 +6,14 @@ Every part is the same for any split of the rows into blocks and any order of th
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pdray.corpus.check import PLACE, SIDES
+from pdray.corpus.exchange import parts
 from pdray.corpus.rows import canonical
 from pdray.hashing import hash64
 
@@ -85,6 +87,10 @@ def summarise(block: pa.Table, aspects: list[str]) -> Summary:
         block: rows.
         aspects: those with true ratings, sorted.
     """
+    return reduce(Summary.merged, (_summary(part, aspects) for part in parts(block)))
+
+
+def _summary(block: pa.Table, aspects: list[str]) -> Summary:
     if not len(block):
         return empty_summary(len(aspects))
     pairs = block.filter(pc.is_null(block["reason"]))

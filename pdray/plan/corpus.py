@@ -115,7 +115,7 @@ def _checked(chunks: Chunks, form: str, rules: RowRules) -> tuple[list[pa.Table]
     else:
         _refuse_scattered(responses)
         responses = [_without_edges(table) for table in responses]
-    pairs = [pa.concat_tables([pair_responses(one, rules), bad_responses(one, rules)]) for one in responses]
+    pairs = [pa.concat_tables([*pair_responses(one, rules), bad_responses(one, rules)]) for one in responses]
     return pairs, sum(map(len, responses))
 
 

@@ -57,7 +57,7 @@ def account(config: RunConfig, folder: Path) -> None:
         responses = [check_responses(block, rules, FakeCounter()) for block in blocks]
         assert sum(map(len, responses)) == rows_in
         whole = pa.concat_tables(responses) if responses else None
-        checked = [pair_responses(whole, rules), bad_responses(whole, rules)] if whole else []
+        checked = [*pair_responses(whole, rules), bad_responses(whole, rules)] if whole else []
     else:
         checked = [check_pairs(block, rules, form == "rated pairs", FakeCounter()) for block in blocks]
     rows = pa.concat_tables([schema.empty_table(), *checked])

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pdray.config import CorpusConfig
-from pdray.corpus import build, stage
+from pdray.corpus import exchange, stage
 from pdray.corpus import lines as corpus_lines
 from pdray.errors import UserError
 from tests.corpus.cases import files_of, lines, pairs_with_text, quarantined, rows, sharded
@@ -46,7 +46,7 @@ def finished(ray_local, tmp_path_factory):
     root = tmp_path_factory.mktemp("finished")
     (root / "in.jsonl").write_bytes(lines(data()))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build, "SMALL_BYTES", 0)
+        patch.setattr(exchange, "SMALL_BYTES", 0)
         result, folder = run(root, path=str(root / "in.jsonl"))
     return root, result, folder
 
@@ -74,9 +74,9 @@ def test_every_id_is_in_one_shard_and_the_others_are_set_aside(finished):
     assert result.output.texts == sum(marker.facts["texts"] for marker in markers.values())
 
 
-@pytest.mark.parametrize("small_bytes", [0, build.SMALL_BYTES])
+@pytest.mark.parametrize("small_bytes", [0, exchange.SMALL_BYTES])
 def test_other_files_and_blocks_give_the_same_bytes(finished, tmp_path, monkeypatch, small_bytes):
-    monkeypatch.setattr(build, "SMALL_BYTES", small_bytes)
+    monkeypatch.setattr(exchange, "SMALL_BYTES", small_bytes)
     monkeypatch.setattr(corpus_lines, "PIECE_BYTES", 1000)
     mixed = data()
     random.Random(0).shuffle(mixed)
@@ -102,7 +102,7 @@ def test_rays_shuffle_through_files_gives_the_same_bytes(finished, tmp_path, mon
         made(*args, **kwargs)
 
     monkeypatch.setattr(operator, "__init__", counted)
-    monkeypatch.setattr(build, "SMALL_BYTES", 0)
+    monkeypatch.setattr(exchange, "SMALL_BYTES", 0)
     (tmp_path / "in.jsonl").write_bytes(lines(data()))
     with DataContext.current(DataContext.get_current().copy()):
         DataContext.get_current().use_disk_based_hash_shuffle = True
