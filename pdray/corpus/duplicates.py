@@ -22,7 +22,7 @@ from pdray.runtime import living
 
 SHARD = "shard"
 PART = "part"
-BYTES_PER_ID = 300  # with the hash tables of a group by
+BYTES_PER_ID = 1000  # in the hash tables of a group by
 
 
 def placed_schema(rules: RowRules) -> pa.Schema:
