@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.tables import RESULTS, Row, load
 
-FIGURES = {"driver_mib": "driver", "largest_process_mib": "largest process"}
+FIGURES = {"driver_mib": "driver", "largest_process_mib": "largest process", "largest_object_mib": "largest object"}
 METHOD_FIGURES = {"accuracy": "accuracy on new pairs", "win_rate": "win rate over SFT"}
 
 

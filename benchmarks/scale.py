@@ -4,8 +4,9 @@
 
 Short synthetic pairs, each with a prompt of its own, go through the real corpus and selection stages. Between them
 stand FAKE scores, drawn from a hash of the row, because what is measured does not depend on which rewards there are and
-an engine would take days. ``driver_mib`` and ``largest_process_mib`` are peaks of unique set sizes: shared memory does
-not count, and with it Ray's object store.
+an engine would take days. ``driver_mib`` and ``largest_process_mib`` are peaks of anonymous memory: pages of files and
+of Ray's object store do not count, as they do in a unique set size where no other process has touched them.
+``largest_object_mib`` is the largest object that any process referred to when it was asked, twice a second.
 """
 
 from __future__ import annotations
@@ -69,29 +70,47 @@ WORDS = [
 
 
 class Peaks(threading.Thread):
-    """Samples the driver and the processes below it."""
+    """Samples the driver, the processes below it, and the objects that they refer to."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
-        self.driver = self.largest = 0
+        self.driver = self.process = self.object = 0
         self._finished = threading.Event()
 
     def run(self) -> None:
         while not self._finished.wait(SAMPLE_SECONDS):
             me = psutil.Process()
-            self.driver = max(self.driver, me.memory_full_info().uss)
+            self.driver = max(self.driver, anonymous(me))
             for process in me.children(recursive=True):
                 try:
-                    self.largest = max(self.largest, process.memory_full_info().uss)
+                    self.process = max(self.process, anonymous(process))
                 except (psutil.NoSuchProcess, psutil.AccessDenied):
                     continue
+            self.object = max(self.object, largest_object())
 
     def finish(self) -> dict[str, float]:
         """The peaks in MiB."""
         self._finished.set()
         self.join()
-        peaks = {"driver_mib": self.driver, "largest_process_mib": self.largest}
-        return {name: round(value / 2**20, 1) for name, value in peaks.items()}
+        peaks = {"driver": self.driver, "largest_process": self.process, "largest_object": self.object}
+        return {f"{name}_mib": round(value / 2**20, 1) for name, value in peaks.items()}
+
+
+def anonymous(process: psutil.Process) -> int:
+    """Bytes of a process in memory that are of no file and not shared."""
+    memory = process.memory_info()
+    return int(memory.rss - memory.shared)
+
+
+def largest_object() -> int:
+    """Bytes of the largest object that a process of this one node refers to."""
+    import ray
+    from ray._private.internal_api import node_stats  # what `ray memory` prints; the state API needs the dashboard
+
+    (node,) = ray.nodes()
+    found = node_stats(node["NodeManagerAddress"], node["NodeManagerPort"])
+    sizes = [ref.object_size for worker in found.core_workers_stats for ref in worker.object_refs]
+    return max(sizes, default=0)
 
 
 def main() -> None:
@@ -186,17 +205,17 @@ def make_context(config: Any, stage: Stage, upstream: Upstream) -> StageContext:
 
 def fake_scores(config: Any, corpus: StageResult) -> Upstream:
     """Scores for every text of the corpus that no model gave."""
-    import ray
+    from pdray.progress import Counted
+    from pdray.runtime.tasks import outcomes
 
     handed = corpus.output
     assert isinstance(handed, CorpusOutput)
     run = StoragePath(config.run)
     texts = ShardedFolder(run / "corpus", "corpus", handed.num_shards)
     scores = ShardedFolder(run / "scores", "scores", handed.num_shards)
-    task = ray.remote(_fake_shard)
 
     def attempt(shards: Any) -> list[Outcome]:
-        return list(ray.get([task.remote(texts, scores, shard) for shard in shards]))
+        return list(outcomes(partial(_fake_shard, texts, scores), shards, Counted()))
 
     run_rounds(scores, attempt, print)
     return Upstream(

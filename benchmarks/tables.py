@@ -155,6 +155,7 @@ SCALE: list[Column] = [
     ("seconds", figure("seconds", 0)),
     ("driver, MiB", figure("driver_mib", 0)),
     ("largest process, MiB", figure("largest_process_mib", 0)),
+    ("largest object, MiB", figure("largest_object_mib", 0)),
 ]
 ALIGNMENT_INPUT: list[Column] = [
     ("pairs", figure("pairs", 0)),

@@ -19,7 +19,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -69,6 +69,25 @@ class Marker:
     def rows(self, table: str) -> int:
         """Of one of its tables; 0 where it has none of that name."""
         return sum(stated["rows"] for name, stated in self.files.items() if name.startswith(f"{table}/"))
+
+
+class Markers(Mapping[int, Marker]):
+    """Markers by shard, kept as they are written: as objects they would take the driver five times the memory."""
+
+    def __init__(self, markers: Iterable[Marker]) -> None:
+        self._written = {marker.shard: json.dumps(vars(marker)).encode() for marker in markers}
+
+    def __getitem__(self, shard: int) -> Marker:
+        return Marker(**json.loads(self._written[shard]))
+
+    def __contains__(self, shard: object) -> bool:
+        return shard in self._written
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._written)
+
+    def __len__(self) -> int:
+        return len(self._written)
 
 
 @dataclass(frozen=True)
@@ -224,7 +243,7 @@ class ShardedFolder:
         marker = Marker(**content)
         return marker if (marker.shard, marker.inputs) == (shard, self.inputs(shard)) else None
 
-    def done(self) -> dict[int, Marker]:
+    def done(self) -> Markers:
         """Every shard that is whole, verified by size, and tables by rows and by the digest in the footer.
 
         Raises:
@@ -240,7 +259,7 @@ class ShardedFolder:
         found = (MARKER_FILE.fullmatch(name) for name in sizes)
         present = sorted(shard for one in found if one and (shard := int(one[1])) < self.num_shards)
         with ThreadPoolExecutor(VERIFY_THREADS) as pool:
-            return {marker.shard: marker for marker in pool.map(verified, present) if marker is not None}
+            return Markers(marker for marker in pool.map(verified, present) if marker is not None)
 
     def _is_whole(self, marker: Marker, sizes: dict[str, int]) -> bool:
         for name, stated in marker.files.items():
@@ -260,7 +279,7 @@ class ShardedFolder:
                 return False
         return True
 
-    def digest(self, markers: dict[int, Marker]) -> str:
+    def digest(self, markers: Mapping[int, Marker]) -> str:
         """sha256 over the markers of all shards, for the manifest of the stage."""
         hasher = hashlib.sha256()
         for shard in range(self.num_shards):
@@ -370,7 +389,7 @@ def run_rounds(
     attempt: Callable[[Sequence[int]], Iterable[Outcome]],
     note: Callable[[str], None],
     rounds: int = ROUNDS,
-) -> dict[int, Marker]:
+) -> Markers:
     """Do what is missing, round after round, until every shard has its marker.
 
     Args:
@@ -402,10 +421,10 @@ def run_rounds(
                 else:
                     reasons[outcome.shard] = outcome.error
             done = shards.done()
-            made = [done[shard] for shard in missing if shard in done]
+            made = [shard for shard in missing if shard in done]
             tracing.tell(failed=len(missing) - len(made))
             metrics.count(metrics.FAILURES, len(missing) - len(made), what="shard")
-            metrics.count(metrics.PAIRS, sum(marker.rows("pairs") for marker in made))
+            metrics.count(metrics.PAIRS, sum(done[shard].rows("pairs") for shard in made))
     missing = [shard for shard in range(shards.num_shards) if shard not in done]
     if missing:
         raise ShardsFailedError({shard: reasons.get(shard, "its files are not whole") for shard in missing}, rounds)

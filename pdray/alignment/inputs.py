@@ -30,7 +30,7 @@ from pdray.progress import Progress
 from pdray.responses import CutRule
 from pdray.runtime.tasks import finished, outcomes
 from pdray.schema import INPUT, KEPT, ORDER, PAIRS, TOKENISED
-from pdray.shards import Marker, Outcome, ShardedFolder, attempted, run_rounds, shard_name
+from pdray.shards import Markers, Outcome, ShardedFolder, attempted, run_rounds, shard_name
 from pdray.storage import StoragePath
 
 INDEX = "index"
@@ -200,7 +200,7 @@ def forget_damaged(target: ShardedFolder) -> None:
             target.marker_path(shard).delete()
 
 
-def _ordered(target: ShardedFolder, markers: dict[int, Marker], used: list[int], pairs: int) -> StoragePath:
+def _ordered(target: ShardedFolder, markers: Markers, used: list[int], pairs: int) -> StoragePath:
     """The table of the order, written once for these markers."""
     import ray
 

@@ -28,7 +28,7 @@ from pdray.models.positions import check_positions
 from pdray.responses import cut_rule
 from pdray.runtime.tasks import outcomes
 from pdray.schema import CrossfitOutput
-from pdray.shards import Marker, Outcome, ShardedFolder, run_rounds
+from pdray.shards import Markers, Outcome, ShardedFolder, run_rounds
 from pdray.stages import Stage, StageContext, StageResult, Upstream
 from pdray.storage import StoragePath
 
@@ -194,7 +194,7 @@ def _target(ctx: StageContext, name: str) -> ShardedFolder:
     return ShardedFolder(ctx.folder / name, f"{ctx.fingerprint}/{name}", ctx.upstream.corpus.num_shards)
 
 
-def _write(ctx: StageContext, writer: LossWriter) -> dict[int, Marker]:
+def _write(ctx: StageContext, writer: LossWriter) -> Markers:
     def attempt(missing: Sequence[int]) -> Iterable[Outcome]:
         with ctx.progress.counting_here("losses", len(missing), "shards") as counter, user_errors():
             for outcome in outcomes(writer, missing, counter):

@@ -18,7 +18,7 @@ from pdray.engines.parity import Figures, measure
 from pdray.errors import UserError
 from pdray.progress import Progress
 from pdray.responses import CutRule
-from pdray.shards import VERIFY_THREADS, Marker, ShardedFolder, ShardsFailedError, run_rounds
+from pdray.shards import VERIFY_THREADS, Markers, ShardedFolder, ShardsFailedError, run_rounds
 from pdray.storage import StoragePath
 from pdray.tokens import TokenRule
 
@@ -102,7 +102,7 @@ class PassResult:
         num_actors: workers that the cluster held when the pass began.
     """
 
-    markers: dict[int, Marker]
+    markers: Markers
     seconds: float
     texts: int
     tokens: int
@@ -174,7 +174,7 @@ def run_text_pass(text_pass: TextPass, progress: Progress, what: str) -> PassRes
     return result
 
 
-def _expected(text_pass: TextPass, corpus: dict[int, Marker]) -> int | None:
+def _expected(text_pass: TextPass, corpus: Markers) -> int | None:
     """Texts that are still to be computed, where that is known beforehand."""
     done, rows = text_pass.target.done(), text_pass.rows
     left = {shard: marker.rows("texts") for shard, marker in corpus.items() if shard not in done}
@@ -186,7 +186,7 @@ def _expected(text_pass: TextPass, corpus: dict[int, Marker]) -> int | None:
     return sum(known) if len(known) == len(numbers) else None
 
 
-def _all_rounds(text_pass: TextPass, pool: Any, note: Callable[[str], None]) -> dict[int, Marker]:
+def _all_rounds(text_pass: TextPass, pool: Any, note: Callable[[str], None]) -> Markers:
     """The rounds, and where workers are lost in all of them, the search for the texts that end them."""
     try:
         return run_rounds(text_pass.target, pool.attempt, note)

@@ -203,40 +203,61 @@ def _groups(pairs: pa.Table, chosen_tokens: np.ndarray, kept: np.ndarray) -> dic
     }
 
 
-def _kept_share(tallies: list[Any]) -> dict[str, float] | None:
-    """Group -> share of its pairs that is kept, over all shards; None where there is one group, or too many."""
-    if None in tallies or not tallies:
-        return None
-    kept, every = (reduce(add_counts, side) for side in zip(*tallies, strict=True))
-    if not 1 < len(every) <= MOST_GROUPS:
-        return None
-    return {name: kept.get(name, 0) / every[name] for name in in_order(every)}
-
-
 def _tally(conflict: pa.ChunkedArray, mask: np.ndarray) -> list[int]:
     """Conflicts, and pairs of which it is known."""
     known = conflict.filter(pa.array(mask)).drop_null()
     return [pc.sum(known).as_py() or 0, len(known)]
 
 
-def add_facts(facts: list[dict[str, Any]]) -> dict[str, Any]:
-    """The figures of all shards from those of each."""
-    aspects = sorted({aspect for one in facts for aspect in one["kept_per_aspect"]})
+def add_facts(facts: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """The figures of all shards from those of each, of which one is held at a time."""
+    total = reduce(_both, facts)
+    conflict = total.get("conflict")
     return {
-        "kept": sum(one["kept"] for one in facts),
-        "finite": sum(one["finite"] for one in facts),
-        "relabelled": sum(one["relabelled"] for one in facts),
-        "ids_digest": as_hex(sum(int(one["ids_digest"], 16) for one in facts) % 2**128),
-        "cut_pd": max((tuple(one["last"]) for one in facts if one["last"]), default=(None, None))[1],
-        "kept_per_aspect": {aspect: sum(one["kept_per_aspect"].get(aspect, 0) for one in facts) for aspect in aspects},
+        "kept": total["kept"],
+        "finite": total["finite"],
+        "relabelled": total["relabelled"],
+        "ids_digest": total["ids_digest"],
+        "cut_pd": total["last"][1] if total["last"] else None,
+        "kept_per_aspect": dict(sorted(total["kept_per_aspect"].items())),
         # Shares among all finite pairs, the kept ones and a seeded draw of about the same size.
-        "conflict": _shares([one["conflict"] for one in facts if "conflict" in one]),
-        "chosen_longer": _shares([one["longer"] for one in facts]),
-        **{f"share_by_{by}": _kept_share([one["groups"][by] for one in facts]) for by in BY},
+        "conflict": _shares(conflict) if conflict else None,
+        "chosen_longer": _shares(total["longer"]),
+        **{f"share_by_{by}": _kept_share(total["groups"][by]) for by in BY},
     }
 
 
-def _shares(tallies: list[dict[str, list[int]]]) -> dict[str, float] | None:
-    """Name -> share of what was found among what is known, over all shards; None where nothing is known."""
-    totals = {name: np.sum([tally[name] for tally in tallies], axis=0) for name in (tallies[0] if tallies else ())}
-    return {name: float(found / known) for name, (found, known) in totals.items() if known} or None
+def _both(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """The facts of two shards as those of one."""
+    added: dict[str, Any] = {name: one[name] + other[name] for name in ("kept", "finite", "relabelled")}
+    for name in ("longer", "conflict"):
+        if name in one:
+            added[name] = {
+                key: [a + b for a, b in zip(one[name][key], other[name][key], strict=True)] for key in one[name]
+            }
+    return added | {
+        "ids_digest": as_hex((int(one["ids_digest"], 16) + int(other["ids_digest"], 16)) % 2**128),
+        "last": max(filter(None, (one["last"], other["last"])), default=None),
+        "kept_per_aspect": add_counts(one["kept_per_aspect"], other["kept_per_aspect"]),
+        "groups": {by: _both_groups(one["groups"][by], other["groups"][by]) for by in BY},
+    }
+
+
+def _both_groups(one: Any, other: Any) -> Any:
+    if one is None or other is None:
+        return None
+    added = [add_counts(*side) for side in zip(one, other, strict=True)]
+    return added if len(added[1]) <= MOST_GROUPS else None
+
+
+def _kept_share(groups: list[dict[str, int]] | None) -> dict[str, float] | None:
+    """Group -> share of its pairs that is kept; None where there is one group, or too many."""
+    if groups is None or len(groups[1]) < 2:
+        return None
+    kept, every = groups
+    return {name: kept.get(name, 0) / every[name] for name in in_order(every)}
+
+
+def _shares(tally: dict[str, list[int]]) -> dict[str, float] | None:
+    """Name -> share of what was found among what is known; None where nothing is known."""
+    return {name: found / known for name, (found, known) in tally.items() if known} or None

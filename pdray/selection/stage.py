@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -36,7 +36,7 @@ from pdray.selection.ranks import cut_by_position, sorted_pairs, write_ranks
 from pdray.selection.shared import Shared, read_shared, shared_path, write_shared
 from pdray.selection.statistics import find_statistics
 from pdray.selection.strategies import origin
-from pdray.shards import CONTENT, VERIFY_THREADS, Marker, Outcome, ShardedFolder, run_rounds, shard_name
+from pdray.shards import CONTENT, VERIFY_THREADS, Outcome, ShardedFolder, run_rounds
 from pdray.stages import Stage, StageContext, StageResult, Upstream
 from pdray.storage import StoragePath
 from pdray.store import fingerprint
@@ -144,20 +144,17 @@ def pair_source(upstream: Upstream) -> PairSource:
     corpus, scores = upstream.shards("corpus"), upstream.shards("scores")
     logprobs = upstream.shards("logprobs") if upstream.logprobs is not None else None
     assert upstream.corpus is not None and upstream.proxies is not None and upstream.scores is not None
-    with ThreadPoolExecutor(VERIFY_THREADS) as pool:
-        of_corpus = list(pool.map(partial(_marker, corpus), range(corpus.num_shards)))
-        contents: list[Any] = []
-        for other in (scores, *([logprobs] if logprobs is not None else [])):
-            of_other = list(pool.map(partial(_marker, other), range(other.num_shards)))
-            contents += [marker.facts.get(CONTENT) for marker in of_other]
-            if [_rows(marker, TEXTS) for marker in of_corpus] != [_rows(marker, TEXTS) for marker in of_other]:
-                raise UserError(f"{other.folder} does not hold one row for each text of {corpus.folder}; run again")
-        crossfit = upstream.shards("crossfit") if upstream.crossfit is not None else None
-        if crossfit is not None:
-            markers = pool.map(partial(_marker, crossfit), range(crossfit.num_shards))
-            if [_rows(marker, PAIRS) for marker in of_corpus] != [_rows(marker, PAIRS) for marker in markers]:
-                raise UserError(f"{crossfit.folder} does not hold one row for each pair of {corpus.folder}; run again")
-    found = sum(_rows(marker, PAIRS) for marker in of_corpus)
+    of_corpus = _of_markers(corpus)
+    contents: list[str | None] = []
+    for other in (scores, *([logprobs] if logprobs is not None else [])):
+        of_other = _of_markers(other)
+        contents += of_other.contents
+        if of_other.texts != of_corpus.texts:
+            raise UserError(f"{other.folder} does not hold one row for each text of {corpus.folder}; run again")
+    crossfit = upstream.shards("crossfit") if upstream.crossfit is not None else None
+    if crossfit is not None and _of_markers(crossfit).pairs != of_corpus.pairs:
+        raise UserError(f"{crossfit.folder} does not hold one row for each pair of {corpus.folder}; run again")
+    found = sum(of_corpus.pairs)
     if found != upstream.corpus.pairs:
         raise UserError(f"{corpus.folder} holds {found:,} pairs instead of {upstream.corpus.pairs:,}; run again")
     penalties = {aspect: upstream.proxies.length_penalty[aspect] for aspect in upstream.corpus.aspects}
@@ -166,15 +163,23 @@ def pair_source(upstream: Upstream) -> PairSource:
     return PairSource(corpus, scores, penalties, logprobs, unified, crossfit, content)
 
 
-def _marker(shards: ShardedFolder, shard: int) -> Marker:
-    marker = shards.read_marker(shard)
-    if marker is None:
-        raise UserError(f"shard {shard} of {shards.folder} is missing or was made by another run; run again")
-    return marker
+class _OfMarkers(NamedTuple):
+    """Of each shard, in order: rows of two of its tables, and the digest of its numbers where it has one."""
+
+    texts: tuple[int, ...]
+    pairs: tuple[int, ...]
+    contents: tuple[str | None, ...]
 
 
-def _rows(marker: Marker, table: str) -> int:
-    return marker.files[f"{table}/{shard_name(marker.shard)}.parquet"]["rows"]
+def _of_markers(shards: ShardedFolder) -> _OfMarkers:
+    def stated(shard: int) -> tuple[int, int, str | None]:
+        marker = shards.read_marker(shard)
+        if marker is None:
+            raise UserError(f"shard {shard} of {shards.folder} is missing or was made by another run; run again")
+        return marker.rows(TEXTS), marker.rows(PAIRS), marker.facts.get(CONTENT)
+
+    with ThreadPoolExecutor(VERIFY_THREADS) as pool:
+        return _OfMarkers(*zip(*pool.map(stated, range(shards.num_shards)), strict=True))
 
 
 def find_shared(ctx: StageContext, source: PairSource) -> tuple[Shared, RowsAround | None]:
@@ -264,7 +269,7 @@ def write_shards(ctx: StageContext, order: Ordering, cut: Cut | GroupCuts, corpu
                 yield outcome
 
     markers = run_rounds(target, attempt, ctx.progress.note)
-    return add_facts([markers[shard].facts for shard in range(corpus.num_shards)])
+    return add_facts(marker.facts for marker in markers.values())
 
 
 def damage(folder: StoragePath, manifest: dict[str, Any]) -> str | None:
