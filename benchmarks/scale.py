@@ -103,10 +103,12 @@ def anonymous(process: psutil.Process) -> int:
 
 
 def largest_object() -> int:
-    """Bytes of the largest object that a process of this one node refers to."""
+    """Bytes of the largest object that a process of this one node refers to; 0 without a Ray."""
     import ray
     from ray._private.internal_api import node_stats  # what `ray memory` prints; the state API needs the dashboard
 
+    if not ray.is_initialized():
+        return 0
     (node,) = ray.nodes()
     found = node_stats(node["NodeManagerAddress"], node["NodeManagerPort"])
     sizes = [ref.object_size for worker in found.core_workers_stats for ref in worker.object_refs]
