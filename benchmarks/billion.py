@@ -31,6 +31,7 @@ from benchmarks.paper import (
 )
 from benchmarks.sweep import ASPECTS, TOKENS
 from benchmarks.tables import RESULTS, Row
+from pdray.corpus.exchange import partition_bytes
 from pdray.plan.hardware import GIB, NETWORK_GB
 from pdray.plan.stages import A_ROW, PACKED, kept_pairs
 from pdray.runtime.tasks import TASKS_PER_CPU
@@ -185,7 +186,13 @@ def limits(run: Run) -> list[Row]:
     row_bytes = sum(field.type.bit_width // 8 for field in INPUT)
     host = run.known.hardware.host_gib * GIB
     rows = [
-        ("driver: what it keeps of the shuffle's parts, and the small ones themselves", shuffle, DRIVER_BYTES, 2),
+        ("driver: what it keeps of the shuffle's parts, and the small ones themselves", shuffle, DRIVER_BYTES, 1),
+        (
+            "one task of the shuffle: what it brings together, three times",
+            3 * partition_bytes(int(run.bytes)),
+            host * run.nodes / run.cpus,
+            0.5,
+        ),
         (
             "object stores: checked rows and their shuffle; the rest goes to disk",
             2 * run.bytes,

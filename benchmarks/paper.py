@@ -19,8 +19,8 @@ from pdray.plan.hardware import GIB
 from pdray.plan.stages import stage_costs
 from pdray.shards import VERIFY_THREADS
 
-# Ray's own: bytes of a block and of a shuffle's map task, of a task's results that go to the driver and not to the
-# object store, and of a node's object store.
+# Ray's own: bytes of a block, of a task's results that go to the driver and not to the object store, and of a node's
+# object store.
 BLOCK_BYTES, INLINE_BYTES, STORE_BYTES = 128 * 2**20, 10 * 2**20, 200e9
 # Assumed of a node: disk for what does not fit the object store, and shared storage, bytes a second; and of object
 # storage the seconds of a request.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import reduce
@@ -65,9 +66,10 @@ def added_up(work: Callable[[int], T], num_shards: int, counter: Counted | None 
     return sums[0]
 
 
-def shard_groups(num_shards: int) -> list[list[int]]:
-    """The shards in as many groups as :func:`num_tasks`, in order."""
-    return [group.tolist() for group in np.array_split(np.arange(num_shards), min(num_shards, num_tasks()))]
+def shard_groups(num_shards: int, most: int | None = None) -> list[list[int]]:
+    """The shards in as many groups as :func:`num_tasks`, or in more where one would have more than ``most``."""
+    groups = max(num_tasks(), math.ceil(num_shards / (most or num_shards)))
+    return [group.tolist() for group in np.array_split(np.arange(num_shards), min(num_shards, groups))]
 
 
 def _named(shards: list[int]) -> str:

@@ -1,4 +1,4 @@
-"""Ranks, and the cut by position, from Ray Data's distributed sort of narrow columns.
+"""Ranks, and the cut by position, from Ray Data's distributed sort of narrow columns; few rows are sorted in one task.
 
 Ray Data's sort partitions by range but promises no order of its output blocks downstream. So the blocks are put in
 order by their own first keys, and a row's rank is the rows in the blocks before it plus its place in its block.
@@ -23,6 +23,8 @@ from pdray.storage import StoragePath
 
 FOLDER = "ranked"
 KEY, TIE_BREAK = "key", "pair_id"
+SHARDS_PER_BLOCK = 128
+FEW = 1_000_000  # rows; one task sorts so many sooner than Ray starts the workers of a shuffle
 
 
 @dataclass(frozen=True)
@@ -54,9 +56,13 @@ def sorted_pairs(order: Ordering, cut: Cut | GroupCuts | None = None) -> list[So
     from ray.data import from_arrow_refs
 
     narrow = remote(_narrow, max_retries=RETRIES, retry_exceptions=[OSError])
+    groups = shard_groups(order.num_shards, SHARDS_PER_BLOCK)
     with user_errors():
-        dataset = from_arrow_refs([narrow.remote(order, cut, group) for group in shard_groups(order.num_shards)])
-        refs = dataset.sort([KEY, TIE_BREAK]).materialize().to_arrow_refs()
+        refs = [narrow.remote(order, cut, group) for group in groups]
+        rows = sum(ray.get([remote(_num_rows, max_retries=RETRIES).remote(ref) for ref in refs]))
+        if rows <= FEW:
+            return [SortedBlock(remote(_sorted, max_retries=RETRIES).remote(*refs), 0, rows)] if rows else []
+        refs = from_arrow_refs(refs).sort([KEY, TIE_BREAK]).materialize().to_arrow_refs()
         ends = ray.get([remote(_ends, max_retries=RETRIES).remote(ref) for ref in refs])
     filled = sorted((first, last, rows, i) for i, (first, last, rows) in enumerate(ends) if rows)
     blocks, offset = [], 0
@@ -101,6 +107,14 @@ def _narrow_shard(order: Ordering, cut: Cut | GroupCuts | None, shard: int) -> p
     bits = ordered_bits(keys)
     taken = pa.array(bits != NOT_FINITE if cut is None else cut.keeps(bits, ids, order.groups(shard)))
     return pa.table({KEY: keys, TIE_BREAK: ids, "pd": divergence}).filter(taken)
+
+
+def _num_rows(block: pa.Table) -> int:
+    return len(block)
+
+
+def _sorted(*blocks: pa.Table) -> pa.Table:
+    return pa.concat_tables(blocks).sort_by([(KEY, "ascending"), (TIE_BREAK, "ascending")])
 
 
 def _ends(block: pa.Table) -> tuple[Any, Any, int]:

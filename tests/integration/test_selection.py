@@ -17,7 +17,7 @@ from scipy.stats import rankdata
 from pdray.config import SelectionConfig
 from pdray.errors import UserError
 from pdray.schema import CorpusOutput, kept_schema, selection_schema
-from pdray.selection import stage
+from pdray.selection import ranks, stage
 from pdray.selection.groups import in_order, shared_out
 from pdray.selection.shared import read_shared
 from pdray.selection.stage import STAGE
@@ -138,14 +138,16 @@ def test_a_corpus_without_ratings_has_no_conflict_shares(tmp_path):
         ),
     ],
 )
-def test_a_sort_keeps_the_same_ids_and_gives_the_ranks(tmp_path, case, strategy, num_shards):
+def test_a_sort_keeps_the_same_ids_and_gives_the_ranks(tmp_path, case, strategy, num_shards, monkeypatch):
     expected = by_hand(case, strategy=strategy)
-    for method, rank in (("radix", "kept"), ("sort", "all")):
-        result = select(tmp_path / method, case, num_shards, strategy=strategy, method=method, rank=rank)
-        ids = read(tmp_path / method, "kept")["pair_id"].to_pylist()
+    for method, rank, few in (("radix", "kept", 0), ("sort", "all", 0), ("radix", "all", ranks.FEW)):
+        monkeypatch.setattr(ranks, "FEW", few)
+        folder = tmp_path / f"{method}-{few}"
+        result = select(folder, case, num_shards, strategy=strategy, method=method, rank=rank)
+        ids = read(folder, "kept")["pair_id"].to_pylist()
         assert sorted(ids) == sorted(pair_id for _, pair_id, _ in expected)
         assert result.metrics["cut_pd"] == expected[-1][2]
-        ranked = read(tmp_path / method, "ranked").sort_by("rank")
+        ranked = read(folder, "ranked").sort_by("rank")
         whole = expected if rank == "kept" else by_hand(case, 1.0, strategy=strategy)
         assert ranked["pair_id"].to_pylist() == [pair_id for _, pair_id, _ in whole]
         np.testing.assert_array_equal(ranked["pd"].to_numpy(), [pd for _, _, pd in whole])
@@ -153,7 +155,8 @@ def test_a_sort_keeps_the_same_ids_and_gives_the_ranks(tmp_path, case, strategy,
 
 
 @pytest.mark.parametrize("budget", [0.01, 0.5, 0.95])
-def test_radix_and_sort_agree_where_most_keys_are_tied(tmp_path, budget):
+def test_radix_and_sort_agree_where_most_keys_are_tied(tmp_path, budget, monkeypatch):
+    monkeypatch.setattr(ranks, "FEW", 0)
     case = random_case(seed=11, rows=700, odd=0.01)
     case.rewards, case.penalty = np.sign(case.rewards), 0.0
     digests = {
