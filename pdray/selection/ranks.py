@@ -24,6 +24,7 @@ from pdray.storage import StoragePath
 FOLDER = "ranked"
 KEY, TIE_BREAK = "key", "pair_id"
 SHARDS_PER_BLOCK = 128
+SPLIT_BYTES = 128 * 2**20  # that a task of the shuffle holds twice; Ray gathers a GiB
 FEW = 1_000_000  # rows; one task sorts so many sooner than Ray starts the workers of a shuffle
 
 
@@ -62,7 +63,9 @@ def sorted_pairs(order: Ordering, cut: Cut | GroupCuts | None = None) -> list[So
         rows = sum(ray.get([remote(_num_rows, max_retries=RETRIES).remote(ref) for ref in refs]))
         if rows <= FEW:
             return [SortedBlock(remote(_sorted, max_retries=RETRIES).remote(*refs), 0, rows)] if rows else []
-        refs = from_arrow_refs(refs).sort([KEY, TIE_BREAK]).materialize().to_arrow_refs()
+        dataset = from_arrow_refs(refs)
+        dataset.context.shuffle_input_batch_bytes = SPLIT_BYTES
+        refs = dataset.sort([KEY, TIE_BREAK]).materialize().to_arrow_refs()
         ends = ray.get([remote(_ends, max_retries=RETRIES).remote(ref) for ref in refs])
     filled = sorted((first, last, rows, i) for i, (first, last, rows) in enumerate(ends) if rows)
     blocks, offset = [], 0
