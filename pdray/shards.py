@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
@@ -39,6 +40,7 @@ MARKER_FILE = re.compile(MARKERS + r"/shard-([0-9]{5,})\.json")
 INPUTS_KEY = b"pdray.inputs"
 CONTENT = "content"  # fact of a marker whose numbers another machine may give with other last digits
 VERIFY_THREADS = 16
+VERIFIED_AT_ONCE = 1024
 ROWS_PER_PART = 2048
 
 
@@ -256,10 +258,12 @@ class ShardedFolder:
             return marker if marker is not None and self._is_whole(marker, sizes) else None
 
         # From the files, not from the number of shards, which a damaged manifest may say to be without end.
-        found = (MARKER_FILE.fullmatch(name) for name in sizes)
-        present = sorted(shard for one in found if one and (shard := int(one[1])) < self.num_shards)
+        named = (MARKER_FILE.fullmatch(name) for name in sizes)
+        present = sorted(shard for one in named if one and (shard := int(one[1])) < self.num_shards)
         with ThreadPoolExecutor(VERIFY_THREADS) as pool:
-            return Markers(marker for marker in pool.map(verified, present) if marker is not None)
+            starts = range(0, len(present), VERIFIED_AT_ONCE)  # all of them at once would wait here as objects
+            found = chain.from_iterable(pool.map(verified, present[at : at + VERIFIED_AT_ONCE]) for at in starts)
+            return Markers(marker for marker in found if marker is not None)
 
     def _is_whole(self, marker: Marker, sizes: dict[str, int]) -> bool:
         for name, stated in marker.files.items():
