@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -296,6 +297,7 @@ def _run_step(config: RunConfig, step: Step, before: list[Step], console: Consol
             result = step.stage.run(context)
             metrics.count(metrics.FAILURES, result.quarantined, what="row")
             tracing.tell(rows_in=result.rows_in, rows_out=result.rows_out, quarantined=result.quarantined)
+        gc.collect()  # Ray's data sets refer to themselves: their blocks would stay in the object store for stages
     except BaseException:
         with contextlib.suppress(OSError, UserError):  # the reason why the stage ended is worth more
             store.end(step.folder, attempt, time.monotonic() - start)

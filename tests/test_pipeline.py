@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import shutil
 import time
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -107,6 +109,32 @@ def test_a_run_and_the_same_run_again(folder: StoragePath, capfd: pytest.Capture
     assert capfd.readouterr().out.startswith("nothing to do: corpus, alignment are complete in ")
     assert WRITTEN == [0, 1, 2]
     assert any(name.endswith("/ray.log") for name in (folder / "logs").sizes(recursive=True))
+
+
+def test_what_a_stage_leaves_in_cycles_is_gone_when_the_next_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left: list[weakref.ref[Any]] = []
+
+    def leaving(ctx: StageContext) -> StageResult:
+        def dataset() -> Any:
+            return dataset
+
+        left.append(weakref.ref(dataset))
+        return _corpus(ctx)
+
+    def asking(ctx: StageContext) -> StageResult:
+        assert left[0]() is None, "what it refers to in Ray's object store would stay there"
+        return _alignment(ctx)
+
+    stages = [replace(STAGES[0], run=leaving), replace(STAGES[1], run=asking)]
+    monkeypatch.setattr(pipeline, "all_stages", lambda: stages)
+    gc.disable()
+    try:
+        run_pipeline(config(tmp_path))
+    finally:
+        gc.enable()
+    assert left
 
 
 def test_show_names_what_came_out_below_the_run(folder: StoragePath) -> None:
