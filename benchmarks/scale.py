@@ -12,6 +12,7 @@ of Ray's object store do not count, as they do in a unique set size where no oth
 from __future__ import annotations
 
 import argparse
+import gc
 import io
 import json
 import tempfile
@@ -181,6 +182,7 @@ def run_stages(folder: Path, pairs: int) -> list[dict[str, Any]]:
             context = make_context(config, stage, upstream)
             found, row = measured(partial(stage.run, context))
             result = result or found
+            gc.collect()  # as a run does after a stage
             rows.append({"pairs": pairs, "stage": stage.name, "rows_out": found.rows_out, **row})
     return rows
 
